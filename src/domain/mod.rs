@@ -1,0 +1,16 @@
+//! Types and decisions, with no I/O, no clock and no actor in them.
+//!
+//! Every machine here has the shape `step(&mut self, event, now) -> Vec<Effect>`: the actors perform the
+//! effects, and the property tests drive the very same function.
+
+pub mod environment;
+pub mod execution;
+pub mod failure;
+pub mod garbage;
+pub mod health;
+pub mod id;
+pub mod module_name;
+pub mod pool;
+pub mod restart;
+pub mod sandbox;
+pub mod time;

@@ -1,0 +1,10 @@
+//! The actors' typed contracts, one file for each actor.
+//!
+//! Imperative names are commands, past tense is a fact, `Get…` is a question. A command that changes state is sent
+//! by a task of its own and not by the request that asked for it, since actix skips a message whose sender is gone.
+
+pub mod child;
+pub mod handle;
+pub mod reaper;
+pub mod sandbox_pool;
+pub mod supervisor;

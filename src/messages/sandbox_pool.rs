@@ -1,0 +1,105 @@
+//! The SandboxPool's contract.
+
+use actix::prelude::*;
+
+use crate::domain::environment::{Environment, SetUpInvalid, SetUpRequest, SourceFault};
+use crate::domain::execution::{Call, ExecutionReport};
+use crate::domain::failure::FailureKind;
+use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
+use crate::domain::pool::{PoolPicture, Refusal};
+
+/// Makes an environment: validated, transpiled, written, sealed, recorded.
+#[derive(Message)]
+#[rtype(result = "Result<Environment, SetUpError>")]
+pub struct SetUp {
+    pub id: EnvironmentId,
+    pub request: SetUpRequest,
+}
+
+/// Why there is no environment. Nothing half-made is left.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetUpError {
+    #[error(transparent)]
+    Invalid(#[from] SetUpInvalid),
+    #[error("{} could not be read as TypeScript", .0.first().map_or("a module", |fault| fault.module.as_str()))]
+    Source(Vec<SourceFault>),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// What failed, without the handler's own words.
+    #[error("{doing} failed: {cause}")]
+    Host { doing: &'static str, cause: String, kind: FailureKind },
+}
+
+/// Calls an environment's handler once.
+#[derive(Message)]
+#[rtype(result = "Result<ExecutionReport, ExecuteError>")]
+pub struct Execute {
+    pub call: Call,
+}
+
+/// Why a call has no report.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError {
+    #[error("environment {0} does not exist")]
+    Absent(EnvironmentId),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("{doing} failed: {cause}")]
+    Host { doing: &'static str, cause: String, kind: FailureKind },
+}
+
+/// The caller of this execution is gone: a waiting call is dropped, a running one is ended as `cancelled`.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct CancelExecution {
+    pub execution: ExecutionId,
+}
+
+/// Deletes an environment: no new call begins, running ones are cancelled, then its volume and its record go.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), DeleteError>")]
+pub struct DeleteEnvironment {
+    pub id: EnvironmentId,
+}
+
+/// Why an environment is not deleted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeleteError {
+    #[error("environment {0} does not exist")]
+    Absent(EnvironmentId),
+    #[error("{doing} failed: {cause}")]
+    Host { doing: &'static str, cause: String, kind: FailureKind },
+}
+
+/// Deletes an environment whose time is over, unless a call of it is waiting or running.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Expired")]
+pub struct ExpireEnvironment {
+    pub id: EnvironmentId,
+}
+
+/// What became of an environment whose time is over.
+#[derive(Debug, Clone, PartialEq, Eq, MessageResponse)]
+pub enum Expired {
+    Deleted,
+    InUse,
+    Failed(String),
+}
+
+/// Which slots and environments is the pool holding right now?
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "PoolHoldings")]
+pub struct GetHoldings;
+
+/// What the Reaper must leave alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, MessageResponse)]
+pub struct PoolHoldings {
+    pub slots: Vec<SlotId>,
+    /// Environments that are being set up, deleted or executed.
+    pub environments: Vec<EnvironmentId>,
+}
+
+/// How full is the pool?
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "PoolPicture")]
+pub struct GetPool;

@@ -1,0 +1,123 @@
+//! Sandboxes: made, readied, claimed for one task, destroyed, and verified gone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::environment::{Permissions, Runtime, SourceFault};
+use crate::domain::execution::{Call, Evidence, Limits};
+use crate::domain::id::{EnvironmentId, SlotId};
+
+/// What a sandbox is made for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Calls of one environment: its volume is mounted at `/workspace`, its permissions are in force.
+    Execute { environment: EnvironmentId, permissions: Permissions },
+    /// Turning TypeScript into JavaScript: no volume at all.
+    Transpile,
+}
+
+/// A sandbox to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotSpec {
+    pub slot: SlotId,
+    pub runtime: Runtime,
+    pub purpose: Purpose,
+    /// The memory its task will be given above the idle runtime, in MiB; the engine's heap flag carries it.
+    pub memory_mb: u64,
+}
+
+/// The answer to a transpile task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transpiled {
+    /// JavaScript by module name.
+    Modules(BTreeMap<String, String>),
+    Faults(Vec<SourceFault>),
+}
+
+/// Why a sandbox could not be made or used. Never holds what the handler printed.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error("sandboxes are off on this host: {0}")]
+    Off(String),
+    #[error("the {0} runtime is not installed on this host")]
+    RuntimeMissing(Runtime),
+    #[error("the sandbox was not ready within {0:?}")]
+    NotReady(Duration),
+    #[error("the sandbox ended before it was ready ({end}): {detail}")]
+    DiedEarly { end: String, detail: String },
+    #[error("there is no sandbox {0}")]
+    Unknown(SlotId),
+    #[error("the sandbox's task ended as {0}")]
+    TaskFailed(&'static str),
+    #[error("{doing} failed")]
+    Host {
+        doing: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Something of ours that the host still holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Leftover {
+    pub slot: SlotId,
+    /// "cgroup", "runtime state", "bundle", "mount" or "process": where it was found.
+    pub kind: &'static str,
+}
+
+/// What the sandbox side of this host can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EngineProbe {
+    /// `runsc`, `crun` or `runc`.
+    pub engine: String,
+    pub engine_version: String,
+    /// True when calls run in gVisor.
+    pub isolated: bool,
+    pub cgroup: String,
+    /// Versions of the runtimes that are installed.
+    pub runtimes: BTreeMap<Runtime, String>,
+    /// What is missing or wrong, each with its remedy. Empty: all is well.
+    pub problems: Vec<String>,
+}
+
+/// Makes and ends sandboxes. Every method may be called for any slot at any time; a call for a slot that is going
+/// or gone answers with an error, never with another slot's facts.
+#[async_trait]
+pub trait SandboxEngine: Send + Sync {
+    /// What this host can do. Bounded by deadlines of its own.
+    async fn probe(&self) -> EngineProbe;
+
+    /// Boots a sandbox without a CPU quota, up to its runner's `ready` frame.
+    ///
+    /// # Errors
+    /// Whatever was made remains and must be destroyed, also after an error.
+    async fn create(&self, spec: SlotSpec) -> Result<(), SandboxError>;
+
+    /// Writes the call's limits to the cgroup, sends the request and watches until it is settled, closed, over time,
+    /// flooded or out of memory. The sandbox is spent afterwards. The time limit starts when the request is sent.
+    ///
+    /// # Errors
+    /// Only when the host itself failed; what the handler did is evidence, not an error.
+    async fn run(&self, slot: SlotId, call: Call, main_module: String) -> Result<Evidence, SandboxError>;
+
+    /// Turns TypeScript into JavaScript in a `Purpose::Transpile` sandbox.
+    async fn transpile(
+        &self,
+        slot: SlotId,
+        modules: BTreeMap<String, String>,
+        limits: Limits,
+    ) -> Result<Transpiled, SandboxError>;
+
+    /// Kills all processes of the slot, verifies that none is left, removes its state, mounts, bundle and cgroup.
+    /// Idempotent; also for slots of an earlier life of the daemon.
+    ///
+    /// # Errors
+    /// When something survives: the slot is wedged and the call can be repeated.
+    async fn destroy(&self, slot: SlotId) -> Result<(), SandboxError>;
+
+    /// Everything of ours on the host, by slot, whether this life of the daemon made it or an earlier one.
+    async fn leftovers(&self) -> Result<Vec<Leftover>, SandboxError>;
+}

@@ -1,0 +1,43 @@
+//! The module trees on disk, one volume for each environment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+/// Why a volume cannot be made, listed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error("cannot {action} {path}")]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0:?} is not a volume's name")]
+    Name(String),
+    #[error("volume task was interrupted")]
+    Interrupted,
+}
+
+impl VolumeError {
+    /// True when the disk or its inodes are used up.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, VolumeError::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull
+            || source.kind() == std::io::ErrorKind::QuotaExceeded)
+    }
+}
+
+/// Keeps volumes. A volume appears whole or not at all, and is sealed read-only.
+#[async_trait]
+pub trait Volumes: Send + Sync {
+    /// Writes a new volume: file contents by path relative to its root (`workspace/main.js`, …).
+    async fn make(&self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<(), VolumeError>;
+    /// Removes a volume without ever following a link out of it. No error when it is gone. Resumable.
+    async fn remove(&self, name: &str) -> Result<(), VolumeError>;
+    /// Names of all volumes, half-made and half-removed ones included.
+    async fn list(&self) -> Result<Vec<String>, VolumeError>;
+    /// Where a volume lies, for the sandbox's mounts.
+    fn path(&self, name: &str) -> PathBuf;
+}
