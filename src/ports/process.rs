@@ -78,3 +78,10 @@ pub trait Spawner: Send + Sync {
     /// `descriptors` of the request must not name 1 or 2.
     async fn run_to_end(&self, request: SpawnRequest, deadline: Duration) -> Result<Finished, SpawnError>;
 }
+
+/// Ends the zombies that nobody else waits for.
+pub trait Zombies: Send + Sync {
+    /// Collects dead children that this process inherited; never one that a [`Process`] owns. Returns how many.
+    /// Reads `/proc`: call it from a thread that may block.
+    fn collect(&self) -> usize;
+}
