@@ -1,1 +1,7 @@
-//! placeholder
+//! Safe wrappers of system calls: the only room with `unsafe` in it.
+pub mod children;
+pub mod identity;
+pub mod mounts;
+pub mod pidfd;
+pub mod spawn;
+pub mod watch;
