@@ -21,10 +21,7 @@ use super::watch::Watch;
 static GATE: Mutex<()> = Mutex::new(());
 
 /// Owned pids, each with the number of its registration: a pid may be in use again before its old owner leaves.
-static OWNED: Mutex<Owned> = Mutex::new(Owned {
-    by_pid: BTreeMap::new(),
-    next: 0,
-});
+static OWNED: Mutex<Owned> = Mutex::new(Owned { by_pid: BTreeMap::new(), next: 0 });
 
 struct Owned {
     by_pid: BTreeMap<i32, u64>,
@@ -136,16 +133,9 @@ pub(super) fn register<T>(fork: impl FnOnce() -> io::Result<(i32, T)>) -> io::Re
     // The child cannot be reaped before this returns, so the pid is still its own.
     let known = PidFd::open(pid).and_then(|descriptor| Ok((descriptor, identity::start_time(pid)?)));
     match known {
-        Ok((descriptor, start_time)) => Ok((
-            Child {
-                pid,
-                start_time,
-                descriptor,
-                registration,
-                exit: Mutex::new(None),
-            },
-            rest,
-        )),
+        Ok((descriptor, start_time)) => {
+            Ok((Child { pid, start_time, descriptor, registration, exit: Mutex::new(None) }, rest))
+        }
         Err(error) => {
             let _ = nix::sys::signal::kill(Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             lock(&OWNED).by_pid.remove(&pid);

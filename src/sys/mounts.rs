@@ -37,12 +37,7 @@ pub fn points_under(prefix: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn latest_first(mounts: Vec<Mount>, prefix: &Path) -> Vec<PathBuf> {
-    mounts
-        .into_iter()
-        .rev()
-        .map(|mount| mount.point)
-        .filter(|point| point.starts_with(prefix))
-        .collect()
+    mounts.into_iter().rev().map(|mount| mount.point).filter(|point| point.starts_with(prefix)).collect()
 }
 
 /// Takes a mount off the tree at once; the kernel ends it when its last user is gone (MNT_DETACH). Follows no link.
@@ -132,10 +127,7 @@ mod tests {
     #[test]
     fn points_come_latest_first_and_only_whole_names_match() {
         let points = latest_first(parse(TABLE), Path::new("/run/a b\\c"));
-        assert_eq!(
-            points,
-            [PathBuf::from("/run/a b\\c/inner"), PathBuf::from("/run/a b\\c")]
-        );
+        assert_eq!(points, [PathBuf::from("/run/a b\\c/inner"), PathBuf::from("/run/a b\\c")]);
         assert!(latest_first(parse(TABLE), Path::new("/run/a")).is_empty());
     }
 
@@ -144,14 +136,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().canonicalize().expect("real path");
         detach(&path).expect("nothing there");
-        nix::mount::mount(
-            Some("tmpfs"),
-            &path,
-            Some("tmpfs"),
-            nix::mount::MsFlags::empty(),
-            Some("size=64k"),
-        )
-        .expect("this test mounts a tmpfs and needs root");
+        nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64k"))
+            .expect("this test mounts a tmpfs and needs root");
         assert_eq!(points_under(&path).expect("list"), [path.clone()]);
         detach(&path).expect("detach");
         assert!(points_under(&path).expect("list").is_empty());

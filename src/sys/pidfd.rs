@@ -35,15 +35,8 @@ impl PidFd {
     pub fn kill(&self) -> io::Result<()> {
         let no_info = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: the descriptor is open for the length of the call, and a null siginfo is allowed.
-        let answer = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.0.as_raw_fd(),
-                libc::SIGKILL,
-                no_info,
-                0,
-            )
-        };
+        let answer =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), libc::SIGKILL, no_info, 0) };
         match checked(answer) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             other => other.map(drop),
@@ -76,10 +69,7 @@ impl AsFd for PidFd {
 
 /// True when some child of this process has ended and waits to be reaped. Reaps nothing (`WNOWAIT`).
 pub(super) fn any_child_ended() -> bool {
-    matches!(
-        waitid(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT),
-        Ok(Some(_))
-    )
+    matches!(waitid(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT), Ok(Some(_)))
 }
 
 /// waitid(2) by hand, since nix fails on a child that a realtime signal ended, after having reaped it.
@@ -94,17 +84,9 @@ fn waitid(kind: libc::idtype_t, id: libc::id_t, options: i32) -> io::Result<Opti
     if pid == 0 {
         return Ok(None);
     }
-    Ok(Some(if info.si_code == libc::CLD_EXITED {
-        Exit::Code(status)
-    } else {
-        Exit::Signal(status)
-    }))
+    Ok(Some(if info.si_code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) }))
 }
 
 fn checked(answer: i64) -> io::Result<i64> {
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(answer)
-    }
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }

@@ -83,9 +83,7 @@ fn thread() -> io::Result<mpsc::Sender<Request>> {
         return Ok(sender.clone());
     }
     let (sender, requests) = mpsc::channel();
-    std::thread::Builder::new()
-        .name("spawn".to_owned())
-        .spawn(move || serve(&requests))?;
+    std::thread::Builder::new().name("spawn".to_owned()).spawn(move || serve(&requests))?;
     Ok(slot.insert(sender).clone())
 }
 
@@ -110,19 +108,11 @@ fn start(order: Order) -> io::Result<Started> {
         Output::Null => Stdio::null(),
         Output::Piped => Stdio::piped(),
     };
-    command
-        .args(order.args)
-        .env_clear()
-        .envs(order.env)
-        .current_dir(order.cwd)
-        .process_group(0);
+    command.args(order.args).env_clear().envs(order.env).current_dir(order.cwd).process_group(0);
     command.stdin(Stdio::null()).stdout(output()).stderr(output());
     in_child(&mut command, entries);
     // After ours: it takes the close-on-exec flag off the descriptors that the child shall have.
-    let mappings = order
-        .descriptors
-        .into_iter()
-        .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+    let mappings = order.descriptors.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
     command
         .fd_mappings(mappings.collect())
         .map_err(|collision| io::Error::new(io::ErrorKind::InvalidInput, collision))?;
@@ -149,10 +139,7 @@ fn open_entries(paths: Vec<PathBuf>) -> io::Result<Vec<File>> {
 /// Occupies the numbers that descriptors will have in the child, where they are free, so that the pipe by which the
 /// standard library learns of a failed exec gets none of them and is not overwritten.
 fn hold_numbers(descriptors: &[(OwnedFd, RawFd)]) -> io::Result<Vec<OwnedFd>> {
-    descriptors
-        .iter()
-        .map(|(descriptor, number)| duplicate_from(descriptor, *number))
-        .collect()
+    descriptors.iter().map(|(descriptor, number)| duplicate_from(descriptor, *number)).collect()
 }
 
 #[expect(unsafe_code, reason = "fcntl returns a bare number")]
@@ -183,18 +170,21 @@ fn in_child(command: &mut Command, entries: Vec<File>) {
 }
 
 /// Empty mask, default dispositions: exec keeps what is ignored and what is blocked.
-#[expect(unsafe_code, reason = "nix's sigaction refuses realtime signals")]
+#[expect(unsafe_code, reason = "the C library refuses to touch the two signals that it keeps for itself")]
 fn reset_signals() {
-    // SAFETY: all-zero sigaction and sigset_t are values: SIG_DFL with an empty mask. Both live through the calls, and
-    // KILL, STOP and the C library's own two are refused by the kernel, which is fine.
+    const LAST: libc::c_int = 64;
+    const MASK_BYTES: usize = 8;
+    // The kernel's own sigaction: handler (SIG_DFL = 0), flags, restorer, mask.
+    let default = [0_u64; 4];
+    let empty_mask = 0_u64;
+    let nowhere = std::ptr::null_mut::<u64>();
+    // SAFETY: both values live through the calls and have the kernel's layout for 64-bit Linux. KILL and STOP are
+    // refused with EINVAL, which is fine.
     unsafe {
-        let action: libc::sigaction = std::mem::zeroed();
-        for signal in 1..=64 {
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        for signal in 1..=LAST {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), nowhere, MASK_BYTES);
         }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const empty_mask, nowhere, MASK_BYTES);
     }
 }
 
@@ -202,14 +192,7 @@ fn reset_signals() {
 #[expect(unsafe_code, reason = "neither libc nor nix wraps close_range with flags")]
 fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
     // SAFETY: close_range takes three integers.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if answer == 0 {
         return Ok(());
     }

@@ -18,10 +18,7 @@ pub(super) struct Captures {
 
 impl Captures {
     pub(super) fn new(stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) -> io::Result<Self> {
-        Ok(Self {
-            stdout: Capture::new(stdout)?,
-            stderr: Capture::new(stderr)?,
-        })
+        Ok(Self { stdout: Capture::new(stdout)?, stderr: Capture::new(stderr)? })
     }
 
     /// Reads both streams until `ended` is done, then what is still in the pipes. It does not wait for their end:
@@ -55,10 +52,7 @@ struct Capture {
 
 impl Capture {
     fn new(pipe: Option<OwnedFd>) -> io::Result<Self> {
-        Ok(Self {
-            pipe: pipe.map(Receiver::from_owned_fd).transpose()?,
-            kept: Vec::new(),
-        })
+        Ok(Self { pipe: pipe.map(Receiver::from_owned_fd).transpose()?, kept: Vec::new() })
     }
 
     fn is_open(&self) -> bool {

@@ -28,9 +28,7 @@ pub struct HostSpawner;
 impl Spawner for HostSpawner {
     async fn spawn(&self, request: SpawnRequest) -> Result<Box<dyn Process>, SpawnError> {
         let program = request.program.clone();
-        let started = start(request, Output::Null)
-            .await
-            .map_err(|source| SpawnError::Start { program, source })?;
+        let started = start(request, Output::Null).await.map_err(|source| SpawnError::Start { program, source })?;
         Ok(Box::new(HostProcess { child: started.child }))
     }
 
@@ -38,14 +36,8 @@ impl Spawner for HostSpawner {
         let program = request.program.clone();
         let started = start(request, Output::Piped)
             .await
-            .map_err(|source| SpawnError::Start {
-                program: program.clone(),
-                source,
-            })?;
-        let follow = |source| SpawnError::Follow {
-            program: program.clone(),
-            source,
-        };
+            .map_err(|source| SpawnError::Start { program: program.clone(), source })?;
+        let follow = |source| SpawnError::Follow { program: program.clone(), source };
         // From here on each way out, a cancelled caller's too, kills what is left of the group.
         let group = Group(started.child);
         let mut captures = Captures::new(started.stdout, started.stderr).map_err(follow)?;
@@ -57,11 +49,7 @@ impl Spawner for HostSpawner {
         group.0.kill_group();
         let exit = group.0.wait().await.map_err(follow)?;
         let (stdout, stderr) = captures.finish();
-        Ok(Finished {
-            end: end_of(exit),
-            stdout,
-            stderr,
-        })
+        Ok(Finished { end: end_of(exit), stdout, stderr })
     }
 }
 
@@ -82,10 +70,7 @@ struct HostProcess {
 #[async_trait]
 impl Process for HostProcess {
     fn id(&self) -> ProcessId {
-        ProcessId {
-            pid: self.child.pid(),
-            start_time: self.child.start_time(),
-        }
+        ProcessId { pid: self.child.pid(), start_time: self.child.start_time() }
     }
 
     async fn wait(&self) -> ProcessEnd {
@@ -106,10 +91,7 @@ impl Group {
         self.0.kill_group();
         // One that does not die (uninterruptible sleep) is left to the Reaper.
         let _ = timeout(KILL_PATIENCE, self.0.wait()).await;
-        SpawnError::Deadline {
-            program: PathBuf::from(program),
-            deadline,
-        }
+        SpawnError::Deadline { program: PathBuf::from(program), deadline }
     }
 }
 
@@ -120,24 +102,8 @@ impl Drop for Group {
 }
 
 async fn start(request: SpawnRequest, output: Output) -> std::io::Result<Started> {
-    let SpawnRequest {
-        program,
-        args,
-        env,
-        cwd,
-        descriptors,
-        cgroup_entry,
-    } = request;
-    spawn(Order {
-        program,
-        args,
-        env,
-        cwd,
-        descriptors,
-        cgroup_entry,
-        output,
-    })
-    .await
+    let SpawnRequest { program, args, env, cwd, descriptors, cgroup_entry } = request;
+    spawn(Order { program, args, env, cwd, descriptors, cgroup_entry, output }).await
 }
 
 fn end_of(exit: Exit) -> ProcessEnd {

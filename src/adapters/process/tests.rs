@@ -34,10 +34,7 @@ fn read_to_end(mut reader: File) -> String {
 }
 
 async fn run(script: &str) -> Finished {
-    HostSpawner
-        .run_to_end(sh(script, Vec::new()), LONG)
-        .await
-        .expect("runs")
+    HostSpawner.run_to_end(sh(script, Vec::new()), LONG).await.expect("runs")
 }
 
 /// Runs one of the ignored tests below in a process of its own.
@@ -45,9 +42,7 @@ async fn alone(test: &str, descriptors: Vec<(OwnedFd, RawFd)>) -> Finished {
     let mut request = sh("", descriptors);
     request.program = std::env::current_exe().expect("own path");
     let path = format!("{}::{test}", module_path!().split_once("::").expect("crate").1);
-    request.args = [path.as_str(), "--exact", "--ignored", "--nocapture"]
-        .map(Into::into)
-        .to_vec();
+    request.args = [path.as_str(), "--exact", "--ignored", "--nocapture"].map(Into::into).to_vec();
     HostSpawner.run_to_end(request, LONG).await.expect("runs")
 }
 
@@ -84,11 +79,8 @@ async fn the_child_has_no_other_descriptors_and_no_ignored_or_blocked_signals() 
     let (reader, writer) = pipe();
     // The shell's own descriptor on that folder is in the list, and gone when it is looked at.
     let script = "for fd in /proc/$$/fd/*; do [ -e $fd ] && echo ${fd##*/}; done; readlink /proc/$$/fd/0; \
-        grep -E 'Sig(Blk|Ign)' /proc/$$/status; echo hello >&9";
-    let finished = HostSpawner
-        .run_to_end(sh(script, vec![(writer.into(), 9)]), LONG)
-        .await
-        .expect("runs");
+        echo hello >&9; exec grep -E 'Sig(Blk|Ign)' /proc/self/status";
+    let finished = HostSpawner.run_to_end(sh(script, vec![(writer.into(), 9)]), LONG).await.expect("runs");
     drop(leaky);
     let lines: Vec<_> = finished.stdout.lines().collect();
     let unblocked = ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"];
@@ -100,10 +92,7 @@ async fn the_child_has_no_other_descriptors_and_no_ignored_or_blocked_signals() 
 async fn descriptors_may_swap_numbers_with_ones_that_are_in_use() {
     let (first_reader, first) = pipe();
     let (second_reader, second) = pipe();
-    let (one, two) = (
-        std::os::fd::AsRawFd::as_raw_fd(&first),
-        std::os::fd::AsRawFd::as_raw_fd(&second),
-    );
+    let (one, two) = (std::os::fd::AsRawFd::as_raw_fd(&first), std::os::fd::AsRawFd::as_raw_fd(&second));
     // Two-digit descriptors need bash's syntax in a shell, so a path is used.
     let script = format!("echo first > /proc/self/fd/{two}; echo second > /proc/self/fd/{one}");
     let swapped = vec![(first.into(), two), (second.into(), one)];
@@ -122,22 +111,14 @@ async fn what_cannot_be_started_says_why() {
 
     let mut request = sh("", Vec::new());
     request.cgroup_entry = vec!["/no/such/cgroup.procs".into()];
-    let Err(SpawnError::Start { source, .. }) = HostSpawner.spawn(request).await else {
-        panic!("must not start")
-    };
+    let Err(SpawnError::Start { source, .. }) = HostSpawner.spawn(request).await else { panic!("must not start") };
     assert_eq!(source.to_string(), "cannot enter cgroup /no/such/cgroup.procs");
 }
 
 #[tokio::test]
 async fn waiting_may_be_repeated_and_shared_and_kill_is_quiet_after_the_end() {
-    let process = HostSpawner
-        .spawn(sh("exec sleep 600", Vec::new()))
-        .await
-        .expect("starts");
-    assert_eq!(
-        process.id().start_time,
-        crate::sys::identity::start_time(process.id().pid).expect("alive")
-    );
+    let process = HostSpawner.spawn(sh("exec sleep 600", Vec::new())).await.expect("starts");
+    assert_eq!(process.id().start_time, crate::sys::identity::start_time(process.id().pid).expect("alive"));
     process.kill();
     let (first, second) = tokio::join!(process.wait(), process.wait());
     assert_eq!((first, second), (ProcessEnd::Signalled(9), ProcessEnd::Signalled(9)));
@@ -158,10 +139,7 @@ async fn at_the_deadline_the_whole_group_is_killed() {
 async fn a_caller_that_leaves_takes_the_group_along() {
     let (reader, writer) = pipe();
     let (mut begun, begun_writer) = pipe();
-    let request = sh(
-        "echo b >&6; sleep 600 & sleep 600",
-        vec![(writer.into(), 5), (begun_writer.into(), 6)],
-    );
+    let request = sh("echo b >&6; sleep 600 & sleep 600", vec![(writer.into(), 5), (begun_writer.into(), 6)]);
     let begun = tokio::task::spawn_blocking(move || begun.read_exact(&mut [0]));
     tokio::select! {
         _ = HostSpawner.run_to_end(request, LONG) => panic!("must still run"),
@@ -175,10 +153,7 @@ async fn the_rest_of_the_group_does_not_outlive_its_leader() {
     let (reader, writer) = pipe();
     let request = sh("sleep 600 & echo done", vec![(writer.into(), 5)]);
     let finished = HostSpawner.run_to_end(request, LONG).await.expect("runs");
-    assert_eq!(
-        (finished.end, finished.stdout.as_str()),
-        (ProcessEnd::Exited(0), "done\n")
-    );
+    assert_eq!((finished.end, finished.stdout.as_str()), (ProcessEnd::Exited(0), "done\n"));
     assert_eq!(read_to_end(reader), "");
 }
 
@@ -194,12 +169,7 @@ async fn a_grandchild_that_left_the_group_and_keeps_stdout_open_is_not_waited_fo
 fn a_child_survives_the_thread_that_asked_for_it() {
     let (reader, mut writer) = pipe();
     let request = sh("read line <&5; exit 7", vec![(reader.into(), 5)]);
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("runtime")
-    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let asking = std::thread::spawn(move || runtime().block_on(HostSpawner.spawn(request)).expect("starts"));
     let process = asking.join().expect("joins");
     writer.write_all(b"go\n").expect("the child still reads");
@@ -218,10 +188,7 @@ async fn children_die_with_the_daemon() {
 #[ignore = "run in a process of its own by children_die_with_the_daemon"]
 async fn a_daemon_that_is_killed() {
     let (mut begun, begun_writer) = pipe();
-    let ours = File::options()
-        .write(true)
-        .open("/proc/self/fd/5")
-        .expect("descriptor 5");
+    let ours = File::options().write(true).open("/proc/self/fd/5").expect("descriptor 5");
     // `exec` keeps the parent-death signal; a further fork would not inherit it.
     let script = "echo alive >&5; echo b >&6; exec sleep 600";
     let request = sh(script, vec![(ours.into(), 5), (begun_writer.into(), 6)]);
@@ -233,13 +200,7 @@ async fn a_daemon_that_is_killed() {
 #[tokio::test]
 async fn zombies_of_others_are_collected_and_owned_ones_are_not() {
     let finished = alone("a_subreaper", Vec::new()).await;
-    assert_eq!(
-        finished.end,
-        ProcessEnd::Exited(0),
-        "{}{}",
-        finished.stdout,
-        finished.stderr
-    );
+    assert_eq!(finished.end, ProcessEnd::Exited(0), "{}{}", finished.stdout, finished.stderr);
 }
 
 #[tokio::test]
@@ -249,50 +210,32 @@ async fn a_subreaper() {
     assert_eq!(HostZombies.collect(), 0);
     let owned = HostSpawner.spawn(sh("exit 3", Vec::new())).await.expect("starts");
     let forgotten = HostSpawner.spawn(sh("exit 4", Vec::new())).await.expect("starts");
-    let orphan = run("setsid sh -c 'exit 5' >/dev/null & echo $!")
-        .await
-        .stdout
-        .trim()
-        .parse()
-        .expect("pid");
+    let (gate, opened) = pipe();
+    let script = "setsid sh -c 'read line <&5; exit 5' >/dev/null & echo $!";
+    let orphan = HostSpawner.run_to_end(sh(script, vec![(gate.into(), 5)]), LONG).await.expect("runs");
+    let orphan = orphan.stdout.trim().parse().expect("pid");
+    drop(opened);
     for pid in [owned.id().pid, forgotten.id().pid, orphan] {
         let descriptor = PidFd::open(pid).and_then(|process| process.duplicate()).expect("pidfd");
         Watch::readable(descriptor).expect("watch").next().await.expect("ends");
     }
     drop(forgotten);
-    assert_eq!(
-        HostZombies.collect(),
-        1,
-        "the orphan; the forgotten one was reaped when it was dropped"
-    );
+    assert_eq!(HostZombies.collect(), 1, "the orphan; the forgotten one was reaped when it was dropped");
     assert_eq!(HostZombies.collect(), 0);
     assert_eq!(owned.wait().await, ProcessEnd::Exited(3));
 
-    let dropped = HostSpawner
-        .spawn(sh("exec sleep 600", Vec::new()))
-        .await
-        .expect("starts");
+    let dropped = HostSpawner.spawn(sh("exec sleep 600", Vec::new())).await.expect("starts");
     let descriptor = PidFd::open(dropped.id().pid).expect("pidfd");
     drop(dropped);
     descriptor.kill().expect("kill");
-    Watch::readable(descriptor.duplicate().expect("dup"))
-        .expect("watch")
-        .next()
-        .await
-        .expect("ends");
+    Watch::readable(descriptor.duplicate().expect("dup")).expect("watch").next().await.expect("ends");
     assert_eq!(HostZombies.collect(), 1);
 }
 
 #[tokio::test]
 async fn nothing_is_left_open_or_unreaped() {
     let finished = alone("a_hundred_commands", Vec::new()).await;
-    assert_eq!(
-        finished.end,
-        ProcessEnd::Exited(0),
-        "{}{}",
-        finished.stdout,
-        finished.stderr
-    );
+    assert_eq!(finished.end, ProcessEnd::Exited(0), "{}{}", finished.stdout, finished.stderr);
 }
 
 #[tokio::test]
@@ -305,19 +248,8 @@ async fn a_hundred_commands() {
         let (_reader, writer) = pipe();
         match round % 4 {
             0 => drop(run("echo x; echo y >&2").await),
-            1 => drop(
-                HostSpawner
-                    .run_to_end(sh("exec sleep 600", vec![(writer.into(), 4)]), Duration::ZERO)
-                    .await,
-            ),
-            2 => drop(
-                HostSpawner
-                    .spawn(sh("exit 1", vec![(writer.into(), 4)]))
-                    .await
-                    .expect("starts")
-                    .wait()
-                    .await,
-            ),
+            1 => drop(HostSpawner.run_to_end(sh("exec sleep 600", vec![(writer.into(), 4)]), Duration::ZERO).await),
+            2 => drop(HostSpawner.spawn(sh("exit 1", vec![(writer.into(), 4)])).await.expect("starts").wait().await),
             _ => {
                 let mut request = sh("", vec![(writer.into(), 4)]);
                 request.program = "/no/such/program".into();
@@ -327,8 +259,6 @@ async fn a_hundred_commands() {
     }
     assert_eq!(open(), before);
     let own = i32::try_from(std::process::id()).expect("pid");
-    let children = procfs::process::all_processes()
-        .expect("proc")
-        .filter_map(|process| process.ok()?.stat().ok());
+    let children = procfs::process::all_processes().expect("proc").filter_map(|process| process.ok()?.stat().ok());
     assert_eq!(children.filter(|stat| stat.ppid == own).count(), 0);
 }
