@@ -138,7 +138,7 @@ mod tests {
         detach(&path).expect("nothing there");
         nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64k"))
             .expect("this test mounts a tmpfs and needs root");
-        assert_eq!(points_under(&path).expect("list"), [path.clone()]);
+        assert_eq!(points_under(&path).expect("list"), std::slice::from_ref(&path));
         detach(&path).expect("detach");
         assert!(points_under(&path).expect("list").is_empty());
     }
