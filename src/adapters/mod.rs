@@ -1,3 +1,6 @@
 //! The world behind the ports, one folder for each foreign thing.
 
+pub mod cgroup;
 pub mod clock;
+pub mod process;
+pub mod volumes;

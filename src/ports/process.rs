@@ -79,9 +79,8 @@ pub trait Spawner: Send + Sync {
     async fn run_to_end(&self, request: SpawnRequest, deadline: Duration) -> Result<Finished, SpawnError>;
 }
 
-/// Ends the zombies that nobody else waits for.
+/// The zombies that a PID 1, or a subreaper, inherits.
 pub trait Zombies: Send + Sync {
-    /// Collects dead children that this process inherited; never one that a [`Process`] owns. Returns how many.
-    /// Reads `/proc`: call it from a thread that may block.
+    /// Reaps those that nobody waits for, and says how many. Reads `/proc`: call it off the actors' threads.
     fn collect(&self) -> usize;
 }
