@@ -3,4 +3,5 @@
 pub mod cgroup;
 pub mod clock;
 pub mod process;
+pub mod sandboxes_off;
 pub mod volumes;

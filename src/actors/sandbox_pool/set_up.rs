@@ -67,7 +67,7 @@ async fn build(deps: &Deps, id: EnvironmentId, request: SetUpRequest) -> Result<
     } else {
         BTreeMap::new()
     };
-    let files = layout::files(request.runtime, request.modules, javascript);
+    let files = layout::files(request.modules, javascript);
     let made = deps.volumes.make(&id.volume_name(), files).await;
     made.map_err(|error| {
         let kind = if error.is_disk_full() { FailureKind::Exhausted } else { FailureKind::Retryable };
