@@ -86,7 +86,10 @@ pub(super) fn warnings(config: &Config, reader: &Reader<'_>) -> Vec<String> {
     if let Origin::File { path, .. } = reader.origin("server.bearer_tokens")
         && file::is_public(&path)
     {
-        warnings.push(format!("{} holds bearer tokens and every user can read it: chmod o= it", path.display()));
+        warnings.push(format!(
+            "{} holds bearer tokens and every user can read it: chmod o= it",
+            path.display()
+        ));
     }
     if config.sandbox.enabled && config.sandbox.disable_gvisor {
         warnings.push("handlers run without gVisor: sandbox.disable_gvisor is for development only".to_owned());

@@ -33,7 +33,6 @@ const PREFIX: &str = "CLOISTER__";
 
 /// The variables of this process that concern the configuration. Values that are not UTF-8 keep a replacement
 /// character, which [`layer`] refuses.
-#[expect(clippy::disallowed_methods, reason = "this is config::environment")]
 pub(super) fn of_process() -> Vec<(String, String)> {
     let concerns = |name: &str| {
         name.starts_with(PREFIX)

@@ -247,7 +247,10 @@ fn a_public_file_with_tokens_and_a_weak_token_are_warned_of() {
     std::fs::set_permissions(&path, mode(0o644)).expect("loosened");
     assert_eq!(loose.loaded().warnings.len(), 2, "{:?}", loose.loaded().warnings);
     std::fs::set_permissions(&path, mode(0o600)).expect("tightened");
-    assert_eq!(loose.loaded().warnings, ["a bearer token has fewer than 16 characters and can be guessed"]);
+    assert_eq!(
+        loose.loaded().warnings,
+        ["a bearer token has fewer than 16 characters and can be guessed"]
+    );
 }
 
 #[test]

@@ -34,6 +34,10 @@ pub enum Failure {
     NewerSchema { found: i64, known: i64 },
     #[error("its schema {version} is not the one that this program writes; it was made by an unreleased version")]
     ForeignSchema { version: i64 },
+    #[error("no turn came within 30 s; the disk is too slow for the load, or another process holds the file")]
+    NoTurn,
+    #[error("it is closed: the daemon is stopping")]
+    Closed,
     #[error("the file cannot be used")]
     File(#[source] io::Error),
     #[error("its schema cannot be brought up to date")]
@@ -44,6 +48,11 @@ pub enum Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::PoolTimedOut => return Failure::NoTurn,
+            sqlx::Error::PoolClosed => return Failure::Closed,
+            _ => {}
+        }
         match primary_code(&error) {
             Some(5 | 6) => Failure::Locked,
             Some(8) => Failure::ReadOnly,

@@ -123,7 +123,11 @@ async fn what_was_written_survives_without_a_close() {
         !path.with_extension("db-wal").exists(),
         "a close folds the log into the file"
     );
-    assert!(again.environments().await.is_err(), "a closed store says so");
+    let error = again.environments().await.expect_err("it is closed");
+    assert_eq!(
+        error.source().map(ToString::to_string).as_deref(),
+        Some("it is closed: the daemon is stopping")
+    );
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ impl Sandbox {
 /// The first system's variable held an image's name, which would otherwise pass as a relative path.
 fn runtime(reader: &mut Reader<'_>, key: &'static str, derived: &Path) -> PathBuf {
     let path = reader.path_or(key, "daemon.state_dir", derived);
-    if path.to_string_lossy().contains(':') {
+    if !reader.origin(key).is_default() && path.to_string_lossy().contains(':') {
         reader.refuse(
             key,
             "this looks like an image's name; give the directory that the set-up step made",
