@@ -4,4 +4,6 @@ pub mod cgroup;
 pub mod clock;
 pub mod process;
 pub mod sandboxes_off;
+pub mod sqlite;
+pub mod systemd;
 pub mod volumes;
