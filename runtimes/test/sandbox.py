@@ -59,6 +59,8 @@ def spec(runtime, argv, workspace, code, environment=(), cwd="/tmp"):
         "hostname": "sandbox",
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
+            # runsc mounts a sysfs of its own where the spec names no /sys.
+            {"destination": "/sys", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "nosuid", "nodev", "noexec", "mode=555", "size=4k"]},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "mode=755", "size=64k"]},
             {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777", "size=64m"]},
             {"destination": "/runtime", "type": "bind", "source": str(code), "options": ro},

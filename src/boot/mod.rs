@@ -6,7 +6,6 @@
 //! ```
 
 mod children;
-mod doctor;
 mod exit;
 mod host;
 mod parts;
@@ -15,16 +14,16 @@ mod signals;
 use std::sync::Arc;
 
 use actix::prelude::*;
+use actix_web::dev::ServerHandle;
 use slog::{Logger, error, info, warn};
 
 use crate::actors::supervisor::{Deps, Ended, Supervisor};
-use crate::api::{self, Doors, Handles, HealthDoor};
+use crate::api::{self, Doors, Handles, HealthDoor, SocketFile};
 use crate::config::Loaded;
 use crate::messages::supervisor::Shutdown;
 use crate::ports::clock::Clock;
 use crate::telemetry::error_chain;
 
-pub use doctor::doctor;
 pub use exit::Exit;
 use parts::Parts;
 
@@ -101,15 +100,18 @@ async fn run(loaded: Loaded, home: host::Home, log: Logger) -> Exit {
 /// Both doors, serving.
 struct Opened {
     address: std::net::SocketAddr,
-    http: actix_web::dev::ServerHandle,
-    health: HealthDoor,
+    http: ServerHandle,
+    health: ServerHandle,
+    /// Takes the socket away when it is dropped.
+    _socket: SocketFile,
 }
 
 async fn open(doors: &Arc<Doors>, config: &crate::config::Config) -> Result<Opened, api::DoorError> {
-    let health = api::serve_health(Arc::clone(doors), &config.daemon.health_socket).await?;
+    let HealthDoor { server, file } = api::serve_health(Arc::clone(doors), &config.daemon.health_socket).await?;
     let (http, address) = api::serve_http(Arc::clone(doors), &parts::http_settings(&config.server))?;
-    let opened = Opened { address, http: http.handle(), health };
+    let opened = Opened { address, http: http.handle(), health: server.handle(), _socket: file };
     actix::spawn(http);
+    actix::spawn(server);
     Ok(opened)
 }
 
@@ -117,6 +119,6 @@ impl Opened {
     /// Lets answers that are being written go out, then closes.
     async fn close(self) {
         self.http.stop(true).await;
-        self.health.close().await;
+        self.health.stop(false).await;
     }
 }

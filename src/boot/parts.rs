@@ -14,10 +14,11 @@ use crate::adapters::process::{HostSpawner, HostZombies};
 use crate::adapters::runsc::{Choice, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
 use crate::adapters::sqlite::SqliteStore;
-use crate::adapters::systemd::Systemd;
+use crate::adapters::systemd::SystemdNotifier;
 use crate::adapters::volumes::HostVolumes;
-use crate::api::{Access, Doors, Handles, HttpSettings, Intake, Tokens};
-use crate::config::{self, Config};
+use crate::api::access::Tokens;
+use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
+use crate::config::{self, Config, LogFormat};
 use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
 use crate::domain::pool::PoolPolicy;
@@ -28,10 +29,12 @@ use crate::ports::process::Zombies;
 use crate::ports::sandbox::SandboxEngine;
 use crate::ports::store::StoreError;
 use crate::ports::volumes::Volumes;
-use crate::telemetry::{self, Guard, error_chain};
+use crate::telemetry::{self, Format, Guard, error_chain};
 
 /// What a set-up's transpile task may use.
 const TRANSPILE_LIMITS: Limits = Limits { timeout: Duration::from_secs(30), memory_mb: 256 };
+/// The most bytes of request bodies held at once, over all connections.
+const BODIES_AT_ONCE: usize = 128 << 20;
 /// The warning that goes with every answer, too.
 const WITHOUT_GVISOR: &str =
     "gVisor is disabled: handlers run in plain containers that share the host's kernel; for development only";
@@ -51,7 +54,12 @@ pub struct Parts {
 
 /// The daemon's logger.
 pub fn logger(log: &config::Log) -> (Logger, Guard) {
-    telemetry::start(log.level, log.format.into(), std::io::stderr().is_terminal())
+    let format = match log.format {
+        LogFormat::Auto => Format::Auto,
+        LogFormat::Pretty => Format::Pretty,
+        LogFormat::Json => Format::Json,
+    };
+    telemetry::start(log.level, format, std::io::stderr().is_terminal())
 }
 
 impl Parts {
@@ -73,7 +81,7 @@ impl Parts {
             engine: engine(config, home, &volumes, log),
             volumes,
             zombies: Arc::new(HostZombies),
-            notifier: Arc::new(Systemd::from_environment()),
+            notifier: Arc::new(SystemdNotifier),
             warnings,
             isolated,
             log: log.clone(),
@@ -88,7 +96,7 @@ impl Parts {
             clock: self.clock.clone(),
             limits: limit_policy(&config.sandbox),
             access: access(&config.server),
-            intake: Intake::new(config.server.body_timeout, config.sandbox.setup_concurrency),
+            intake: Intake::new(config.server.body_timeout, BODIES_AT_ONCE),
             log: self.log.new(slog::o!("door" => "http")),
         }
     }

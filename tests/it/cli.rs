@@ -17,7 +17,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn an_environment_from_the_command_line() {
     let daemon = Daemon::start().await;
     let folder = daemon.home.root.path().join("handler");
@@ -38,7 +38,7 @@ async fn an_environment_from_the_command_line() {
     assert!(text(&gone.stderr).contains("does not exist"), "{}", text(&gone.stderr));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn health_status_and_errors_that_say_what_to_do() {
     let mut daemon = Daemon::start().await;
     assert_eq!(cloister(&daemon, &["health"]).status.code(), Some(0));
