@@ -1,1 +1,2 @@
-//! placeholder
+//! The foreign things, one folder each, behind the traits of `ports`.
+pub mod runsc;
