@@ -37,13 +37,21 @@ pub enum CgroupError {
         source: std::io::Error,
     },
     #[error("{path} was set to {wanted} and reads back {found}: the limit is not in force")]
-    NotInForce { path: PathBuf, wanted: String, found: String },
+    NotInForce {
+        path: PathBuf,
+        wanted: String,
+        found: String,
+    },
     #[error("{path} holds {found:?}, which is not the expected format")]
     Format { path: PathBuf, found: String },
     #[error("no usable cgroup hierarchy: {0}")]
     Unusable(&'static str),
     #[error("cgroup {name} still has {processes} processes {waited:?} after they were killed")]
-    NotEmpty { name: String, processes: usize, waited: Duration },
+    NotEmpty {
+        name: String,
+        processes: usize,
+        waited: Duration,
+    },
 }
 
 /// One cgroup (on v1: one directory in each hierarchy). Its methods touch only kernel files and do not block for long.

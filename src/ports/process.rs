@@ -78,3 +78,9 @@ pub trait Spawner: Send + Sync {
     /// `descriptors` of the request must not name 1 or 2.
     async fn run_to_end(&self, request: SpawnRequest, deadline: Duration) -> Result<Finished, SpawnError>;
 }
+
+/// The zombies that a PID 1, or a subreaper, inherits.
+pub trait Zombies: Send + Sync {
+    /// Reaps those that nobody waits for, and says how many. Reads `/proc`: call it off the actors' threads.
+    fn collect(&self) -> usize;
+}

@@ -1,0 +1,145 @@
+//! The mount table of this process, and taking mounts off it.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+
+/// One line of `/proc/self/mountinfo` (proc(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The directory within the filesystem that is mounted.
+    pub root: PathBuf,
+    pub point: PathBuf,
+    pub filesystem: String,
+    /// The filesystem's own options, `memory` of a v1 cgroup hierarchy for one.
+    pub super_options: String,
+    pub read_only: bool,
+}
+
+/// All mounts, in the order they were made.
+///
+/// # Errors
+/// When `/proc/self/mountinfo` cannot be read.
+pub fn list() -> io::Result<Vec<Mount>> {
+    let text = std::fs::read("/proc/self/mountinfo")?;
+    Ok(parse(&text))
+}
+
+/// Mount points beneath `prefix` and `prefix` itself, the latest first: the order to unmount them in.
+///
+/// # Errors
+/// When `/proc/self/mountinfo` cannot be read.
+pub fn points_under(prefix: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(latest_first(list()?, prefix))
+}
+
+fn latest_first(mounts: Vec<Mount>, prefix: &Path) -> Vec<PathBuf> {
+    mounts.into_iter().rev().map(|mount| mount.point).filter(|point| point.starts_with(prefix)).collect()
+}
+
+/// Takes a mount off the tree at once; the kernel ends it when its last user is gone (MNT_DETACH). Follows no link.
+/// No error when nothing is mounted there.
+///
+/// # Errors
+/// What umount2(2) said.
+pub fn detach(point: &Path) -> io::Result<()> {
+    match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Lines that do not read as mountinfo are left out.
+pub fn parse(text: &[u8]) -> Vec<Mount> {
+    text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    // 36 35 98:0 /root /point rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let dash = 6 + fields.iter().skip(6).position(|field| *field == b"-")?;
+    let options = String::from_utf8_lossy(fields.get(5)?);
+    Some(Mount {
+        root: unescape(fields.get(3)?),
+        point: unescape(fields.get(4)?),
+        filesystem: String::from_utf8_lossy(fields.get(dash + 1)?).into_owned(),
+        super_options: String::from_utf8_lossy(fields.get(dash + 3)?).into_owned(),
+        read_only: options.split(',').any(|option| option == "ro"),
+    })
+}
+
+/// The kernel writes space, tab, newline and backslash as `\ooo`.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        match octal(rest) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = rest.get(4..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+fn octal(text: &[u8]) -> Option<u8> {
+    let digits = text.strip_prefix(b"\\")?.get(..3)?;
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[u8] = b"23 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
+        31 23 0:28 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755\n\
+        35 31 0:32 /docker/abc /sys/fs/cgroup/memory rw master:3 propagate_from:2 - cgroup cgroup rw,memory\n\
+        80 23 0:50 / /run/a\\040b\\134c rw - tmpfs tmpfs rw\n\
+        81 80 0:51 / /run/a\\040b\\134c/inner rw - tmpfs tmpfs rw\n\
+        not a line\n";
+
+    #[test]
+    fn fields_are_read_and_octal_escapes_undone() {
+        let mounts = parse(TABLE);
+        assert_eq!(mounts.len(), 5);
+        assert!(mounts[1].read_only && !mounts[0].read_only);
+        assert_eq!(mounts[3].point, Path::new("/run/a b\\c"));
+        assert_eq!(
+            mounts[2],
+            Mount {
+                root: "/docker/abc".into(),
+                point: "/sys/fs/cgroup/memory".into(),
+                filesystem: "cgroup".to_owned(),
+                super_options: "rw,memory".to_owned(),
+                read_only: false,
+            }
+        );
+    }
+
+    #[test]
+    fn points_come_latest_first_and_only_whole_names_match() {
+        let points = latest_first(parse(TABLE), Path::new("/run/a b\\c"));
+        assert_eq!(points, [PathBuf::from("/run/a b\\c/inner"), PathBuf::from("/run/a b\\c")]);
+        assert!(latest_first(parse(TABLE), Path::new("/run/a")).is_empty());
+    }
+
+    #[test]
+    fn nothing_mounted_is_no_error_and_a_mount_is_taken_off() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().canonicalize().expect("real path");
+        detach(&path).expect("nothing there");
+        nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64k"))
+            .expect("this test mounts a tmpfs and needs root");
+        assert_eq!(points_under(&path).expect("list"), std::slice::from_ref(&path));
+        detach(&path).expect("detach");
+        assert!(points_under(&path).expect("list").is_empty());
+    }
+}
