@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::channel::Incoming;
 use super::dialogue::is_ready;
+use super::flags::Kind;
 use super::line::{self, Line};
 use super::slot::{Making, Slot};
 use super::spec::{Bundle, config_json, host_ids_of};
@@ -63,6 +64,9 @@ impl RunscEngine {
         let (slot_dir, _making) = written?;
         cgroup.set_limits(&limits).map_err(host("limiting the sandbox"))?;
         let (line, far) = line::make(self.capture_caps()).map_err(host("making the sandbox's pipes"))?;
+        if tools.engine.kind != Kind::Runsc {
+            line::give_away(&far).map_err(host("making the sandbox's pipes"))?;
+        }
         let request = SpawnRequest {
             program: tools.engine.program.clone(),
             args: flags::run(tools.engine.kind, &slot_dir),
@@ -71,7 +75,11 @@ impl RunscEngine {
             descriptors: far,
             cgroup_entry: cgroup.entry_files(),
         };
-        let process = self.spawner.spawn(request).await.map_err(host("starting the sandbox"))?;
+        let process = self
+            .spawner
+            .spawn(request)
+            .await
+            .map_err(host("starting the sandbox"))?;
         let _ = slot.process.set(process);
         Ok(line)
     }
@@ -86,7 +94,10 @@ impl RunscEngine {
         let image = self.settings.images.get(&spec.runtime).cloned();
         let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
         let (permissions, workspace) = match spec.purpose {
-            Purpose::Execute { environment, permissions } => {
+            Purpose::Execute {
+                environment,
+                permissions,
+            } => {
                 let volume = self.volumes.path(&environment.volume_name());
                 (permissions, Some(volume.join("workspace")))
             }
@@ -96,21 +107,35 @@ impl RunscEngine {
         let map_ids = tools.can_map_ids.then(|| host_ids_of(spec.slot.0.as_u128()));
         let (runtime, memory_mb, tmp_mb) = (spec.runtime, spec.memory_mb, self.settings.tmp_mb);
         let runner = tools.runners.of(runtime);
+        let gvisor = tools.engine.kind == Kind::Runsc;
         let write = move || {
             let rootfs = rootfs_of(&image, runtime).ok_or(SandboxError::RuntimeMissing(runtime))?;
+            let [rootfs, runner] = [real(&rootfs)?, real(&runner)?];
+            let workspace = workspace.map(|path| real(&path)).transpose()?;
             let closed = [Some(&rootfs), Some(&runner), workspace.as_ref()]
                 .into_iter()
                 .flatten()
                 .find(|path| !is_open_to_all(path))
                 .cloned();
             let host_ids = map_ids.filter(|_| closed.is_none());
-            let bundle = Bundle { runtime, permissions, memory_mb, tmp_mb, rootfs, runner, workspace, host_ids };
+            let bundle = Bundle {
+                runtime,
+                gvisor,
+                permissions,
+                memory_mb,
+                tmp_mb,
+                rootfs,
+                runner,
+                workspace,
+                host_ids,
+            };
             let config = config_json(&bundle).map_err(host("describing the sandbox"))?;
             write_config(&slot_dir, &config).map_err(host("writing the sandbox's bundle"))?;
             Ok((slot_dir, making, closed))
         };
-        let (slot_dir, making, closed) =
-            tokio::task::spawn_blocking(write).await.map_err(host("writing the sandbox's bundle"))??;
+        let (slot_dir, making, closed) = tokio::task::spawn_blocking(write)
+            .await
+            .map_err(host("writing the sandbox's bundle"))??;
         if let Some(path) = closed.filter(|_| tools.can_map_ids) {
             self.warn_of_closed_path(&path);
         }
@@ -148,8 +173,16 @@ impl RunscEngine {
         };
         // No code of the handler's was loaded yet: what stands here is the engine's or the runtime's own.
         let detail = line.stderr.printed_so_far(DETAIL_CHARS);
-        Err(SandboxError::DiedEarly { end: describe(end), detail })
+        Err(SandboxError::DiedEarly {
+            end: describe(end),
+            detail,
+        })
     }
+}
+
+/// Engines bind no links: runc refuses them, and what a link leads to is what must be open to all.
+fn real(path: &Path) -> Result<PathBuf, SandboxError> {
+    fs::canonicalize(path).map_err(host("finding the sandbox's files"))
 }
 
 fn write_config(slot_dir: &Path, config: &str) -> io::Result<()> {

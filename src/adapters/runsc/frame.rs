@@ -23,7 +23,11 @@ pub(super) struct FrameBuffer {
 
 impl FrameBuffer {
     pub(super) fn new(cap: usize) -> Self {
-        Self { bytes: Vec::new(), start: 0, cap }
+        Self {
+            bytes: Vec::new(),
+            start: 0,
+            cap,
+        }
     }
 
     /// The largest frame that is taken from now on.
@@ -43,7 +47,9 @@ impl FrameBuffer {
     /// When a header is no honest one. The stream cannot be read any further then.
     pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
         let rest = self.bytes.get(self.start..).unwrap_or_default();
-        let Some((header, body)) = rest.split_first_chunk::<HEADER>() else { return Ok(None) };
+        let Some((header, body)) = rest.split_first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
         let announced = u32::from_be_bytes(*header);
         let length = usize::try_from(announced).unwrap_or(usize::MAX);
         if length == 0 {
@@ -52,7 +58,9 @@ impl FrameBuffer {
         if length > self.cap {
             return Err(FrameError::Oversized(announced));
         }
-        let Some(frame) = body.get(..length) else { return Ok(None) };
+        let Some(frame) = body.get(..length) else {
+            return Ok(None);
+        };
         let frame = frame.to_vec();
         self.start += HEADER + length;
         Ok(Some(frame))

@@ -2,6 +2,7 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::fchown;
 
 use tokio::net::unix::pipe::{Receiver, Sender};
 
@@ -9,6 +10,7 @@ use super::capture::{Capture, CaptureCaps};
 use super::channel::FrameReader;
 use super::dialogue::READY_CAP;
 use super::flags::{FRAMES_FD, REQUEST_FD};
+use super::spec::UNPRIVILEGED;
 
 /// The daemon's ends.
 #[derive(Debug)]
@@ -34,8 +36,19 @@ pub(super) fn make(caps: CaptureCaps) -> io::Result<(Line, FarEnds)> {
         stdout: Capture::new(stdout, caps),
         stderr: Capture::new(stderr, caps),
     };
-    let far = vec![(stdout_far, 1), (stderr_far, 2), (frames_far, FRAMES_FD), (request_far.into(), REQUEST_FD)];
+    let far = vec![
+        (stdout_far, 1),
+        (stderr_far, 2),
+        (frames_far, FRAMES_FD),
+        (request_far.into(), REQUEST_FD),
+    ];
     Ok((line, far))
+}
+
+/// Makes them the sandbox's user's own: in a plain container the kernel checks when Deno opens /proc/self/fd/N.
+pub(super) fn give_away(far: &FarEnds) -> io::Result<()> {
+    far.iter()
+        .try_for_each(|(end, _)| fchown(end, Some(UNPRIVILEGED), Some(UNPRIVILEGED)))
 }
 
 fn incoming() -> io::Result<(Receiver, OwnedFd)> {

@@ -8,9 +8,10 @@ const WRITES: &str = "/proc/self/fd/3";
 
 /// Deno's flags for `permissions`. Bun has none: there the sandbox is the only wall.
 ///
-/// `allowHrtime` has no flag any more (Deno 2 always gives the fine clock).
+/// `allowHrtime` has no flag any more (Deno 2 always gives the fine clock, and
+/// warns of the flag on stderr).
 pub(super) fn deno_flags(permissions: &Permissions) -> Vec<String> {
-    let mut flags = vec![read_flag(permissions.allow_read.as_ref()), write_flag(permissions.allow_write.as_ref())];
+    let mut flags = vec![read_flag(permissions), write_flag(permissions.allow_write.as_ref())];
     flags.extend(env_flag(permissions.allow_env.as_ref()));
     flags.extend(plain_flag("--allow-net", permissions.allow_net.as_ref()));
     flags.extend(plain_flag("--allow-run", permissions.allow_run.as_ref()));
@@ -18,11 +19,16 @@ pub(super) fn deno_flags(permissions: &Permissions) -> Vec<String> {
     flags
 }
 
-fn read_flag(grant: Option<&Grant>) -> String {
-    match grant {
+/// Who may write /tmp may read there what it wrote.
+fn read_flag(permissions: &Permissions) -> String {
+    let own = match permissions.allow_write {
+        Some(Grant::Switch(true)) => format!("{READS},/tmp"),
+        Some(_) | None => READS.to_owned(),
+    };
+    match &permissions.allow_read {
         Some(Grant::Switch(true)) => "--allow-read".to_owned(),
-        Some(Grant::Only(paths)) => with_paths("--allow-read", READS, paths),
-        Some(Grant::Switch(false)) | None => format!("--allow-read={READS}"),
+        Some(Grant::Only(paths)) => with_paths("--allow-read", &own, paths),
+        Some(Grant::Switch(false)) | None => format!("--allow-read={own}"),
     }
 }
 
@@ -75,7 +81,11 @@ mod tests {
     fn without_permissions_the_runner_gets_what_it_needs_and_no_more() {
         assert_eq!(
             deno_flags(&Permissions::default()),
-            ["--allow-read=/workspace,/runtime,/proc/self/fd/4", "--allow-write=/proc/self/fd/3", "--allow-env"]
+            [
+                "--allow-read=/workspace,/runtime,/proc/self/fd/4",
+                "--allow-write=/proc/self/fd/3",
+                "--allow-env"
+            ]
         );
     }
 
@@ -93,7 +103,7 @@ mod tests {
         assert_eq!(
             deno_flags(&permissions),
             [
-                "--allow-read=/workspace,/runtime,/proc/self/fd/4,/workspace/data,/etc",
+                "--allow-read=/workspace,/runtime,/proc/self/fd/4,/tmp,/workspace/data,/etc",
                 "--allow-write=/proc/self/fd/3,/tmp",
                 "--allow-env=HOME",
                 "--allow-net=api.example:443,b.example",
@@ -104,8 +114,17 @@ mod tests {
 
     #[test]
     fn an_empty_list_grants_nothing() {
-        let permissions = Permissions { allow_net: only(&[]), allow_env: only(&[]), ..Permissions::default() };
+        let permissions = Permissions {
+            allow_net: only(&[]),
+            allow_env: only(&[]),
+            ..Permissions::default()
+        };
         let flags = deno_flags(&permissions);
-        assert!(flags.iter().all(|flag| !flag.starts_with("--allow-net") && !flag.starts_with("--allow-env")), "{flags:?}");
+        assert!(
+            flags
+                .iter()
+                .all(|flag| !flag.starts_with("--allow-net") && !flag.starts_with("--allow-env")),
+            "{flags:?}"
+        );
     }
 }

@@ -27,16 +27,22 @@ const ALLOWANCE: (u64, u64) = (64 * MIB, 192 * MIB);
 const OWN_PIDS: u64 = 56;
 /// The largest answer to a transpile task, and its log of faults.
 const TRANSPILED_CAP: usize = 32 << 20;
-/// A text in JSON may take six bytes for one, and an error has three of them.
-const ERROR_GROWTH: usize = 6 * 3;
+/// A control character takes six bytes in JSON, and an error has two texts of `messageBytes` and a short one.
+const ERROR_GROWTH: usize = 16;
 const FRAME_FIELDS: usize = 4096;
 
 /// The task that the request asks for.
 #[derive(Serialize)]
 #[serde(tag = "task", rename_all = "lowercase")]
 enum Asked<'a> {
-    Execute { main: &'a str, event: Event<'a>, context: Context },
-    Transpile { modules: &'a BTreeMap<String, String> },
+    Execute {
+        main: &'a str,
+        event: Event<'a>,
+        context: Context,
+    },
+    Transpile {
+        modules: &'a BTreeMap<String, String>,
+    },
 }
 
 #[derive(Serialize)]
@@ -92,7 +98,7 @@ impl RunscEngine {
         };
         // Every character of the result's JSON text takes at most two in the frame around it.
         let caps = self.runner_limits();
-        let frame_cap = (2 * caps.result_bytes).max(ERROR_GROWTH * caps.message_bytes) + FRAME_FIELDS;
+        let frame_cap = 2 * caps.result_bytes + ERROR_GROWTH * caps.message_bytes + FRAME_FIELDS;
         let (seen, evidence) = self.perform(id, Task::Execute, asked, call.limits, frame_cap).await?;
         let settlement = match seen {
             Some(Settled::Call(settlement)) => Some(settlement),
@@ -114,7 +120,10 @@ impl RunscEngine {
         match seen {
             Some(Settled::Transpiled(answer)) => Ok(answer),
             Some(Settled::Call(settlement)) => {
-                let outcome = judge(&Evidence { settlement: Some(settlement), ..evidence });
+                let outcome = judge(&Evidence {
+                    settlement: Some(settlement),
+                    ..evidence
+                });
                 Err(SandboxError::TaskFailed(outcome.as_str()))
             }
             None => Err(SandboxError::TaskFailed(judge(&evidence).as_str())),
@@ -135,9 +144,16 @@ impl RunscEngine {
         let line = slot.claim().ok_or(SandboxError::Unknown(id))?;
         let nonce = nonce()?;
         let runner_limits = self.runner_limits();
-        let caps = Caps { result_bytes: runner_limits.result_bytes, log_bytes: runner_limits.log_bytes };
+        let caps = Caps {
+            result_bytes: runner_limits.result_bytes,
+            log_bytes: runner_limits.log_bytes,
+        };
         let channel_cap = u64::try_from(2 * caps.log_bytes + frame_cap).unwrap_or(u64::MAX);
-        let request = Request { nonce: &nonce, asked, limits: runner_limits };
+        let request = Request {
+            nonce: &nonce,
+            asked,
+            limits: runner_limits,
+        };
         let body = serde_json::to_vec(&request).map_err(host("writing the request"))?;
         let request = encode(&body).ok_or_else(|| cannot_ask(RequestError::TooLarge))?;
         let before = self.restrict(&slot, limits)?;
@@ -149,7 +165,8 @@ impl RunscEngine {
             frame_cap,
             channel_cap: channel_cap.saturating_add(self.settings.output.discard),
         };
-        self.follow(&slot, line, work, Dialogue::new(task, nonce, caps), before, limits).await
+        self.follow(&slot, line, work, Dialogue::new(task, nonce, caps), before, limits)
+            .await
     }
 
     /// The call's limits instead of the boot's. Returns what was used up to now.
@@ -177,7 +194,14 @@ impl RunscEngine {
         limits: Limits,
     ) -> Result<(Option<Settled>, Evidence), SandboxError> {
         let seen = watch(slot, line, work, &mut dialogue, &self.log).await?;
-        let Seen { end, settled, process, stdout, stderr, took } = seen;
+        let Seen {
+            end,
+            settled,
+            process,
+            stdout,
+            stderr,
+            took,
+        } = seen;
         let after = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
         let idle = slot.idle.get().map_or(0, |usage| usage.memory_bytes);
         let evidence = Evidence {

@@ -14,7 +14,7 @@ use super::seccomp;
 use crate::domain::environment::{Permissions, Runtime};
 
 /// nobody, in the sandbox's own user namespace where there is one.
-const UNPRIVILEGED: u32 = 65534;
+pub(super) const UNPRIVILEGED: u32 = 65534;
 /// Host ids 1879048192–2147352575 belong to nobody by systemd's allocation: room for 4093 ranges of 65536.
 const FIRST_HOST_ID: u32 = 1_879_048_192;
 const RANGES: u128 = 4093;
@@ -25,6 +25,8 @@ const NOFILE: u64 = 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Bundle {
     pub runtime: Runtime,
+    /// False for a plain container.
+    pub gvisor: bool,
     /// In force on Deno only.
     pub permissions: Permissions,
     pub memory_mb: u64,
@@ -90,7 +92,10 @@ fn process(bundle: &Bundle) -> Result<Process, OciSpecError> {
         .capabilities(capabilities)
         // No RLIMIT_AS: V8 reserves address space by the tens of gigabytes. No NPROC: gVisor does not enforce it,
         // the pids limit is the cgroup's. No FSIZE: /tmp has a size of its own and nothing else can be written.
-        .rlimits(vec![rlimit(PosixRlimitType::RlimitCore, 0)?, rlimit(PosixRlimitType::RlimitNofile, NOFILE)?])
+        .rlimits(vec![
+            rlimit(PosixRlimitType::RlimitCore, 0)?,
+            rlimit(PosixRlimitType::RlimitNofile, NOFILE)?,
+        ])
         .no_new_privileges(true)
         .build()
 }
@@ -110,8 +115,6 @@ fn arguments(bundle: &Bundle) -> Vec<String> {
                 "--no-prompt",
                 "--no-config",
                 "--no-lock",
-                "--no-remote",
-                "--no-npm",
                 "--cached-only",
                 "--no-check",
                 "--node-modules-dir=manual",
@@ -136,10 +139,20 @@ fn arguments(bundle: &Bundle) -> Vec<String> {
 
 fn environment(runtime: Runtime) -> Vec<String> {
     let own: &[&str] = match runtime {
-        Runtime::Deno => &["DENO_DIR=/tmp/.deno", "DENO_NO_PACKAGE_JSON=1", "DENO_NO_UPDATE_CHECK=1"],
+        Runtime::Deno => &[
+            "DENO_DIR=/tmp/.deno",
+            "DENO_NO_PACKAGE_JSON=1",
+            "DENO_NO_UPDATE_CHECK=1",
+        ],
         Runtime::Bun => &["BUN_RUNTIME_TRANSPILER_CACHE_PATH=0", "DO_NOT_TRACK=1"],
     };
-    let shared = ["PATH=/usr/bin", "HOME=/tmp", "TMPDIR=/tmp", "NO_COLOR=1", "LANG=C.UTF-8"];
+    let shared = [
+        "PATH=/usr/bin",
+        "HOME=/tmp",
+        "TMPDIR=/tmp",
+        "NO_COLOR=1",
+        "LANG=C.UTF-8",
+    ];
     shared.iter().chain(own).map(|&entry| entry.to_owned()).collect()
 }
 
@@ -160,12 +173,22 @@ fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
 
 fn mount(at: &str, kind: &str, source: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
     let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-    MountBuilder::default().destination(at).typ(kind).source(source).options(options).build()
+    MountBuilder::default()
+        .destination(at)
+        .typ(kind)
+        .source(source)
+        .options(options)
+        .build()
 }
 
 fn bind(at: &str, source: &PathBuf) -> Result<Mount, OciSpecError> {
     let options: Vec<String> = ["rbind", "ro", "nosuid", "nodev"].map(str::to_owned).into();
-    MountBuilder::default().destination(at).typ("bind").source(source).options(options).build()
+    MountBuilder::default()
+        .destination(at)
+        .typ("bind")
+        .source(source)
+        .options(options)
+        .build()
 }
 
 const MASKED: [&str; 9] = [
@@ -197,9 +220,13 @@ fn linux(bundle: &Bundle) -> Result<Linux, OciSpecError> {
     let mut builder = LinuxBuilder::default()
         .masked_paths(MASKED.map(str::to_owned))
         .readonly_paths(READONLY.map(str::to_owned))
-        .seccomp(seccomp::profile()?);
+        .seccomp(seccomp::profile(bundle.gvisor)?);
     if let Some(host_id) = bundle.host_ids {
-        let mapping = LinuxIdMappingBuilder::default().container_id(0_u32).host_id(host_id).size(RANGE).build()?;
+        let mapping = LinuxIdMappingBuilder::default()
+            .container_id(0_u32)
+            .host_id(host_id)
+            .size(RANGE)
+            .build()?;
         namespaces.push(namespace(LinuxNamespaceType::User)?);
         builder = builder.uid_mappings(vec![mapping]).gid_mappings(vec![mapping]);
     }

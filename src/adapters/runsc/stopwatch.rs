@@ -9,7 +9,10 @@ use tokio::time::Instant;
 pub(super) struct Stopwatch(Instant);
 
 impl Stopwatch {
-    #[expect(clippy::disallowed_methods, reason = "a span, not a time of day: handlers end within fractions of a millisecond")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a span, not a time of day: handlers end within fractions of a millisecond"
+    )]
     pub(super) fn start() -> Self {
         Self(Instant::now())
     }
