@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use slog::info;
 use tokio::time::timeout;
 
+use super::flags::{Kind, delete};
+use super::layout::state_in;
 use super::slot::Making;
 use super::stopwatch::Stopwatch;
-use super::{RunscEngine, host};
+use super::{Choice, RunscEngine, host};
 use crate::domain::id::SlotId;
 use crate::ports::sandbox::SandboxError;
 
@@ -18,6 +20,7 @@ use crate::ports::sandbox::SandboxError;
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the end of a killed engine may take to be told, once its cgroup is empty.
 const REAP_PATIENCE: Duration = Duration::from_secs(2);
+const DELETE_DEADLINE: Duration = Duration::from_secs(10);
 
 impl RunscEngine {
     pub(super) async fn unmake(&self, id: SlotId) -> Result<(), SandboxError> {
@@ -41,10 +44,25 @@ impl RunscEngine {
             // It is dead: its cgroup is empty. This only lets its zombie be collected.
             let _ = timeout(REAP_PATIENCE, process.wait()).await;
         }
-        remove(self.layout.slot(id), unmaking).await?;
+        let slot_dir = self.layout.slot(id);
+        self.delete_by_runc(&slot_dir).await?;
+        remove(slot_dir, unmaking).await?;
         self.slots.strike(&slot);
         info!(self.log, "slot.destroyed"; "slot" => %id, "ms" => stopwatch.millis());
         Ok(())
+    }
+
+    /// runc alone leaves cgroups outside of the slot's; the others' state is only files once no process is left.
+    async fn delete_by_runc(&self, slot_dir: &Path) -> Result<(), SandboxError> {
+        if self.settings.choice != Choice::PlainContainer || !state_in(slot_dir).exists() {
+            return Ok(());
+        }
+        let tools = self.tools().await?;
+        if tools.engine.kind != Kind::Runc {
+            return Ok(());
+        }
+        let finished = self.command(&tools.engine, delete(slot_dir), DELETE_DEADLINE).await;
+        finished.map(drop).map_err(host("removing the container's cgroups"))
     }
 }
 

@@ -79,11 +79,31 @@ pub(super) fn run(kind: Kind, slot_dir: &Path) -> Vec<OsString> {
             words.push("--cgroup-manager=disabled".into());
             words.extend(plain_run(slot_dir));
         }
-        // runc has no such switch: it makes a cgroup below the one it is started in, which goes with that one.
+        // runc has no such switch: it makes a cgroup in every hierarchy, also where the slot has none. See `delete`.
         Kind::Runc => words.extend(plain_run(slot_dir)),
     }
-    words.push(CONTAINER.into());
+    words.push(container(kind, slot_dir));
     words
+}
+
+/// Removes what runc made outside of the slot's own cgroup. The other two make nothing there.
+pub(super) fn delete(slot_dir: &Path) -> Vec<OsString> {
+    let state = state_in(slot_dir).into_os_string();
+    vec![
+        "--root".into(),
+        state,
+        "delete".into(),
+        "--force".into(),
+        container(Kind::Runc, slot_dir),
+    ]
+}
+
+/// The container's name. runc's is a cgroup's name as well, and must be the slot's own.
+fn container(kind: Kind, slot_dir: &Path) -> OsString {
+    match kind {
+        Kind::Runsc | Kind::Crun => CONTAINER.into(),
+        Kind::Runc => slot_dir.file_name().unwrap_or(slot_dir.as_os_str()).to_owned(),
+    }
 }
 
 /// Descriptors 3 and 4 are the first two after the standard ones.

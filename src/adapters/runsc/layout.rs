@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::id::SlotId;
 
-/// The container's name inside a slot's own state directory. One directory per slot: removing it removes bundle and
+/// The container's name inside a slot's own state directory, short for the sake of its socket's path. One directory per slot: removing it removes bundle and
 /// runtime state together, and no `runsc delete` process is needed for a sandbox whose cgroup is empty.
 pub(super) const CONTAINER: &str = "s";
 

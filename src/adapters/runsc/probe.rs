@@ -2,6 +2,7 @@
 //! each (version, a sandbox that starts at all) are kept in a file, for as long as program and kernel are the same.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -148,10 +149,11 @@ impl RunscEngine {
         }
     }
 
-    async fn command(
+    /// Runs the engine's program with `args` to its end.
+    pub(super) async fn command(
         &self,
         engine: &Engine,
-        args: Vec<std::ffi::OsString>,
+        args: Vec<OsString>,
         deadline: Duration,
     ) -> Result<Finished, SpawnError> {
         let request = SpawnRequest {
