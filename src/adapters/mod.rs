@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod process;
+pub mod runsc;
 pub mod sandboxes_off;
 pub mod sqlite;
 pub mod systemd;

@@ -1,0 +1,199 @@
+//! Making a sandbox: cgroup and bundle side by side, the engine spawned into the cgroup, and the wait for `ready`.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use slog::{info, warn};
+use tokio::time::timeout;
+
+use super::channel::Incoming;
+use super::dialogue::is_ready;
+use super::flags::Kind;
+use super::line::{self, Line};
+use super::slot::{Making, Slot};
+use super::spec::{Bundle, config_json, host_ids_of};
+use super::stopwatch::Stopwatch;
+use super::tools::{is_open_to_all, rootfs_of};
+use super::{CLOSING_PATIENCE, RunscEngine, Tools, flags, host};
+use crate::domain::execution::ProcessEnd;
+use crate::domain::time::whole_millis;
+use crate::ports::cgroup::CgroupLimits;
+use crate::ports::process::SpawnRequest;
+use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec};
+
+/// Memory above the task's own that a boot may use: engine, runtime and page cache.
+const BOOT_MEMORY_MB: u64 = 512;
+/// Tasks of a booting sandbox: generous, the code in it is not the handler's yet.
+const BOOT_PIDS: u64 = 1024;
+/// Of an engine's own error text.
+const DETAIL_CHARS: usize = 1000;
+
+impl RunscEngine {
+    pub(super) async fn boot(&self, spec: SlotSpec) -> Result<(), SandboxError> {
+        let watch = Stopwatch::start();
+        let slot = self.slots.enter(spec.slot, spec.runtime).ok_or(SandboxError::Host {
+            doing: "naming a sandbox",
+            source: "a slot of this name exists already".into(),
+        })?;
+        let mut line = self.start(&slot, spec).await?;
+        info!(self.log, "slot.created"; "slot" => %slot.id, "ms" => watch.millis());
+        self.wait_ready(&slot, &mut line).await?;
+        let idle = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
+        let _ = slot.idle.set(idle);
+        slot.park(line);
+        info!(self.log, "slot.ready"; "slot" => %slot.id, "ms" => watch.millis(), "memory" => idle.memory_bytes);
+        Ok(())
+    }
+
+    /// Everything up to the running engine. Whatever goes wrong, `destroy` finds what was made by the slot's name.
+    async fn start(&self, slot: &Slot, spec: SlotSpec) -> Result<Line, SandboxError> {
+        let making = slot.begin_making().await.ok_or(SandboxError::Unknown(slot.id))?;
+        let tools = self.tools().await?;
+        let limits = CgroupLimits {
+            memory_bytes: Some((spec.memory_mb + BOOT_MEMORY_MB) << 20),
+            cpu_quota_us: None,
+            pids: Some(BOOT_PIDS),
+        };
+        let name = slot.id.to_string();
+        let (written, cgroup) = tokio::join!(self.write_bundle(tools, spec, making), self.cgroups.create(&name));
+        let cgroup = cgroup.map_err(host("making the sandbox's cgroup"))?;
+        let cgroup = slot.cgroup.get_or_init(|| cgroup);
+        let (slot_dir, _making) = written?;
+        cgroup.set_limits(&limits).map_err(host("limiting the sandbox"))?;
+        let (line, far) = line::make(self.capture_caps()).map_err(host("making the sandbox's pipes"))?;
+        if tools.engine.kind != Kind::Runsc {
+            line::give_away(&far).map_err(host("making the sandbox's pipes"))?;
+        }
+        let request = SpawnRequest {
+            program: tools.engine.program.clone(),
+            args: flags::run(tools.engine.kind, &slot_dir),
+            env: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
+            cwd: slot_dir,
+            descriptors: far,
+            cgroup_entry: cgroup.entry_files(),
+        };
+        let process = self
+            .spawner
+            .spawn(request)
+            .await
+            .map_err(host("starting the sandbox"))?;
+        let _ = slot.process.set(process);
+        Ok(line)
+    }
+
+    /// The slot's directory with its `config.json`. File work, so that it happens beside the arbiter.
+    async fn write_bundle(
+        &self,
+        tools: &Tools,
+        spec: SlotSpec,
+        making: Making,
+    ) -> Result<(PathBuf, Making), SandboxError> {
+        let image = self.settings.images.get(&spec.runtime).cloned();
+        let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
+        let (permissions, workspace) = match spec.purpose {
+            Purpose::Execute {
+                environment,
+                permissions,
+            } => {
+                let volume = self.volumes.path(&environment.volume_name());
+                (permissions, Some(volume.join("workspace")))
+            }
+            Purpose::Transpile => Default::default(),
+        };
+        let slot_dir = self.layout.slot(spec.slot);
+        let map_ids = tools.can_map_ids.then(|| host_ids_of(spec.slot.0.as_u128()));
+        let (runtime, memory_mb, tmp_mb) = (spec.runtime, spec.memory_mb, self.settings.tmp_mb);
+        let runner = tools.runners.of(runtime);
+        let gvisor = tools.engine.kind == Kind::Runsc;
+        let write = move || {
+            let rootfs = rootfs_of(&image, runtime).ok_or(SandboxError::RuntimeMissing(runtime))?;
+            let [rootfs, runner] = [real(&rootfs)?, real(&runner)?];
+            let workspace = workspace.map(|path| real(&path)).transpose()?;
+            let closed = [Some(&rootfs), Some(&runner), workspace.as_ref()]
+                .into_iter()
+                .flatten()
+                .find(|path| !is_open_to_all(path))
+                .cloned();
+            let host_ids = map_ids.filter(|_| closed.is_none());
+            let bundle = Bundle {
+                runtime,
+                gvisor,
+                permissions,
+                memory_mb,
+                tmp_mb,
+                rootfs,
+                runner,
+                workspace,
+                host_ids,
+            };
+            let config = config_json(&bundle).map_err(host("describing the sandbox"))?;
+            write_config(&slot_dir, &config).map_err(host("writing the sandbox's bundle"))?;
+            Ok((slot_dir, making, closed))
+        };
+        let (slot_dir, making, closed) = tokio::task::spawn_blocking(write)
+            .await
+            .map_err(host("writing the sandbox's bundle"))??;
+        if let Some(path) = closed.filter(|_| tools.can_map_ids) {
+            self.warn_of_closed_path(&path);
+        }
+        Ok((slot_dir, making))
+    }
+
+    fn warn_of_closed_path(&self, path: &Path) {
+        if !self.warned_of_closed_path.swap(true, Ordering::Relaxed) {
+            warn!(self.log, "sandbox.no_user_namespace"; "path" => %path.display(),
+                "remedy" => "let all users traverse (o+x) the directories above it, then sandboxes get host ids of their own");
+        }
+    }
+
+    async fn wait_ready(&self, slot: &Slot, line: &mut Line) -> Result<(), SandboxError> {
+        let deadline = self.settings.ready_deadline;
+        let process = slot.process()?;
+        let runtime = slot.runtime.map_or("", |runtime| runtime.as_str());
+        let end = tokio::select! {
+            biased;
+            () = slot.doomed() => return Err(SandboxError::Unknown(slot.id)),
+            incoming = line.frames.next() => match incoming {
+                Incoming::Frame(frame) if is_ready(&frame, runtime) => return Ok(()),
+                Incoming::Frame(_) | Incoming::Broken(_) => {
+                    let detail = "its first frame is not a runner's: the image and this daemon do not fit".to_owned();
+                    return Err(SandboxError::DiedEarly { end: "ended by the daemon".to_owned(), detail });
+                }
+                Incoming::Closed => timeout(CLOSING_PATIENCE, process.wait()).await.unwrap_or(ProcessEnd::Running),
+            },
+            end = process.wait() => end,
+            () = tokio::time::sleep(deadline) => {
+                warn!(self.log, "slot.not_ready"; "slot" => %slot.id, "deadline_ms" => whole_millis(deadline),
+                    "hint" => "starts take CPU time: fewer at once, or a longer sandbox.ready_deadline");
+                return Err(SandboxError::NotReady(deadline));
+            }
+        };
+        // No code of the handler's was loaded yet: what stands here is the engine's or the runtime's own.
+        let detail = line.stderr.printed_so_far(DETAIL_CHARS);
+        Err(SandboxError::DiedEarly {
+            end: describe(end),
+            detail,
+        })
+    }
+}
+
+/// Engines bind no links: runc refuses them, and what a link leads to is what must be open to all.
+fn real(path: &Path) -> Result<PathBuf, SandboxError> {
+    fs::canonicalize(path).map_err(host("finding the sandbox's files"))
+}
+
+fn write_config(slot_dir: &Path, config: &str) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(slot_dir)?;
+    fs::write(slot_dir.join("config.json"), config)
+}
+
+fn describe(end: ProcessEnd) -> String {
+    match end {
+        ProcessEnd::Exited(code) => format!("exit code {code}"),
+        ProcessEnd::Signalled(signal) => format!("signal {signal}"),
+        ProcessEnd::Running => "its channel closed".to_owned(),
+    }
+}

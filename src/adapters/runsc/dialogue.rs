@@ -1,0 +1,270 @@
+//! What the runner may say and in which order (`runtimes/PROTOCOL.md`), as pure code.
+//!
+//! ```text
+//!            log*                log*
+//!   sent ──────────► imported ──────────► settled        (execute)
+//!     │                                      ▲
+//!     ├── failure ───────────────────────────┤
+//!     └── transpiled ────────────────────────┘           (transpile)
+//! ```
+//!
+//! Whatever is not on this picture was not written by a runner: the call is settled as forged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::result::check_result;
+use crate::domain::environment::SourceFault;
+use crate::domain::execution::{ErrorReport, FailureFrameKind, LogEntry, Phase, Settlement};
+use crate::ports::sandbox::Transpiled;
+
+/// The version of the protocol that this daemon speaks.
+pub(super) const PROTOCOL: u32 = 1;
+/// The largest `ready` frame.
+pub(super) const READY_CAP: usize = 4096;
+const MAX_LOGS: usize = 10_000;
+const MAX_FAULTS: usize = 200;
+
+/// What was asked of the runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Task {
+    Execute,
+    /// The modules' names: the answer is about exactly these.
+    Transpile(BTreeSet<String>),
+}
+
+/// The caps that the dialogue holds the runner to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caps {
+    pub result_bytes: usize,
+    pub log_bytes: usize,
+}
+
+/// What a settled dialogue came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Settled {
+    Call(Settlement),
+    Transpiled(Transpiled),
+}
+
+/// The dialogue after the request was sent.
+#[derive(Debug)]
+pub(super) struct Dialogue {
+    task: Task,
+    nonce: String,
+    caps: Caps,
+    phase: Phase,
+    logs: Vec<LogEntry>,
+    log_bytes: usize,
+    logs_cut: bool,
+}
+
+impl Dialogue {
+    pub(super) fn new(task: Task, nonce: String, caps: Caps) -> Self {
+        Self {
+            task,
+            nonce,
+            caps,
+            phase: Phase::Import,
+            logs: Vec::new(),
+            log_bytes: 0,
+            logs_cut: false,
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The log entries so far; the last has the level `truncated` when more came than is kept.
+    pub(super) fn take_logs(&mut self) -> Vec<LogEntry> {
+        std::mem::take(&mut self.logs)
+    }
+
+    /// Takes one frame. Some once the dialogue is over; nothing may be read after that.
+    pub(super) fn step(&mut self, frame: &[u8]) -> Option<Settled> {
+        match self.read(frame) {
+            Some(Said::Imported) => {
+                self.phase = Phase::Handler;
+                None
+            }
+            Some(Said::Log(entry)) => {
+                self.keep(entry);
+                None
+            }
+            Some(Said::Settled(settled)) => Some(settled),
+            None => Some(Settled::Call(Settlement::Forged)),
+        }
+    }
+
+    /// None when no runner would have said this here.
+    fn read(&self, frame: &[u8]) -> Option<Said> {
+        let message: Message = serde_json::from_slice(frame).ok()?;
+        if message.nonce.as_deref() != Some(self.nonce.as_str()) {
+            return None;
+        }
+        let fields = message.fields();
+        let executes = self.task == Task::Execute;
+        match (message.kind.as_str(), fields) {
+            ("imported", NOTHING) if executes && self.phase == Phase::Import => Some(Said::Imported),
+            ("log", _) if executes => message.log().map(Said::Log),
+            ("result", JSON) if executes && self.phase == Phase::Handler => {
+                Some(Said::call(check_result(message.json?, self.caps.result_bytes)))
+            }
+            ("failure", FAILURE) => Some(Said::call(Settlement::Failure {
+                kind: message.failure?,
+                error: message.error?,
+            })),
+            ("transpiled", MODULES | ERRORS) => {
+                let Task::Transpile(asked) = &self.task else {
+                    return None;
+                };
+                transpiled(asked, message.modules, message.errors)
+                    .map(|answer| Said::Settled(Settled::Transpiled(answer)))
+            }
+            _ => None,
+        }
+    }
+
+    fn keep(&mut self, entry: LogEntry) {
+        if self.logs_cut {
+            return;
+        }
+        let size = entry.message.len();
+        let fits = self.log_bytes + size <= self.caps.log_bytes && self.logs.len() < MAX_LOGS;
+        self.logs_cut = !fits || entry.level == TRUNCATED;
+        if fits {
+            self.log_bytes += size;
+            self.logs.push(entry);
+        } else {
+            self.logs.push(LogEntry {
+                level: TRUNCATED.to_owned(),
+                message: String::new(),
+                timestamp: entry.timestamp,
+            });
+        }
+    }
+}
+
+const TRUNCATED: &str = "truncated";
+
+enum Said {
+    Imported,
+    Log(LogEntry),
+    Settled(Settled),
+}
+
+impl Said {
+    fn call(settlement: Settlement) -> Self {
+        Said::Settled(Settled::Call(settlement))
+    }
+}
+
+/// Any frame after `ready`. A field twice, or one that no frame has, does not parse.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Message {
+    #[serde(rename = "type")]
+    kind: String,
+    nonce: Option<String>,
+    level: Option<String>,
+    message: Option<String>,
+    timestamp: Option<f64>,
+    json: Option<String>,
+    #[serde(rename = "kind")]
+    failure: Option<FailureFrameKind>,
+    error: Option<ErrorReport>,
+    modules: Option<BTreeMap<String, String>>,
+    errors: Option<Vec<SourceFault>>,
+}
+
+/// Which optional fields a frame has, as bits.
+type Fields = u8;
+const NOTHING: Fields = 0;
+const LEVEL: Fields = 1;
+const TEXT: Fields = 1 << 1;
+const TIME: Fields = 1 << 2;
+const JSON: Fields = 1 << 3;
+const FAILURE: Fields = (1 << 4) | (1 << 5);
+const MODULES: Fields = 1 << 6;
+const ERRORS: Fields = 1 << 7;
+const LOG: Fields = LEVEL | TEXT | TIME;
+
+impl Message {
+    fn fields(&self) -> Fields {
+        let present = [
+            self.level.is_some(),
+            self.message.is_some(),
+            self.timestamp.is_some(),
+            self.json.is_some(),
+            self.failure.is_some(),
+            self.error.is_some(),
+            self.modules.is_some(),
+            self.errors.is_some(),
+        ];
+        (0..)
+            .zip(present)
+            .filter(|(_, here)| *here)
+            .fold(NOTHING, |bits, (at, _)| bits | (1 << at))
+    }
+
+    fn log(self) -> Option<LogEntry> {
+        let fields = self.fields();
+        let level = self.level?;
+        match (level.as_str(), fields) {
+            ("debug" | "info" | "log" | "warn" | "error", LOG) => Some(LogEntry {
+                level,
+                message: self.message?,
+                timestamp: self.timestamp?,
+            }),
+            (TRUNCATED, LEVEL) => Some(LogEntry {
+                level,
+                message: String::new(),
+                timestamp: 0.0,
+            }),
+            _ => None,
+        }
+    }
+}
+
+fn transpiled(
+    asked: &BTreeSet<String>,
+    modules: Option<BTreeMap<String, String>>,
+    errors: Option<Vec<SourceFault>>,
+) -> Option<Transpiled> {
+    match (modules, errors) {
+        (Some(modules), None) => modules.keys().eq(asked.iter()).then_some(Transpiled::Modules(modules)),
+        (None, Some(mut faults)) => {
+            let known = !faults.is_empty() && faults.iter().all(|fault| asked.contains(&fault.module));
+            faults.truncate(MAX_FAULTS);
+            known.then_some(Transpiled::Faults(faults))
+        }
+        _ => None,
+    }
+}
+
+/// The frame that ends the boot.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ready {
+    #[serde(rename = "type")]
+    kind: String,
+    protocol: u32,
+    runtime: String,
+    #[expect(
+        dead_code,
+        reason = "part of the frame; the daemon takes the version from the image's manifest"
+    )]
+    version: String,
+}
+
+/// True for a `ready` frame of this protocol from the runner of `runtime`.
+pub(super) fn is_ready(frame: &[u8], runtime: &str) -> bool {
+    serde_json::from_slice::<Ready>(frame)
+        .is_ok_and(|ready| ready.kind == "ready" && ready.protocol == PROTOCOL && ready.runtime == runtime)
+}
+
+#[cfg(test)]
+#[path = "dialogue_tests.rs"]
+mod tests;

@@ -1,0 +1,65 @@
+//! What of ours the host still holds, whichever life of the daemon made it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::layout::state_in;
+use super::{RunscEngine, host};
+use crate::domain::id::SlotId;
+use crate::ports::sandbox::{Leftover, SandboxError};
+
+impl RunscEngine {
+    pub(super) async fn find_leftovers(&self) -> Result<Vec<Leftover>, SandboxError> {
+        let slots = self.layout.slots();
+        let scan = tokio::task::spawn_blocking(move || directories(&slots));
+        let names = self
+            .cgroups
+            .list()
+            .await
+            .map_err(host("listing the sandboxes' cgroups"))?;
+        let mut found = scan
+            .await
+            .map_err(host("listing the sandboxes' bundles"))?
+            .map_err(host("listing the sandboxes' bundles"))?;
+        for name in names {
+            // A cgroup with another name was not made for a slot.
+            let Ok(slot) = name.parse::<SlotId>() else { continue };
+            found.push(Leftover { slot, kind: "cgroup" });
+            // A cgroup that goes while it is looked at has no processes.
+            if self
+                .cgroups
+                .open(&name)
+                .processes()
+                .is_ok_and(|processes| !processes.is_empty())
+            {
+                found.push(Leftover { slot, kind: "process" });
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// The slots that have a directory, and what is in it.
+fn directories(slots: &Path) -> io::Result<Vec<Leftover>> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(slots) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let Some(slot) = entry.file_name().to_str().and_then(|name| name.parse::<SlotId>().ok()) else {
+            continue;
+        };
+        found.push(Leftover { slot, kind: "bundle" });
+        if fs::read_dir(state_in(&entry.path())).is_ok_and(|mut state| state.next().is_some()) {
+            found.push(Leftover {
+                slot,
+                kind: "runtime state",
+            });
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,160 @@
+//! What differs from host to host: images, engines, ids, the probe.
+
+use std::os::unix::fs::MetadataExt;
+
+use super::*;
+
+#[tokio::test]
+async fn a_missing_image_and_a_broken_one_say_so() {
+    let mut world = World::gvisor();
+    let spec = |runtime| SlotSpec {
+        slot: SlotId(Uuid::new_v4()),
+        runtime,
+        purpose: Purpose::Transpile,
+        memory_mb: 64,
+    };
+    let broken = world.dir.path().join("image");
+    fs::create_dir_all(broken.join("usr/bin")).unwrap();
+    for dir in ["proc", "dev", "tmp", "runtime"] {
+        fs::create_dir(broken.join(dir)).unwrap();
+    }
+    fs::write(broken.join("usr/bin/bun"), "no program").unwrap();
+    fs::set_permissions(broken.join("usr/bin/bun"), fs::Permissions::from_mode(0o755)).unwrap();
+    let engine = world.engine.as_mut().unwrap();
+    engine.settings.images = BTreeMap::from([(Runtime::Bun, broken)]);
+    assert!(matches!(
+        engine.create(spec(Runtime::Deno)).await,
+        Err(SandboxError::RuntimeMissing(Runtime::Deno))
+    ));
+    let died = engine.create(spec(Runtime::Bun)).await;
+    let Err(SandboxError::DiedEarly { end, detail }) = died else {
+        panic!("{died:?}")
+    };
+    assert!(
+        end.contains("exit code") && detail.contains("/usr/bin/bun"),
+        "{end}: {detail}"
+    );
+    for left in engine.leftovers().await.unwrap() {
+        engine.destroy(left.slot).await.unwrap();
+    }
+    world.assert_clean().await;
+}
+
+/// A runner that answers transpile tasks and nothing else.
+const TRANSPILER: &str = r#"
+    import { readSync, writeSync } from "node:fs";
+    const send = (value) => {
+        const body = Buffer.from(JSON.stringify(value));
+        const header = Buffer.alloc(4);
+        header.writeUInt32BE(body.length);
+        writeSync(3, Buffer.concat([header, body]));
+    };
+    send({ type: "ready", protocol: 1, runtime: "bun", version: "0" });
+    const bytes = Buffer.alloc(65536);
+    const request = JSON.parse(bytes.subarray(4, readSync(4, bytes)).toString());
+    const modules = {}, errors = [];
+    for (const [module, source] of Object.entries(request.modules)) {
+        try { modules[module] = new Bun.Transpiler({ loader: "ts" }).transformSync(source); }
+        catch (error) { errors.push({ module, message: String(error.message ?? error), line: 1 }); }
+    }
+    const { nonce } = request;
+    send(errors.length ? { type: "transpiled", nonce, errors } : { type: "transpiled", nonce, modules });
+"#;
+
+#[tokio::test]
+async fn the_transpile_task_answers_with_modules_or_faults() {
+    let mut world = World::gvisor();
+    let engine = world.engine.as_mut().unwrap();
+    let found = engine.find_tools().await.unwrap();
+    let runner = found.runners.of(Runtime::Bun).join("runner.js");
+    fs::write(runner, TRANSPILER).unwrap();
+    engine.tools = OnceCell::new_with(Some(found));
+    for (source, good) in [("export const a: number = 1;", true), ("const = 1", false)] {
+        let slot = SlotId(Uuid::new_v4());
+        let spec = SlotSpec {
+            slot,
+            runtime: Runtime::Bun,
+            purpose: Purpose::Transpile,
+            memory_mb: 256,
+        };
+        world.engine().create(spec).await.unwrap();
+        let modules = BTreeMap::from([("a.ts".to_owned(), source.to_owned())]);
+        let answer = world.engine().transpile(slot, modules, USUAL).await.unwrap();
+        match answer {
+            Transpiled::Modules(modules) => assert!(good && !modules["a.ts"].contains("number"), "{modules:?}"),
+            Transpiled::Faults(faults) => assert!(!good && faults[0].module == "a.ts", "{faults:?}"),
+        }
+        world.engine().destroy(slot).await.unwrap();
+    }
+    world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn the_probe_finds_the_engine_and_remembers_it() {
+    let mut world = World::gvisor();
+    let first = world.engine().probe().await;
+    assert_eq!(first.problems, Vec::<String>::new());
+    assert!(
+        first.isolated && first.engine == "runsc" && first.runtimes.len() == 2,
+        "{first:?}"
+    );
+    world.restart();
+    let watch = stopwatch::Stopwatch::start();
+    let second = world.engine().probe().await;
+    assert!(watch.elapsed() < Duration::from_millis(20), "{:?}", watch.elapsed());
+    assert_eq!(second, first);
+    world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn without_gvisor_a_plain_container_serves_the_same_calls() {
+    let world = World::new(Choice::PlainContainer);
+    for runtime in Runtime::ALL {
+        let evidence = world
+            .call(runtime, "export const handler = (e) => e.data.n + 1", USUAL)
+            .await;
+        assert_eq!(
+            evidence.settlement,
+            Some(Settlement::Result("21".into())),
+            "{runtime}: {evidence:?}"
+        );
+        let evidence = world
+            .call(
+                runtime,
+                "export const handler = () => { for (;;) {} }",
+                limits(300, 128),
+            )
+            .await;
+        assert_eq!(judge(&evidence), Outcome::Timeout, "{runtime}");
+    }
+}
+
+/// The host user of every process of a slot.
+fn users(world: &World, slot: SlotId) -> Vec<u32> {
+    let pids = world.cgroups.open(&slot.to_string()).processes().unwrap();
+    let uid = |pid| fs::metadata(format!("/proc/{pid}")).map(|found| found.uid());
+    pids.into_iter().filter_map(|pid| uid(pid).ok()).collect()
+}
+
+#[tokio::test]
+async fn only_the_engines_own_process_is_root_on_the_host() {
+    let world = World::gvisor();
+    let (slot, _) = world.ready(Runtime::Deno, "export const handler = () => 1", 128).await;
+    let users = users(&world, slot);
+    assert_eq!(
+        users.iter().filter(|&&uid| uid < spec::HOST_IDS.0).count(),
+        1,
+        "{users:?}"
+    );
+    world.engine().destroy(slot).await.unwrap();
+    world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn behind_a_closed_directory_sandboxes_run_without_a_user_namespace() {
+    let world = World::gvisor();
+    world.environment("").await;
+    fs::set_permissions(&world.volumes.0, fs::Permissions::from_mode(0o700)).unwrap();
+    let evidence = world.call(Runtime::Deno, "export const handler = () => 1", USUAL).await;
+    assert_eq!(judge(&evidence), Outcome::Ok);
+}

@@ -1,0 +1,136 @@
+//! One sandbox as the daemon holds it, and the register of all of them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::{OwnedMutexGuard, watch};
+
+use super::line::Line;
+use crate::domain::environment::Runtime;
+use crate::domain::id::SlotId;
+use crate::ports::cgroup::{Cgroup, CgroupUsage};
+use crate::ports::process::Process;
+use crate::ports::sandbox::SandboxError;
+
+/// A sandbox, from the decision to make it until nothing of it is left.
+pub(super) struct Slot {
+    pub id: SlotId,
+    /// None for a slot of an earlier life, which can only be destroyed.
+    pub runtime: Option<Runtime>,
+    /// Held while something of the slot is being made or unmade on the host.
+    making: Arc<tokio::sync::Mutex<()>>,
+    pub cgroup: OnceLock<Arc<dyn Cgroup>>,
+    pub process: OnceLock<Box<dyn Process>>,
+    /// What was in use when the runner was ready.
+    pub idle: OnceLock<CgroupUsage>,
+    /// There from `ready` until the slot is claimed.
+    line: Mutex<Option<Line>>,
+    doom: watch::Sender<bool>,
+}
+
+/// The right to make or unmake things of a slot on the host. Move it into blocking work: it must outlive that work,
+/// also when whoever waited for it is gone.
+pub(super) type Making = OwnedMutexGuard<()>;
+
+impl Slot {
+    fn new(id: SlotId, runtime: Option<Runtime>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            runtime,
+            making: Arc::default(),
+            cgroup: OnceLock::new(),
+            process: OnceLock::new(),
+            idle: OnceLock::new(),
+            line: Mutex::new(None),
+            doom: watch::Sender::new(false),
+        })
+    }
+
+    /// None once the slot is to be destroyed.
+    pub(super) async fn begin_making(&self) -> Option<Making> {
+        let making = Arc::clone(&self.making).lock_owned().await;
+        (!*self.doom.borrow()).then_some(making)
+    }
+
+    /// Ends whatever is going on with the slot, then gives the right to unmake it.
+    pub(super) async fn begin_unmaking(&self) -> Making {
+        self.doom.send_replace(true);
+        if let Some(process) = self.process.get() {
+            process.kill();
+        }
+        Arc::clone(&self.making).lock_owned().await
+    }
+
+    /// Returns once the slot is to be destroyed.
+    pub(super) async fn doomed(&self) {
+        // The sender lives as long as the slot: this cannot fail.
+        let _ = self.doom.subscribe().wait_for(|doomed| *doomed).await;
+    }
+
+    /// # Errors
+    /// When there is none: the slot was never started in this life.
+    pub(super) fn process(&self) -> Result<&dyn Process, SandboxError> {
+        self.process
+            .get()
+            .map(AsRef::as_ref)
+            .ok_or(SandboxError::Unknown(self.id))
+    }
+
+    /// # Errors
+    /// As for [`Slot::process`].
+    pub(super) fn cgroup(&self) -> Result<&dyn Cgroup, SandboxError> {
+        self.cgroup
+            .get()
+            .map(AsRef::as_ref)
+            .ok_or(SandboxError::Unknown(self.id))
+    }
+
+    pub(super) fn park(&self, line: Line) {
+        *lock(&self.line) = Some(line);
+    }
+
+    /// The line to the runner, once.
+    pub(super) fn claim(&self) -> Option<Line> {
+        let line = lock(&self.line).take();
+        if *self.doom.borrow() { None } else { line }
+    }
+}
+
+/// All slots of this life of the daemon that are not gone yet.
+#[derive(Default)]
+pub(super) struct Slots {
+    by_id: Mutex<HashMap<SlotId, Arc<Slot>>>,
+}
+
+impl Slots {
+    /// Enters a new slot; None when its name is taken.
+    pub(super) fn enter(&self, id: SlotId, runtime: Runtime) -> Option<Arc<Slot>> {
+        match lock(&self.by_id).entry(id) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(place) => Some(Arc::clone(place.insert(Slot::new(id, Some(runtime))))),
+        }
+    }
+
+    pub(super) fn get(&self, id: SlotId) -> Option<Arc<Slot>> {
+        lock(&self.by_id).get(&id).cloned()
+    }
+
+    /// The slot, or a place for one of an earlier life: two who destroy it at once meet there.
+    pub(super) fn adopt(&self, id: SlotId) -> Arc<Slot> {
+        Arc::clone(lock(&self.by_id).entry(id).or_insert_with(|| Slot::new(id, None)))
+    }
+
+    /// Strikes out a slot that is gone, unless its name stands for another one already.
+    pub(super) fn strike(&self, slot: &Arc<Slot>) {
+        let mut by_id = lock(&self.by_id);
+        if by_id.get(&slot.id).is_some_and(|entered| Arc::ptr_eq(entered, slot)) {
+            by_id.remove(&slot.id);
+        }
+    }
+}
+
+/// No code of ours panics between a lock and its release, so that what is behind it is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,244 @@
+//! The OCI bundle of one sandbox: its `config.json`.
+
+use std::path::PathBuf;
+
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Capabilities, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMappingBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
+    Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+
+use super::permissions::deno_flags;
+use super::seccomp;
+use crate::domain::environment::{Permissions, Runtime};
+
+/// nobody, in the sandbox's own user namespace where there is one.
+pub(super) const UNPRIVILEGED: u32 = 65534;
+/// Host ids 1879048192–2147352575 belong to nobody by systemd's allocation: room for 4093 ranges of 65536.
+const FIRST_HOST_ID: u32 = 1_879_048_192;
+const RANGES: u128 = 4093;
+const RANGE: u32 = 65_536;
+const NOFILE: u64 = 1024;
+
+/// Everything that a bundle depends on.
+#[derive(Debug, Clone)]
+pub(super) struct Bundle {
+    pub runtime: Runtime,
+    /// False for a plain container.
+    pub gvisor: bool,
+    /// In force on Deno only.
+    pub permissions: Permissions,
+    pub memory_mb: u64,
+    pub tmp_mb: u64,
+    pub rootfs: PathBuf,
+    /// Bound to `/runtime`.
+    pub runner: PathBuf,
+    /// Bound to `/workspace`.
+    pub workspace: Option<PathBuf>,
+    /// The first host id of the sandbox's user namespace. None: no user namespace of its own.
+    pub host_ids: Option<u32>,
+}
+
+/// The range of host ids for a slot: neighbours share none unless 4093 slots live at once.
+pub(super) fn host_ids_of(slot: u128) -> u32 {
+    let range = u32::try_from(slot % RANGES).unwrap_or(0);
+    FIRST_HOST_ID + range * RANGE
+}
+
+/// The first and the last host id that [`host_ids_of`] may give out.
+pub(super) const HOST_IDS: (u32, u32) = (FIRST_HOST_ID, FIRST_HOST_ID + 4093 * RANGE - 1);
+
+/// The bundle's `config.json` as text.
+pub(super) fn config_json(bundle: &Bundle) -> Result<String, OciSpecError> {
+    let text = serde_json::to_string(&spec(bundle)?)?;
+    Ok(text)
+}
+
+/// No annotations: with some versions of runsc they override flags.
+fn spec(bundle: &Bundle) -> Result<Spec, OciSpecError> {
+    SpecBuilder::default()
+        .version("1.0.2")
+        .root(RootBuilder::default().path(&bundle.rootfs).readonly(true).build()?)
+        .hostname("sandbox")
+        .process(process(bundle)?)
+        .mounts(mounts(bundle)?)
+        .linux(linux(bundle)?)
+        .build()
+        .map(without_defaults)
+}
+
+/// The builder fills what was not said with a desktop container's habits.
+fn without_defaults(mut spec: Spec) -> Spec {
+    spec.set_annotations(None);
+    spec
+}
+
+fn process(bundle: &Bundle) -> Result<Process, OciSpecError> {
+    let none = Capabilities::new();
+    let capabilities = LinuxCapabilitiesBuilder::default()
+        .bounding(none.clone())
+        .effective(none.clone())
+        .inheritable(none.clone())
+        .permitted(none.clone())
+        .ambient(none)
+        .build()?;
+    ProcessBuilder::default()
+        .terminal(false)
+        .user(UserBuilder::default().uid(UNPRIVILEGED).gid(UNPRIVILEGED).build()?)
+        .args(arguments(bundle))
+        .env(environment(bundle.runtime))
+        .cwd("/tmp")
+        .capabilities(capabilities)
+        // No RLIMIT_AS: V8 reserves address space by the tens of gigabytes. No NPROC: gVisor does not enforce it,
+        // the pids limit is the cgroup's. No FSIZE: /tmp has a size of its own and nothing else can be written.
+        .rlimits(vec![
+            rlimit(PosixRlimitType::RlimitCore, 0)?,
+            rlimit(PosixRlimitType::RlimitNofile, NOFILE)?,
+        ])
+        .no_new_privileges(true)
+        .build()
+}
+
+fn rlimit(kind: PosixRlimitType, value: u64) -> Result<PosixRlimit, OciSpecError> {
+    PosixRlimitBuilder::default().typ(kind).hard(value).soft(value).build()
+}
+
+fn arguments(bundle: &Bundle) -> Vec<String> {
+    let fixed = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    match bundle.runtime {
+        Runtime::Deno => {
+            let mut words = fixed(&[
+                "/usr/bin/deno",
+                "run",
+                "--quiet",
+                "--no-prompt",
+                "--no-config",
+                "--no-lock",
+                "--cached-only",
+                "--no-check",
+                "--node-modules-dir=manual",
+            ]);
+            words.extend(deno_flags(&bundle.permissions));
+            words.push(format!("--v8-flags=--max-old-space-size={}", bundle.memory_mb));
+            words.push("/runtime/runner.js".to_owned());
+            words
+        }
+        // Bun has no flag that bounds its heap: there the cgroup alone does.
+        Runtime::Bun => fixed(&[
+            "/usr/bin/bun",
+            "run",
+            "--no-install",
+            "--no-env-file",
+            "--config=/dev/null",
+            "--smol",
+            "/runtime/runner.js",
+        ]),
+    }
+}
+
+fn environment(runtime: Runtime) -> Vec<String> {
+    let own: &[&str] = match runtime {
+        Runtime::Deno => &[
+            "DENO_DIR=/tmp/.deno",
+            "DENO_NO_PACKAGE_JSON=1",
+            "DENO_NO_UPDATE_CHECK=1",
+        ],
+        Runtime::Bun => &["BUN_RUNTIME_TRANSPILER_CACHE_PATH=0", "DO_NOT_TRACK=1"],
+    };
+    let shared = [
+        "PATH=/usr/bin",
+        "HOME=/tmp",
+        "TMPDIR=/tmp",
+        "NO_COLOR=1",
+        "LANG=C.UTF-8",
+    ];
+    shared.iter().chain(own).map(|&entry| entry.to_owned()).collect()
+}
+
+/// No sysfs, nothing of the host but the two read-only binds. /tmp is executable: Bun's native add-ons need it.
+fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
+    let tmp_size = format!("size={}m", bundle.tmp_mb);
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])?,
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"])?,
+        mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777", &tmp_size])?,
+        bind("/runtime", &bundle.runner)?,
+    ];
+    if let Some(workspace) = &bundle.workspace {
+        mounts.push(bind("/workspace", workspace)?);
+    }
+    Ok(mounts)
+}
+
+fn mount(at: &str, kind: &str, source: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
+    let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+    MountBuilder::default()
+        .destination(at)
+        .typ(kind)
+        .source(source)
+        .options(options)
+        .build()
+}
+
+fn bind(at: &str, source: &PathBuf) -> Result<Mount, OciSpecError> {
+    let options: Vec<String> = ["rbind", "ro", "nosuid", "nodev"].map(str::to_owned).into();
+    MountBuilder::default()
+        .destination(at)
+        .typ("bind")
+        .source(source)
+        .options(options)
+        .build()
+}
+
+const MASKED: [&str; 9] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+];
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// No resources and no cgroups path: the cgroup is the daemon's, and the engine is started inside it.
+fn linux(bundle: &Bundle) -> Result<Linux, OciSpecError> {
+    let mut namespaces = [
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Network,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Cgroup,
+    ]
+    .map(namespace)
+    .into_iter()
+    .collect::<Result<Vec<_>, _>>()?;
+    let mut builder = LinuxBuilder::default()
+        .masked_paths(MASKED.map(str::to_owned))
+        .readonly_paths(READONLY.map(str::to_owned))
+        .seccomp(seccomp::profile(bundle.gvisor)?);
+    if let Some(host_id) = bundle.host_ids {
+        let mapping = LinuxIdMappingBuilder::default()
+            .container_id(0_u32)
+            .host_id(host_id)
+            .size(RANGE)
+            .build()?;
+        namespaces.push(namespace(LinuxNamespaceType::User)?);
+        builder = builder.uid_mappings(vec![mapping]).gid_mappings(vec![mapping]);
+    }
+    let mut linux = builder.namespaces(namespaces).build()?;
+    linux.set_resources(None);
+    Ok(linux)
+}
+
+fn namespace(kind: LinuxNamespaceType) -> Result<LinuxNamespace, OciSpecError> {
+    LinuxNamespaceBuilder::default().typ(kind).build()
+}
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

@@ -1,0 +1,87 @@
+use super::*;
+use crate::domain::environment::Grant;
+
+fn bundle(runtime: Runtime) -> Bundle {
+    Bundle {
+        runtime,
+        gvisor: true,
+        permissions: Permissions::default(),
+        memory_mb: 128,
+        tmp_mb: 64,
+        rootfs: "/runtimes/rootfs".into(),
+        runner: "/run/cloister/runners/0/runner".into(),
+        workspace: Some("/volumes/tee-env-0/workspace".into()),
+        host_ids: Some(FIRST_HOST_ID),
+    }
+}
+
+fn shown(bundle: &Bundle) -> serde_json::Value {
+    serde_json::from_str(&config_json(bundle).unwrap()).unwrap()
+}
+
+#[test]
+fn a_deno_sandbox() {
+    insta::assert_json_snapshot!(shown(&bundle(Runtime::Deno)));
+}
+
+#[test]
+fn a_bun_sandbox() {
+    insta::assert_json_snapshot!(shown(&bundle(Runtime::Bun)));
+}
+
+#[test]
+fn permissions_change_denos_arguments_and_nothing_else() {
+    let plain = shown(&bundle(Runtime::Deno));
+    let mut granted = bundle(Runtime::Deno);
+    granted.permissions.allow_net = Some(Grant::Only(vec!["api.example:443".into()]));
+    granted.permissions.allow_write = Some(Grant::Switch(true));
+    let mut with = shown(&granted);
+    insta::assert_json_snapshot!(with["process"]["args"]);
+    with["process"]["args"] = plain["process"]["args"].clone();
+    assert_eq!(with, plain);
+}
+
+#[test]
+fn buns_arguments_do_not_know_permissions() {
+    let mut granted = bundle(Runtime::Bun);
+    granted.permissions.allow_run = Some(Grant::Switch(true));
+    assert_eq!(shown(&granted), shown(&bundle(Runtime::Bun)));
+}
+
+#[test]
+fn a_transpile_sandbox_without_a_user_namespace_has_neither() {
+    let lone = Bundle {
+        workspace: None,
+        host_ids: None,
+        ..bundle(Runtime::Bun)
+    };
+    let text = config_json(&lone).unwrap();
+    assert!(
+        !text.contains("workspace") && !text.contains("uidMappings") && !text.contains("\"user\"}"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_plain_container_differs_by_its_stricter_filter_alone() {
+    let plain = Bundle {
+        gvisor: false,
+        ..bundle(Runtime::Deno)
+    };
+    let (mut plain, gvisor) = (shown(&plain), shown(&bundle(Runtime::Deno)));
+    let rules = plain["linux"]["seccomp"]["syscalls"].take();
+    insta::assert_json_snapshot!(rules.as_array().unwrap()[1..]);
+    plain["linux"]["seccomp"]["syscalls"] = gvisor["linux"]["seccomp"]["syscalls"].clone();
+    assert_eq!(plain, gvisor);
+}
+
+#[test]
+fn every_slot_gets_ids_of_the_free_range() {
+    for slot in [0, 1, 4092, 4093, u128::MAX] {
+        let first = host_ids_of(slot);
+        assert!(
+            first >= HOST_IDS.0 && first.checked_add(RANGE - 1).is_some_and(|last| last <= HOST_IDS.1),
+            "{slot}"
+        );
+    }
+}
