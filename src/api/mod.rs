@@ -35,7 +35,7 @@ use crate::ports::store::Store;
 
 pub use access::Access;
 pub use body::Intake;
-pub use health_socket::{HealthDoor, serve_health};
+pub use health_socket::{HealthDoor, SocketFile, serve_health};
 pub use server::{DoorError, HttpSettings, serve_http};
 
 /// Everyone the doors speak to.

@@ -22,7 +22,7 @@ use crate::domain::execution::{
 };
 use crate::domain::id::{EnvironmentId, ExecutionId};
 use crate::domain::pool::PoolPicture;
-use crate::domain::time::{Moment, WallTime};
+use crate::domain::time::WallTime;
 use crate::messages::sandbox_pool::{
     CancelExecution, DeleteEnvironment, DeleteError, Execute, ExecuteError, GetPool, SetUp, SetUpError,
 };
@@ -235,8 +235,8 @@ impl Store for FakeStore {
 struct StillClock;
 
 impl Clock for StillClock {
-    fn now(&self) -> Moment {
-        Moment(1000)
+    fn uptime(&self) -> Duration {
+        Duration::from_secs(1)
     }
     fn wall(&self) -> WallTime {
         NOW
