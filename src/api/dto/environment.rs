@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::environment::Environment;
-pub use crate::domain::environment::{Dependencies, EnvironmentStatus, Metadata, Permissions, Runtime, SourceFault};
+pub use crate::domain::environment::{Dependencies, EnvironmentStatus, Metadata, Permissions, Runtime};
 use crate::domain::id::EnvironmentId;
 
 /// The body of `POST /environments/setup`, as a client writes it.
