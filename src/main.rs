@@ -14,10 +14,15 @@ mod telemetry;
 
 use std::process::ExitCode;
 
+use cli::{Invocation, Variables};
+
 fn main() -> ExitCode {
-    let loaded = config::load(&config::Sources::of_process(None, Vec::new(), true));
-    match loaded {
-        Ok(loaded) => ExitCode::from(boot::serve(loaded).code()),
-        Err(errors) => { eprintln!("{errors}"); ExitCode::from(78) }
-    }
+    let code = match cli::parse(std::env::args_os()) {
+        Invocation::Serve(flags) => boot::load(&flags.config, true).map_or_else(|exit| exit, boot::serve).code(),
+        Invocation::Config(command) => boot::configuration(&command).code(),
+        Invocation::Doctor(flags) => boot::doctor(&flags).code(),
+        Invocation::Client(command) => cli::run_client(command, &Variables::new(config::variable)),
+        Invocation::Ended(code) => code,
+    };
+    ExitCode::from(code)
 }

@@ -48,7 +48,8 @@ fn command_line(daemon: &Daemon) -> Option<Vec<String>> {
     let mark = daemon.run.to_string_lossy().into_owned();
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-        let words: Vec<String> = line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+        let words: Vec<String> =
+            line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
         let is_run = words.first()?.ends_with("runsc") && words.iter().any(|word| word == "run");
         (is_run && words.iter().any(|word| word.contains(&mark))).then_some(words)
     })
@@ -69,10 +70,8 @@ impl Bundle {
         let mut command = Command::new(&self.arguments[0]);
         command.args(self.words(own.path().to_str().unwrap())).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mappings = vec![
-            FdMapping { parent_fd: reply_write, child_fd: 3 },
-            FdMapping { parent_fd: ask_read, child_fd: 4 },
-        ];
+        let mappings =
+            vec![FdMapping { parent_fd: reply_write, child_fd: 3 }, FdMapping { parent_fd: ask_read, child_fd: 4 }];
         command.fd_mappings(mappings).unwrap();
         let mut child = command.spawn().unwrap();
         // The mappings hold the child's ends; without them gone, end-of-file never comes.

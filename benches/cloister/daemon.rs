@@ -131,7 +131,7 @@ impl Daemon {
 
     fn end(&mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        drop(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM));
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         drop(self.child.wait());
     }
 }

@@ -38,13 +38,19 @@ impl Table {
     }
 
     pub fn print(&self) {
-        println!("\n{:<4} {:<38} {:>10} {:>10} {:>10} {:>7}  {:<20} {}", "row", "what", "median", "worst", "floor", "ratio", "goal", "ok");
+        println!(
+            "\n{:<4} {:<38} {:>10} {:>10} {:>10} {:>7}  {:<20} {}",
+            "row", "what", "median", "worst", "floor", "ratio", "goal", "ok"
+        );
         for row in &self.0 {
             let floor = row.floor.map_or_else(|| "-".to_owned(), |floor| format!("{floor:.1}"));
             let ratio = row.floor.map_or_else(|| "-".to_owned(), |floor| format!("{:.2}", row.ours / floor));
             let met = if row.met && row.failed == 0 { "reached" } else { "NOT REACHED" };
             let (ours, worst) = (format!("{:.1} {}", row.ours, row.unit), format!("{:.1}", row.worst));
-            println!("{:<4} {:<38} {ours:>10} {worst:>10} {floor:>10} {ratio:>7}  {:<20} {met}", row.name, row.what, row.goal);
+            println!(
+                "{:<4} {:<38} {ours:>10} {worst:>10} {floor:>10} {ratio:>7}  {:<20} {met}",
+                row.name, row.what, row.goal
+            );
             println!("     {}; {} of {} succeeded", row.measure, row.tried - row.failed, row.tried);
         }
     }

@@ -199,6 +199,8 @@ impl Store for StoreDouble {
     }
 
     async fn finish_execution(&self, record: &ExecutionRecord) -> Result<(), StoreError> {
+        // Long enough that whoever does not wait for it is found out.
+        tokio::time::sleep(Duration::from_millis(50)).await;
         self.answer()?;
         if let Some(row) = locked(&self.calls).iter_mut().find(|row| row.id == record.id) {
             *row = record.clone();

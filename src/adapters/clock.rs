@@ -76,7 +76,6 @@ impl Clock for PausedClock {
 #[cfg(test)]
 mod tests {
 
-
     use super::*;
     use crate::domain::time::Moment;
 

@@ -36,11 +36,7 @@ pub(super) fn environment(seed: u64) -> Environment {
         id,
         volume_name: id.volume_name(),
         main_module: "main.ts".into(),
-        runtime: if seed.is_multiple_of(2) {
-            Runtime::Deno
-        } else {
-            Runtime::Bun
-        },
+        runtime: if seed.is_multiple_of(2) { Runtime::Deno } else { Runtime::Bun },
         created_at: WallTime(i64::try_from(seed).expect("small seeds")),
         last_executed_at: None,
         execution_count: 0,
@@ -89,15 +85,8 @@ pub(super) fn finished(record: &ExecutionRecord, took: i64) -> ExecutionRecord {
 }
 
 async fn an_environment_comes_back_as_it_was_written(store: &dyn Store) {
-    for status in [
-        EnvironmentStatus::SettingUp,
-        EnvironmentStatus::Ready,
-        EnvironmentStatus::Deleting,
-    ] {
-        let written = Environment {
-            status,
-            ..environment(10 + status as u64)
-        };
+    for status in [EnvironmentStatus::SettingUp, EnvironmentStatus::Ready, EnvironmentStatus::Deleting] {
+        let written = Environment { status, ..environment(10 + status as u64) };
         store.insert_environment(&written).await.expect("inserted");
         assert_eq!(store.environment(written.id).await.expect("read"), Some(written));
     }
@@ -119,10 +108,7 @@ async fn an_unknown_environment_is_absent_and_not_an_error(store: &dyn Store) {
 async fn an_id_is_taken_once(store: &dyn Store) {
     let first = environment(1);
     store.insert_environment(&first).await.expect("inserted");
-    let second = Environment {
-        main_module: "other.ts".into(),
-        ..first.clone()
-    };
+    let second = Environment { main_module: "other.ts".into(), ..first.clone() };
     assert!(store.insert_environment(&second).await.is_err());
     assert_eq!(store.environment(first.id).await.expect("read"), Some(first));
 }
@@ -167,10 +153,7 @@ async fn a_call_of_an_absent_environment_is_refused_whole(store: &dyn Store) {
     assert!(store.begin_execution(&begun(1, absent)).await.is_err());
     assert_eq!(store.executions(absent, 10).await.expect("listed"), []);
     let environment = environment(1);
-    store
-        .insert_environment(&environment)
-        .await
-        .expect("a later write works");
+    store.insert_environment(&environment).await.expect("a later write works");
     let call = begun(1, environment.id);
     store.begin_execution(&call).await.expect("begun");
     assert!(store.begin_execution(&call).await.is_err(), "the same call twice");
@@ -191,10 +174,7 @@ async fn calls_are_listed_newest_first_up_to_the_limit(store: &dyn Store) {
     let environment = environment(1);
     store.insert_environment(&environment).await.expect("inserted");
     for seed in [30, 10, 20] {
-        store
-            .begin_execution(&begun(seed, environment.id))
-            .await
-            .expect("begun");
+        store.begin_execution(&begun(seed, environment.id)).await.expect("begun");
     }
     let listed = store.executions(environment.id, 2).await.expect("listed");
     assert_eq!(listed, [begun(30, environment.id), begun(20, environment.id)]);
@@ -218,10 +198,7 @@ async fn unfinished_calls_are_closed_once(store: &dyn Store) {
         outcome: Some("cancelled".into()),
         ..open
     };
-    assert_eq!(
-        store.executions(environment.id, 10).await.expect("listed"),
-        [cancelled, done]
-    );
+    assert_eq!(store.executions(environment.id, 10).await.expect("listed"), [cancelled, done]);
 }
 
 async fn old_calls_are_forgotten_by_their_end(store: &dyn Store) {
@@ -234,19 +211,10 @@ async fn old_calls_are_forgotten_by_their_end(store: &dyn Store) {
         store.finish_execution(&finished(&call, took)).await.expect("finished");
     }
     store.begin_execution(&begun(4, environment.id)).await.expect("begun");
-    assert_eq!(
-        store.forget_executions(WallTime(1005)).await.expect("forgot"),
-        0,
-        "the bound is not before itself"
-    );
+    assert_eq!(store.forget_executions(WallTime(1005)).await.expect("forgot"), 0, "the bound is not before itself");
     assert_eq!(store.forget_executions(WallTime(2006)).await.expect("forgot"), 2);
-    let left: Vec<i64> = store
-        .executions(environment.id, 10)
-        .await
-        .expect("listed")
-        .iter()
-        .map(|call| call.started_at.0)
-        .collect();
+    let left: Vec<i64> =
+        store.executions(environment.id, 10).await.expect("listed").iter().map(|call| call.started_at.0).collect();
     assert_eq!(left, [4, 3], "what runs, and what ended later, is kept");
     let read = store.environment(environment.id).await.expect("read").expect("present");
     assert_eq!(read.execution_count, 4, "forgetting does not uncount");
@@ -268,12 +236,7 @@ async fn concurrent_writers_lose_nothing<S: Store + 'static>(store: Arc<S>) {
     join_all(calls).await;
     let read = store.environment(environment.id).await.expect("read").expect("present");
     assert_eq!(read.execution_count, 64);
-    let ids: BTreeSet<_> = store
-        .executions(environment.id, 100)
-        .await
-        .expect("listed")
-        .iter()
-        .map(|call| call.id)
-        .collect();
+    let ids: BTreeSet<_> =
+        store.executions(environment.id, 100).await.expect("listed").iter().map(|call| call.id).collect();
     assert_eq!(ids.len(), 64);
 }

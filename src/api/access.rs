@@ -29,10 +29,7 @@ pub struct Tokens(Vec<[u8; 32]>);
 impl Tokens {
     /// Keeps the tokens' digests. An empty token is left out: it would let in whoever sends none.
     pub fn new<T: AsRef<str>>(tokens: impl IntoIterator<Item = T>) -> Self {
-        let digests = tokens
-            .into_iter()
-            .filter(|token| !token.as_ref().is_empty())
-            .map(|token| digest(token.as_ref()));
+        let digests = tokens.into_iter().filter(|token| !token.as_ref().is_empty()).map(|token| digest(token.as_ref()));
         Self(digests.collect())
     }
 
@@ -44,10 +41,7 @@ impl Tokens {
     /// Compares with every digest, in a time that depends on their number only.
     fn hold(&self, token: &str) -> bool {
         let presented = digest(token);
-        let found = self
-            .0
-            .iter()
-            .fold(Choice::from(0), |found, known| found | known.ct_eq(&presented));
+        let found = self.0.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&presented));
         found.into()
     }
 }
@@ -93,14 +87,7 @@ mod tests {
         for right in ["Bearer old-token", "Bearer new-token", "bearer new-token"] {
             assert!(access.admits(&headers(&[right])), "{right}");
         }
-        for wrong in [
-            "Bearer new-toke",
-            "Bearer new-token2",
-            "Bearer ",
-            "Bearer",
-            "Basic new-token",
-            "new-token",
-        ] {
+        for wrong in ["Bearer new-toke", "Bearer new-token2", "Bearer ", "Bearer", "Basic new-token", "new-token"] {
             assert!(!access.admits(&headers(&[wrong])), "{wrong}");
         }
         assert!(!access.admits(&headers(&[])));

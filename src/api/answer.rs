@@ -22,9 +22,7 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> HttpResponse {
 
 /// A plain text answer.
 pub fn text(status: StatusCode, body: &'static str) -> HttpResponse {
-    HttpResponse::build(status)
-        .content_type("text/plain; charset=utf-8")
-        .body(body)
+    HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(body)
 }
 
 /// Names the outcome for the access log.

@@ -26,12 +26,7 @@ pub struct Intake {
 impl Intake {
     /// `at_once`: the most bytes of bodies that are held at the same time, over all connections.
     pub fn new(deadline: Duration, at_once: usize) -> Self {
-        Self {
-            deadline,
-            budget: Arc::new(Budget {
-                left: AtomicUsize::new(at_once),
-            }),
-        }
+        Self { deadline, budget: Arc::new(Budget { left: AtomicUsize::new(at_once) }) }
     }
 }
 
@@ -76,13 +71,8 @@ impl Body {
 /// Reads a body, at most `cap` bytes of it. Nothing is read when the headers already refuse it.
 pub async fn read(headers: &HeaderMap, payload: Payload, cap: usize, intake: &Intake) -> Result<Body, BodyError> {
     check_headers(headers, cap)?;
-    let share = Share {
-        budget: Arc::clone(&intake.budget),
-        bytes: 0,
-    };
-    timeout(intake.deadline, collect(payload, cap, share))
-        .await
-        .map_err(|_| BodyError::TooSlow(intake.deadline))?
+    let share = Share { budget: Arc::clone(&intake.budget), bytes: 0 };
+    timeout(intake.deadline, collect(payload, cap, share)).await.map_err(|_| BodyError::TooSlow(intake.deadline))?
 }
 
 async fn collect(mut payload: Payload, cap: usize, mut share: Share) -> Result<Body, BodyError> {
@@ -102,21 +92,13 @@ async fn collect(mut payload: Payload, cap: usize, mut share: Share) -> Result<B
 }
 
 fn check_headers(headers: &HeaderMap, cap: usize) -> Result<(), BodyError> {
-    if headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(BodyError::Encoding);
     }
-    if !headers
-        .get(header::CONTENT_TYPE)
-        .is_none_or(|value| value.to_str().is_ok_and(is_json))
-    {
+    if !headers.get(header::CONTENT_TYPE).is_none_or(|value| value.to_str().is_ok_and(is_json)) {
         return Err(BodyError::Type);
     }
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > cap as u64) {
         return Err(BodyError::TooLarge { cap });
     }
@@ -124,12 +106,7 @@ fn check_headers(headers: &HeaderMap, cap: usize) -> Result<(), BodyError> {
 }
 
 fn is_json(content_type: &str) -> bool {
-    let essence = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(essence.as_str(), "application/json" | "text/json")
         || essence
             .split_once('/')
@@ -152,10 +129,7 @@ struct Share {
 impl Share {
     fn grow(&mut self, by: usize) -> Result<(), BodyError> {
         let take = |left: usize| left.checked_sub(by);
-        let taken = self
-            .budget
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        let taken = self.budget.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         taken.map_err(|_| BodyError::Crowded)?;
         self.bytes += by;
         Ok(())
@@ -174,39 +148,20 @@ mod tests {
 
     #[test]
     fn json_goes_by_several_names() {
-        for json in [
-            "application/json",
-            "APPLICATION/JSON; charset=utf-8",
-            "text/json",
-            "application/problem+json",
-        ] {
+        for json in ["application/json", "APPLICATION/JSON; charset=utf-8", "text/json", "application/problem+json"] {
             assert!(is_json(json), "{json}");
         }
-        for other in [
-            "",
-            "text/plain",
-            "application/x-www-form-urlencoded",
-            "application/jsonx",
-            "/x+json",
-            "a/+json",
-        ] {
+        for other in ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx", "/x+json", "a/+json"]
+        {
             assert!(!is_json(other), "{other}");
         }
     }
 
     #[test]
     fn bytes_held_are_given_back() {
-        let budget = Arc::new(Budget {
-            left: AtomicUsize::new(10),
-        });
-        let mut first = Share {
-            budget: Arc::clone(&budget),
-            bytes: 0,
-        };
-        let mut second = Share {
-            budget: Arc::clone(&budget),
-            bytes: 0,
-        };
+        let budget = Arc::new(Budget { left: AtomicUsize::new(10) });
+        let mut first = Share { budget: Arc::clone(&budget), bytes: 0 };
+        let mut second = Share { budget: Arc::clone(&budget), bytes: 0 };
         assert_eq!(first.grow(8), Ok(()));
         assert_eq!(second.grow(3), Err(BodyError::Crowded));
         drop(first);

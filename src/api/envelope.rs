@@ -27,11 +27,7 @@ const HUNG_UP: u16 = 499;
 
 /// The request's id, which the envelope has put there.
 pub fn request_id(request: &HttpRequest) -> RequestId {
-    request
-        .extensions()
-        .get::<RequestId>()
-        .cloned()
-        .unwrap_or_else(|| RequestId::from_uuid(Uuid::now_v7()))
+    request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| RequestId::from_uuid(Uuid::now_v7()))
 }
 
 /// Runs a request inside its envelope.
@@ -73,9 +69,7 @@ pub async fn wrap(
 
 fn accept_or_make(request: &ServiceRequest) -> RequestId {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
-    given
-        .and_then(RequestId::accept)
-        .unwrap_or_else(|| RequestId::from_uuid(Uuid::now_v7()))
+    given.and_then(RequestId::accept).unwrap_or_else(|| RequestId::from_uuid(Uuid::now_v7()))
 }
 
 fn is_public(request: &ServiceRequest) -> bool {
@@ -84,9 +78,7 @@ fn is_public(request: &ServiceRequest) -> bool {
 
 fn unauthorized() -> HttpResponse {
     let mut response = answer::named(answer::text(StatusCode::UNAUTHORIZED, "Unauthorized"), "unauthorized");
-    response
-        .headers_mut()
-        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 

@@ -23,24 +23,10 @@ const PERMISSIONS: &str = "an object of allowNet, allowEnv, allowRead, allowWrit
 /// Adds the routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
     config
-        .service(
-            web::resource(HEALTH)
-                .get(health)
-                .route(web::head().to(health))
-                .default_service(only("GET, HEAD")),
-        )
+        .service(web::resource(HEALTH).get(health).route(web::head().to(health)).default_service(only("GET, HEAD")))
         .service(web::resource("/environments").get(list).default_service(only("GET")))
-        .service(
-            web::resource("/environments/setup")
-                .post(set_up)
-                .default_service(only("POST")),
-        )
-        .service(
-            web::resource("/environments/{id}")
-                .get(show)
-                .delete(delete)
-                .default_service(only("GET, DELETE")),
-        );
+        .service(web::resource("/environments/setup").post(set_up).default_service(only("POST")))
+        .service(web::resource("/environments/{id}").get(show).delete(delete).default_service(only("GET, DELETE")));
 }
 
 /// The answer to every method that a route does not know.
@@ -50,11 +36,7 @@ pub fn only(allowed: &'static str) -> actix_web::Route {
 
 /// The environment that a request's path names.
 pub fn id_of(request: &HttpRequest) -> Result<EnvironmentId, ApiError> {
-    request
-        .match_info()
-        .get("id")
-        .and_then(|id| id.parse().ok())
-        .ok_or(ApiError::Id)
+    request.match_info().get("id").and_then(|id| id.parse().ok()).ok_or(ApiError::Id)
 }
 
 async fn health() -> HttpResponse {
@@ -64,13 +46,8 @@ async fn health() -> HttpResponse {
 async fn set_up(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
     let body = body::read(request.headers(), payload, SET_UP_BYTES, &doors.intake).await?;
     // Megabytes of JSON take tens of milliseconds, which the other connections of this worker need not wait.
-    let wanted = web::block(move || parse(body.bytes()))
-        .await
-        .map_err(|_| ApiError::GivenUp)??;
-    let message = SetUp {
-        id: EnvironmentId(Uuid::new_v4()),
-        request: wanted,
-    };
+    let wanted = web::block(move || parse(body.bytes())).await.map_err(|_| ApiError::GivenUp)??;
+    let message = SetUp { id: EnvironmentId(Uuid::new_v4()), request: wanted };
     // In a task of its own: a caller who hangs up must not leave the command half told.
     let pool = doors.handles.set_up.clone();
     let told = actix_web::rt::spawn(async move { pool.ask(message).await });
@@ -88,9 +65,7 @@ fn parse(bytes: &[u8]) -> Result<SetUpRequest, ApiError> {
             .strict("dependencies", "an object of npm and deno, each a list of strings")?
             .unwrap_or_default(),
         permissions: fields.strict("permissions", PERMISSIONS)?.unwrap_or_default(),
-        ttl_seconds: fields
-            .read("ttlSeconds", "a whole number of seconds, 0 or more")?
-            .unwrap_or_default(),
+        ttl_seconds: fields.read("ttlSeconds", "a whole number of seconds, 0 or more")?.unwrap_or_default(),
     };
     Ok(request)
 }
@@ -99,17 +74,15 @@ fn parse(bytes: &[u8]) -> Result<SetUpRequest, ApiError> {
 fn runtime(name: Option<String>) -> Result<Runtime, ApiError> {
     match name.as_deref() {
         None | Some("") => Ok(Runtime::default()),
-        Some(name) => name
-            .parse()
-            .map_err(|_: SetUpInvalid| SetUpInvalid::UnknownRuntime(name.chars().take(32).collect()).into()),
+        Some(name) => {
+            name.parse().map_err(|_: SetUpInvalid| SetUpInvalid::UnknownRuntime(name.chars().take(32).collect()).into())
+        }
     }
 }
 
 async fn list(doors: Data<Doors>) -> Result<HttpResponse, ApiError> {
     let environments = doors.store.environments().await?;
-    let ready = environments
-        .into_iter()
-        .filter(|environment| environment.status == EnvironmentStatus::Ready);
+    let ready = environments.into_iter().filter(|environment| environment.status == EnvironmentStatus::Ready);
     let bodies: Vec<EnvironmentBody> = ready.map(EnvironmentBody::from).collect();
     Ok(answer::json(StatusCode::OK, &bodies))
 }

@@ -67,41 +67,27 @@ struct Look {
 
 impl Look {
     const fn plain(status: StatusCode, code: &'static str) -> Self {
-        Self {
-            status,
-            code,
-            retry_after: None,
-        }
+        Self { status, code, retry_after: None }
     }
 
     const fn later(status: StatusCode, code: &'static str, seconds: u64) -> Self {
-        Self {
-            status,
-            code,
-            retry_after: Some(seconds),
-        }
+        Self { status, code, retry_after: Some(seconds) }
     }
 
     /// The first system answered every failure of the host with 500, and its clients look for that.
     fn of_failure(kind: FailureKind, code: &'static str) -> Self {
         match kind {
-            FailureKind::Invalid => Self::plain(StatusCode::BAD_REQUEST, code),
-            FailureKind::Absent => Self::plain(StatusCode::NOT_FOUND, code),
             FailureKind::Permanent => Self::plain(StatusCode::INTERNAL_SERVER_ERROR, code),
             FailureKind::Retryable => Self::later(StatusCode::INTERNAL_SERVER_ERROR, code, SOON),
-            FailureKind::Cancelled => Self::later(StatusCode::SERVICE_UNAVAILABLE, code, SOON),
-            FailureKind::Exhausted => Self::later(StatusCode::SERVICE_UNAVAILABLE, code, SOON),
         }
     }
 
     fn of_refusal(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Draining => Self::later(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", SOON),
-            Refusal::QueueFull { retry_after } | Refusal::WaitedTooLong { retry_after } => Self::later(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too_many_requests",
-                whole_seconds(retry_after),
-            ),
+            Refusal::QueueFull { retry_after } | Refusal::WaitedTooLong { retry_after } => {
+                Self::later(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", whole_seconds(retry_after))
+            }
         }
     }
 
@@ -170,21 +156,13 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         let look = self.look();
-        let body = ErrorBody {
-            error: self.to_string(),
-            code: Some(look.code.to_owned()),
-            details: self.details(),
-        };
+        let body = ErrorBody { error: self.to_string(), code: Some(look.code.to_owned()), details: self.details() };
         let mut response = answer::named(answer::json(look.status, &body), look.code);
         if let Some(seconds) = look.retry_after {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let ApiError::Method(allowed) = self {
-            response
-                .headers_mut()
-                .insert(header::ALLOW, HeaderValue::from_static(allowed));
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
         }
         response
     }

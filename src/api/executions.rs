@@ -22,11 +22,7 @@ use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
 
 /// Adds the route of this file.
 pub fn routes(config: &mut ServiceConfig) {
-    config.service(
-        web::resource("/environments/{id}/execute")
-            .post(execute)
-            .default_service(only("POST")),
-    );
+    config.service(web::resource("/environments/{id}/execute").post(execute).default_service(only("POST")));
 }
 
 async fn execute(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
@@ -79,9 +75,7 @@ struct Wanted {
 
 fn parse(bytes: &[u8]) -> Result<Wanted, Malformed> {
     let mut fields = Fields::of_body(bytes)?;
-    let data = fields
-        .take("data")
-        .map_or_else(|| "null".to_owned(), |raw| raw.get().to_owned());
+    let data = fields.take("data").map_or_else(|| "null".to_owned(), |raw| raw.get().to_owned());
     let env = fields.strings("env", "an object of strings by name")?;
     let limits = match fields.object("limits")? {
         None => LimitsBody::default(),

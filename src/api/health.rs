@@ -31,28 +31,16 @@ pub fn routes(config: &mut ServiceConfig) {
 
 async fn livez(doors: Data<Doors>) -> HttpResponse {
     let body = match picture(&doors.handles).await {
-        Ok(picture) => LiveBody {
-            live: picture.live,
-            reasons: reasons(&picture),
-        },
-        Err(reason) => LiveBody {
-            live: false,
-            reasons: vec![reason.to_owned()],
-        },
+        Ok(picture) => LiveBody { live: picture.live, reasons: reasons(&picture) },
+        Err(reason) => LiveBody { live: false, reasons: vec![reason.to_owned()] },
     };
     sealed(good_if(body.live), &body)
 }
 
 async fn readyz(doors: Data<Doors>) -> HttpResponse {
     let body = match picture(&doors.handles).await {
-        Ok(picture) => ReadyBody {
-            ready: picture.ready,
-            reasons: reasons(&picture),
-        },
-        Err(reason) => ReadyBody {
-            ready: false,
-            reasons: vec![reason.to_owned()],
-        },
+        Ok(picture) => ReadyBody { ready: picture.ready, reasons: reasons(&picture) },
+        Err(reason) => ReadyBody { ready: false, reasons: vec![reason.to_owned()] },
     };
     sealed(good_if(body.ready), &body)
 }
@@ -72,20 +60,14 @@ async fn healthz(doors: Data<Doors>) -> HttpResponse {
             sealed(good_if(body.live), &body)
         }
         Err(reason) => {
-            let body = ErrorBody {
-                error: reason.to_owned(),
-                code: Some("unavailable".to_owned()),
-                details: None,
-            };
+            let body = ErrorBody { error: reason.to_owned(), code: Some("unavailable".to_owned()), details: None };
             sealed(StatusCode::SERVICE_UNAVAILABLE, &body)
         }
     }
 }
 
 async fn picture(handles: &Handles) -> Result<HealthPicture, &'static str> {
-    answered(&handles.health, GetHealth)
-        .await
-        .ok_or("the supervisor does not answer")
+    answered(&handles.health, GetHealth).await.ok_or("the supervisor does not answer")
 }
 
 async fn answered<M>(handle: &Handle<M>, question: M) -> Option<M::Result>
@@ -97,11 +79,7 @@ where
 }
 
 fn good_if(good: bool) -> StatusCode {
-    if good {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    }
+    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 fn sealed<T: serde::Serialize>(status: StatusCode, body: &T) -> HttpResponse {

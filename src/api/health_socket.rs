@@ -36,19 +36,9 @@ pub struct HealthDoor {
 /// `AnotherDaemon` when somebody answers there, `NotASocket` when something else has the name, `Socket` when the file
 /// system refuses.
 pub async fn serve_health(doors: Arc<Doors>, path: &Path) -> Result<HealthDoor, DoorError> {
-    let failed = |action| {
-        move |source| DoorError::Socket {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    };
+    let failed = |action| move |source| DoorError::Socket { action, path: path.to_owned(), source };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(folder)
-            .map_err(failed("make the folder of"))?;
+        DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(failed("make the folder of"))?;
     }
     refuse_if_taken(path).await?;
     let (listener, file) = bind(path).map_err(failed("listen on"))?;
@@ -64,32 +54,23 @@ pub async fn serve_health(doors: Arc<Doors>, path: &Path) -> Result<HealthDoor, 
     .disable_signals()
     .listen_uds(listener)
     .map_err(failed("listen on"))?;
-    Ok(HealthDoor {
-        server: server.run(),
-        file,
-    })
+    Ok(HealthDoor { server: server.run(), file })
 }
 
 async fn refuse_if_taken(path: &Path) -> Result<(), DoorError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(source) => {
-            return Err(DoorError::Socket {
-                action: "look at",
-                path: path.to_owned(),
-                source,
-            });
+            return Err(DoorError::Socket { action: "look at", path: path.to_owned(), source });
         }
         Ok(found) if !found.file_type().is_socket() => return Err(DoorError::NotASocket(path.to_owned())),
         Ok(_) => {}
     }
     match timeout(CONNECT_WITHIN, UnixStream::connect(path)).await {
         Ok(Err(error)) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Ok(()),
-        Ok(Err(source)) if source.kind() == ErrorKind::PermissionDenied => Err(DoorError::Socket {
-            action: "ask",
-            path: path.to_owned(),
-            source,
-        }),
+        Ok(Err(source)) if source.kind() == ErrorKind::PermissionDenied => {
+            Err(DoorError::Socket { action: "ask", path: path.to_owned(), source })
+        }
         // It answers, or it is too busy to.
         Ok(_) | Err(_) => Err(DoorError::AnotherDaemon(path.to_owned())),
     }
@@ -110,13 +91,7 @@ fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         .and_then(|()| fs::rename(&provisional, path))
         .and_then(|()| fs::symlink_metadata(path));
     match placed {
-        Ok(found) => Ok((
-            listener,
-            SocketFile {
-                path: path.to_owned(),
-                inode: found.ino(),
-            },
-        )),
+        Ok(found) => Ok((listener, SocketFile { path: path.to_owned(), inode: found.ino() })),
         Err(error) => {
             let _ = fs::remove_file(&provisional);
             Err(error)

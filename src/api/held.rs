@@ -24,9 +24,7 @@ impl Held {
     /// Takes hold of the request's body; its handler reads it as before.
     pub fn take(request: &mut ServiceRequest) -> Self {
         let held = Self(Rc::new(RefCell::new(request.take_payload())));
-        request.set_payload(Payload::Stream {
-            payload: Box::pin(held.clone()),
-        });
+        request.set_payload(Payload::Stream { payload: Box::pin(held.clone()) });
         held
     }
 

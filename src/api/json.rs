@@ -51,10 +51,7 @@ impl<'a> Fields<'a> {
     }
 
     fn of_text(text: &'a str, name: &str, prefix: &'static str) -> Result<Self, Malformed> {
-        Ok(Self {
-            prefix,
-            fields: pairs::<&RawValue>(text, name, "an object")?,
-        })
+        Ok(Self { prefix, fields: pairs::<&RawValue>(text, name, "an object")? })
     }
 
     /// Takes a field out. Absent and `null` are the same, as they were in the first system.
@@ -65,10 +62,7 @@ impl<'a> Fields<'a> {
     /// Takes a field of a plain type.
     pub fn read<T: DeserializeOwned>(&mut self, name: &str, expected: &'static str) -> Result<Option<T>, Malformed> {
         let Some(raw) = self.take(name) else { return Ok(None) };
-        let wrong = |_| Malformed::Type {
-            field: self.full(name),
-            expected,
-        };
+        let wrong = |_| Malformed::Type { field: self.full(name), expected };
         serde_json::from_str(raw.get()).map(Some).map_err(wrong)
     }
 
@@ -88,10 +82,7 @@ impl<'a> Fields<'a> {
     ) -> Result<Option<T>, Malformed> {
         let Some(raw) = self.take(name) else { return Ok(None) };
         Fields::of_text(raw.get(), &self.full(name), name)?;
-        let wrong = |_| Malformed::Type {
-            field: self.full(name),
-            expected,
-        };
+        let wrong = |_| Malformed::Type { field: self.full(name), expected };
         serde_json::from_str(raw.get()).map(Some).map_err(wrong)
     }
 
@@ -102,11 +93,7 @@ impl<'a> Fields<'a> {
     }
 
     fn full(&self, name: &str) -> String {
-        if self.prefix.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.prefix)
-        }
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 }
 
@@ -137,20 +124,13 @@ fn pairs<'a, T: Deserialize<'a>>(
     expected: &'static str,
 ) -> Result<BTreeMap<String, T>, Malformed> {
     let pairs: Pairs<T> = serde_json::from_str(text).map_err(|error| match error.classify() {
-        Category::Data => Malformed::Type {
-            field: field.to_owned(),
-            expected,
-        },
-        Category::Syntax | Category::Eof | Category::Io => Malformed::Syntax {
-            line: error.line(),
-            column: error.column(),
-        },
+        Category::Data => Malformed::Type { field: field.to_owned(), expected },
+        Category::Syntax | Category::Eof | Category::Io => {
+            Malformed::Syntax { line: error.line(), column: error.column() }
+        }
     })?;
     match pairs.twice {
-        Some(key) => Err(Malformed::DuplicateKey {
-            field: field.to_owned(),
-            key: key.chars().take(64).collect(),
-        }),
+        Some(key) => Err(Malformed::DuplicateKey { field: field.to_owned(), key: key.chars().take(64).collect() }),
         None => Ok(pairs.found),
     }
 }
@@ -176,10 +156,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for PairsVisitor<T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<T>, A::Error> {
-        let mut pairs = Pairs {
-            found: BTreeMap::new(),
-            twice: None,
-        };
+        let mut pairs = Pairs { found: BTreeMap::new(), twice: None };
         while let Some((key, value)) = map.next_entry::<String, T>()? {
             if pairs.found.len() >= MAX_KEYS {
                 return Err(A::Error::custom("too many keys"));

@@ -14,10 +14,7 @@ fn depth_of(value: &serde_json::Value) -> usize {
 }
 
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
-    let leaf = prop_oneof![
-        Just(serde_json::Value::Null),
-        r#"[\[\]{}"\\a]{0,8}"#.prop_map(serde_json::Value::from)
-    ];
+    let leaf = prop_oneof![Just(serde_json::Value::Null), r#"[\[\]{}"\\a]{0,8}"#.prop_map(serde_json::Value::from)];
     leaf.prop_recursive(8, 64, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::from),
@@ -45,13 +42,7 @@ proptest! {
 #[test]
 fn equal_keys_are_found_behind_their_escapes() {
     let twice = Fields::of_body(br#"{"a":1,"\u0061":2}"#).map(|_| ());
-    assert_eq!(
-        twice,
-        Err(Malformed::DuplicateKey {
-            field: "the body".into(),
-            key: "a".into()
-        })
-    );
+    assert_eq!(twice, Err(Malformed::DuplicateKey { field: "the body".into(), key: "a".into() }));
 }
 
 #[test]

@@ -99,9 +99,7 @@ pub fn app(
         .configure(environments::routes)
         .configure(executions::routes)
         .default_service(web::to(no_route))
-        .wrap(from_fn(move |request, next| {
-            envelope::wrap(Arc::clone(&for_envelope), request, next)
-        }))
+        .wrap(from_fn(move |request, next| envelope::wrap(Arc::clone(&for_envelope), request, next)))
 }
 
 /// The answer to every path that is not known.

@@ -6,9 +6,11 @@
 //! ```
 
 mod children;
+mod doctor;
 mod exit;
 mod host;
 mod parts;
+mod settings;
 mod signals;
 
 use std::sync::Arc;
@@ -24,8 +26,10 @@ use crate::messages::supervisor::Shutdown;
 use crate::ports::clock::Clock;
 use crate::telemetry::error_chain;
 
+pub use doctor::doctor;
 pub use exit::Exit;
 use parts::Parts;
+pub use settings::{configuration, load};
 
 /// Runs the daemon until it is told to stop or an essential part gives up.
 pub fn serve(loaded: Loaded) -> Exit {
@@ -94,6 +98,9 @@ async fn run(loaded: Loaded, home: host::Home, log: Logger) -> Exit {
     };
     opened.close().await;
     parts.store.close().await;
+    if let Some(cgroups) = &parts.cgroups {
+        cgroups.dissolve();
+    }
     exit
 }
 

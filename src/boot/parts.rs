@@ -45,6 +45,8 @@ pub struct Parts {
     pub store: Arc<SqliteStore>,
     pub volumes: Arc<dyn Volumes>,
     pub engine: Arc<dyn SandboxEngine>,
+    /// None where the host has no usable hierarchy; the engine says why.
+    pub cgroups: Option<Arc<dyn Cgroups>>,
     pub zombies: Arc<dyn Zombies>,
     pub notifier: Arc<dyn ServiceNotifier>,
     pub warnings: Vec<String>,
@@ -75,10 +77,12 @@ impl Parts {
         if !isolated {
             warnings.push(WITHOUT_GVISOR.to_owned());
         }
+        let (engine, cgroups) = engine(config, &home.instance, &volumes, log);
         Ok(Self {
             clock: Arc::new(SystemClock::start()),
             store: Arc::new(store),
-            engine: engine(config, home, &volumes, log),
+            engine,
+            cgroups,
             volumes,
             zombies: Arc::new(HostZombies),
             notifier: Arc::new(SystemdNotifier),
@@ -103,16 +107,22 @@ impl Parts {
 }
 
 /// The engine of this configuration, without a store or a daemon around it. Also what `doctor` looks at.
-pub fn engine(config: &Config, home: &Home, volumes: &Arc<dyn Volumes>, log: &Logger) -> Arc<dyn SandboxEngine> {
+pub fn engine(
+    config: &Config,
+    instance: &str,
+    volumes: &Arc<dyn Volumes>,
+    log: &Logger,
+) -> (Arc<dyn SandboxEngine>, Option<Arc<dyn Cgroups>>) {
     let parent = config.sandbox.cgroup_parent.as_ref().map(|path| path.to_string_lossy().into_owned());
-    match HostCgroups::detect(parent.as_deref(), &home.instance) {
+    match HostCgroups::detect(parent.as_deref(), instance) {
         Ok(cgroups) => {
             let cgroups: Arc<dyn Cgroups> = Arc::new(cgroups);
             let log = log.new(slog::o!("part" => "sandbox"));
-            let settings = engine_settings(config);
-            Arc::new(RunscEngine::new(settings, Arc::new(HostSpawner), cgroups, Arc::clone(volumes), log))
+            let (settings, ours) = (engine_settings(config), Arc::clone(&cgroups));
+            let engine = RunscEngine::new(settings, Arc::new(HostSpawner), ours, Arc::clone(volumes), log);
+            (Arc::new(engine), Some(cgroups))
         }
-        Err(problem) => Arc::new(SandboxesOff::new(error_chain(&problem).to_string())),
+        Err(problem) => (Arc::new(SandboxesOff::new(error_chain(&problem).to_string())), None),
     }
 }
 
@@ -147,7 +157,11 @@ fn engine_settings(config: &Config) -> Settings {
 }
 
 /// Cores as microseconds in every 100 ms.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the configuration bounds it to 0.01..=1024")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the configuration bounds it to 0.01..=1024"
+)]
 fn quota_us(cores: f64) -> u64 {
     (cores * 100_000.0).round() as u64
 }

@@ -88,7 +88,7 @@ Exits with 78 when something is wrong.")]
     },
     /// Show the configuration as the daemon would use it, without its secrets
     #[command(after_help = "Example:
-  cloister config show --origin --set http.port=9000")]
+  cloister config show --origin --set server.port=9000")]
     Show {
         #[command(flatten)]
         config: ConfigFlags,
@@ -123,7 +123,7 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
     pub log_level: Option<String>,
     /// How log lines look
-    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
+    #[arg(long, value_name = "FORMAT", value_parser = ["auto", "pretty", "json"])]
     pub log_format: Option<String>,
     /// Set any key of the configuration file; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
@@ -131,31 +131,28 @@ pub struct ConfigFlags {
 }
 
 impl ConfigFlags {
-    /// The flags as dotted keys and values, the named ones first. They stand above file and environment.
-    pub fn settings(&self) -> Vec<(String, String)> {
+    /// The flags with the dotted keys and the values they set, the named ones first. They stand above file and
+    /// environment.
+    pub fn settings(&self) -> Vec<(&'static str, String, String)> {
         let path = |path: &PathBuf| path.to_string_lossy().into_owned();
         let named = [
-            ("http.port", self.port.map(|port| port.to_string())),
-            ("http.address", self.address.map(|address| address.to_string())),
-            ("paths.state_dir", self.state_dir.as_ref().map(path)),
-            ("paths.run_dir", self.run_dir.as_ref().map(path)),
-            ("log.level", self.log_level.clone()),
-            ("log.format", self.log_format.clone()),
+            ("--port", "server.port", self.port.map(|port| port.to_string())),
+            ("--address", "server.address", self.address.map(|address| address.to_string())),
+            ("--state-dir", "daemon.state_dir", self.state_dir.as_ref().map(path)),
+            ("--run-dir", "daemon.run_dir", self.run_dir.as_ref().map(path)),
+            ("--log-level", "log.level", self.log_level.clone()),
+            ("--log-format", "log.format", self.log_format.clone()),
         ];
-        let given = named
-            .into_iter()
-            .filter_map(|(key, value)| Some((key.to_owned(), value?)));
-        given.chain(self.set.iter().cloned()).collect()
+        let given = named.into_iter().filter_map(|(flag, key, value)| Some((flag, key.to_owned(), value?)));
+        given.chain(self.set.iter().map(|(key, value)| ("--set", key.clone(), value.clone()))).collect()
     }
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if is_key(key) => Ok((key.to_owned(), value.to_owned())),
-        Some((key, _)) => Err(format!(
-            "{key:?} is not a key: write it as in the file, such as http.port"
-        )),
-        None => Err("there is no = in it: write KEY=VALUE, such as http.port=9000".to_owned()),
+        Some((key, _)) => Err(format!("{key:?} is not a key: write it as in the file, such as server.port")),
+        None => Err("there is no = in it: write KEY=VALUE, such as server.port=9000".to_owned()),
     }
 }
 

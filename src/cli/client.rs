@@ -72,10 +72,7 @@ impl ClientError {
             cause = Some(deeper);
         }
         let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
-        Self::Unreachable {
-            at: at.to_owned(),
-            cause,
-        }
+        Self::Unreachable { at: at.to_owned(), cause }
     }
 }
 
@@ -95,11 +92,7 @@ pub struct Client {
 impl Client {
     /// Reads address and token; connects to nobody yet.
     pub fn new(reach: &Reach, variables: &Variables) -> anyhow::Result<Self> {
-        let url = reach
-            .url
-            .clone()
-            .or_else(|| variables.get("CLOISTER_URL"))
-            .unwrap_or_else(|| DEFAULT_URL.to_owned());
+        let url = reach.url.clone().or_else(|| variables.get("CLOISTER_URL")).unwrap_or_else(|| DEFAULT_URL.to_owned());
         let base = checked(&url)?;
         let token = match &reach.token_file {
             None => variables.get("BEARER_TOKEN"),
@@ -110,15 +103,8 @@ impl Client {
             }
         };
         // A proxy of the surroundings must not get to see the token.
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(ANSWER_WITHIN);
-        Ok(Self {
-            http: http.build()?,
-            base,
-            token,
-        })
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(5)).timeout(ANSWER_WITHIN);
+        Ok(Self { http: http.build()?, base, token })
     }
 
     pub async fn set_up(&self, body: &SetUpBody) -> anyhow::Result<Answer<EnvironmentBody>> {
@@ -126,8 +112,7 @@ impl Client {
     }
 
     pub async fn execute(&self, id: EnvironmentId, body: &ExecuteBody) -> anyhow::Result<Answer<ExecutionBody>> {
-        self.ask(Method::POST, &format!("/environments/{id}/execute"), Some(body))
-            .await
+        self.ask(Method::POST, &format!("/environments/{id}/execute"), Some(body)).await
     }
 
     pub async fn list(&self) -> anyhow::Result<Answer<Vec<EnvironmentBody>>> {
@@ -139,9 +124,7 @@ impl Client {
     }
 
     pub async fn delete(&self, id: EnvironmentId) -> anyhow::Result<()> {
-        self.send(Method::DELETE, &format!("/environments/{id}"), None::<&()>)
-            .await
-            .map(|_| ())
+        self.send(Method::DELETE, &format!("/environments/{id}"), None::<&()>).await.map(|_| ())
     }
 
     async fn ask<B: Serialize, T: DeserializeOwned>(
@@ -153,11 +136,7 @@ impl Client {
         let (status, text) = self.send(method, path, body).await?;
         match serde_json::from_str(&text) {
             Ok(body) => Ok(Answer { text, body }),
-            Err(_) => Err(ClientError::Foreign {
-                at: self.base.clone(),
-                status,
-            }
-            .into()),
+            Err(_) => Err(ClientError::Foreign { at: self.base.clone(), status }.into()),
         }
     }
 
@@ -179,11 +158,7 @@ impl Client {
         let response = request.send().await.map_err(failed)?;
         let status = response.status();
         let text = response.text().await.map_err(failed)?;
-        if status.is_success() {
-            Ok((status, text))
-        } else {
-            Err(self.refusal(status, &text).into())
-        }
+        if status.is_success() { Ok((status, text)) } else { Err(self.refusal(status, &text).into()) }
     }
 
     fn refusal(&self, status: StatusCode, text: &str) -> ClientError {
@@ -191,14 +166,8 @@ impl Client {
             return ClientError::Token;
         }
         match serde_json::from_str::<ErrorBody>(text) {
-            Ok(body) => ClientError::Refused {
-                message: in_words(&body),
-                code: body.code,
-            },
-            Err(_) => ClientError::Foreign {
-                at: self.base.clone(),
-                status,
-            },
+            Ok(body) => ClientError::Refused { message: in_words(&body), code: body.code },
+            Err(_) => ClientError::Foreign { at: self.base.clone(), status },
         }
     }
 }
@@ -217,10 +186,7 @@ fn in_words(body: &ErrorBody) -> String {
     let mut text = printable(&body.error);
     for place in body.details.iter().flat_map(|details| details.as_array()).flatten() {
         let word = |name: &str| place[name].as_str().map(printable).unwrap_or_default();
-        let line = place["line"]
-            .as_u64()
-            .map(|line| format!(":{line}"))
-            .unwrap_or_default();
+        let line = place["line"].as_u64().map(|line| format!(":{line}")).unwrap_or_default();
         text.push_str(&format!("\n  {}{line}: {}", word("module"), word("message")));
     }
     text

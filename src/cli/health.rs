@@ -41,10 +41,7 @@ pub async fn run(flags: &HealthFlags, variables: &Variables, streams: &mut Strea
         return Ok(if status.is_success() { exit::OK } else { exit::FAILED });
     }
     let Some((good, word, reasons)) = read(flags.ready, &text) else {
-        let foreign = ClientError::Foreign {
-            at: path.display().to_string(),
-            status,
-        };
+        let foreign = ClientError::Foreign { at: path.display().to_string(), status };
         writeln!(streams.err, "cloister: {foreign}")?;
         return Ok(exit::FAILED);
     };

@@ -79,9 +79,7 @@ fn run(command: ClientCommand, variables: &Variables, streams: &mut Streams<'_>)
         Err(error) if is_broken_pipe(&error) => exit::OK,
         Err(error) => {
             let _ = writeln!(streams.err, "cloister: {error:#}");
-            error
-                .downcast_ref::<ClientError>()
-                .map_or(exit::FAILED, ClientError::exit_code)
+            error.downcast_ref::<ClientError>().map_or(exit::FAILED, ClientError::exit_code)
         }
     }
 }
@@ -98,9 +96,7 @@ fn attempt(command: ClientCommand, variables: &Variables, streams: &mut Streams<
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

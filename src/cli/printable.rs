@@ -25,9 +25,6 @@ mod tests {
     #[test]
     fn what_steers_a_terminal_is_shown_instead_of_obeyed() {
         assert_eq!(printable("a\tb\nc é 漢"), "a\tb\nc é 漢");
-        assert_eq!(
-            printable("\x1b[2J\u{9b}1m\r\u{202e}x\0"),
-            r"\u{1b}[2J\u{9b}1m\u{d}\u{202e}x\u{0}"
-        );
+        assert_eq!(printable("\x1b[2J\u{9b}1m\r\u{202e}x\0"), r"\u{1b}[2J\u{9b}1m\u{d}\u{202e}x\u{0}");
     }
 }

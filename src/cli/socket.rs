@@ -34,16 +34,9 @@ impl SocketFlags {
 pub async fn ask(path: &Path, route: &str) -> Result<(StatusCode, String), ClientError> {
     let at = path.display().to_string();
     let failed = |error: reqwest::Error| ClientError::of_transport(&error, &at);
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .unix_socket(path)
-        .timeout(ANSWER_WITHIN);
+    let client = reqwest::Client::builder().no_proxy().unix_socket(path).timeout(ANSWER_WITHIN);
     let client = client.build().map_err(failed)?;
-    let response = client
-        .get(format!("http://localhost{route}"))
-        .send()
-        .await
-        .map_err(failed)?;
+    let response = client.get(format!("http://localhost{route}")).send().await.map_err(failed)?;
     let status = response.status();
     Ok((status, response.text().await.map_err(failed)?))
 }

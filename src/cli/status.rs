@@ -43,9 +43,7 @@ pub async fn run(flags: &StatusFlags, variables: &Variables, streams: &mut Strea
     }
     loop {
         // A daemon that is being restarted comes back.
-        let text = picture(&path, flags.socket.json)
-            .await
-            .unwrap_or_else(|error| format!("{error}\n"));
+        let text = picture(&path, flags.socket.json).await.unwrap_or_else(|error| format!("{error}\n"));
         let clear = if streams.terminal { CLEAR } else { "" };
         write!(streams.out, "{clear}{text}")?;
         streams.out.flush()?;
@@ -62,14 +60,8 @@ async fn picture(path: &Path, json: bool) -> Result<String, ClientError> {
         Ok(_) if json => Ok(format!("{text}\n")),
         Ok(health) => Ok(in_tables(&health)),
         Err(_) => Err(match serde_json::from_str::<ErrorBody>(&text) {
-            Ok(body) => ClientError::Refused {
-                message: printable(&body.error),
-                code: body.code,
-            },
-            Err(_) => ClientError::Foreign {
-                at: path.display().to_string(),
-                status,
-            },
+            Ok(body) => ClientError::Refused { message: printable(&body.error), code: body.code },
+            Err(_) => ClientError::Foreign { at: path.display().to_string(), status },
         }),
     }
 }
@@ -89,33 +81,17 @@ fn in_tables(health: &HealthBody) -> String {
     text.push('\n');
     text.push_str(&parts(&health.parts));
     text.push('\n');
-    text.push_str(
-        &health
-            .pool
-            .as_ref()
-            .map_or_else(|| "the pool does not answer\n".to_owned(), pool),
-    );
+    text.push_str(&health.pool.as_ref().map_or_else(|| "the pool does not answer\n".to_owned(), pool));
     text.push('\n');
-    text.push_str(
-        &health
-            .reaper
-            .as_ref()
-            .map_or_else(|| "the reaper does not answer\n".to_owned(), reaper),
-    );
+    text.push_str(&health.reaper.as_ref().map_or_else(|| "the reaper does not answer\n".to_owned(), reaper));
     text
 }
 
 fn parts(parts: &[PartBody]) -> String {
     let mut rows = vec![row(["PART", "STATE", "RESTARTS", "LAST BEAT", "REASONS"])];
     rows.extend(parts.iter().map(|part| {
-        let beat = part
-            .beat_age_ms
-            .map_or_else(|| "-".to_owned(), |age| format!("{age} ms ago"));
-        let name = if part.essential {
-            part.name.clone()
-        } else {
-            format!("{} (optional)", part.name)
-        };
+        let beat = part.beat_age_ms.map_or_else(|| "-".to_owned(), |age| format!("{age} ms ago"));
+        let name = if part.essential { part.name.clone() } else { format!("{} (optional)", part.name) };
         vec![
             printable(&name),
             state_name(part.state).to_owned(),
@@ -128,27 +104,12 @@ fn parts(parts: &[PartBody]) -> String {
 }
 
 fn pool(pool: &PoolPicture) -> String {
-    let counts = [
-        pool.running,
-        pool.queued,
-        pool.booting,
-        pool.destroying,
-        pool.wedged,
-        pool.set_ups,
-        pool.set_ups_queued,
-    ];
+    let counts =
+        [pool.running, pool.queued, pool.booting, pool.destroying, pool.wedged, pool.set_ups, pool.set_ups_queued];
     let mut numbers: Vec<String> = counts.iter().map(ToString::to_string).collect();
     numbers.push(pool.executions_total.to_string());
-    let heading = row([
-        "RUNNING",
-        "QUEUED",
-        "BOOTING",
-        "DESTROYING",
-        "WEDGED",
-        "SET-UPS",
-        "WAITING SET-UPS",
-        "CALLS SO FAR",
-    ]);
+    let heading =
+        row(["RUNNING", "QUEUED", "BOOTING", "DESTROYING", "WEDGED", "SET-UPS", "WAITING SET-UPS", "CALLS SO FAR"]);
     table(&[heading, numbers])
 }
 
@@ -156,23 +117,13 @@ fn reaper(reaper: &ReaperPicture) -> String {
     let counts = [
         reaper.rounds,
         reaper.expired_environments,
+        reaper.broken_records,
         reaper.orphan_volumes,
-        reaper.orphan_records,
         reaper.orphan_slots,
         reaper.reaped_zombies,
         reaper.forgotten_executions,
-        reaper.failures,
     ];
-    let heading = row([
-        "REAPED: ROUNDS",
-        "EXPIRED",
-        "VOLUMES",
-        "RECORDS",
-        "SLOTS",
-        "ZOMBIES",
-        "OLD CALLS",
-        "FAILURES",
-    ]);
+    let heading = row(["REAPED: ROUNDS", "EXPIRED", "BROKEN", "VOLUMES", "SLOTS", "ZOMBIES", "OLD CALLS"]);
     let mut text = table(&[heading, counts.iter().map(ToString::to_string).collect()]);
     for failure in &reaper.last_failures {
         text.push_str(&format!("  not removed: {}\n", printable(failure)));

@@ -20,9 +20,7 @@ impl Variables {
 
     /// Where the daemon's health socket is, unless an argument says so.
     pub fn health_socket(&self) -> PathBuf {
-        let folder = self
-            .get("CLOISTER_RUN_DIR")
-            .unwrap_or_else(|| "/run/cloister".to_owned());
+        let folder = self.get("CLOISTER_RUN_DIR").unwrap_or_else(|| "/run/cloister".to_owned());
         PathBuf::from(folder).join("health.sock")
     }
 }

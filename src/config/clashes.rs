@@ -30,32 +30,17 @@ pub(super) fn settle(config: &mut Config, reader: &mut Reader<'_>, needs_token: 
         let texts = [format!("{keep} KiB is above"), format!("{discard} MiB")];
         clash(reader, "sandbox.output_keep_kib", "sandbox.output_discard_mib", texts);
     }
-    let Supervision {
-        backoff_first,
-        backoff_max,
-        beat_every,
-        beat_deadline,
-        ..
-    } = config.supervision;
+    let Supervision { backoff_first, backoff_max, beat_every, beat_deadline, .. } = config.supervision;
     if backoff_first > backoff_max {
-        let texts = [
-            format!("{} is above", span::render(backoff_first)),
-            span::render(backoff_max),
-        ];
+        let texts = [format!("{} is above", span::render(backoff_first)), span::render(backoff_max)];
         clash(reader, "supervision.backoff_first", "supervision.backoff_max", texts);
     }
     if beat_every >= beat_deadline {
-        let texts = [
-            format!("{} is not below", span::render(beat_every)),
-            span::render(beat_deadline),
-        ];
+        let texts = [format!("{} is not below", span::render(beat_every)), span::render(beat_deadline)];
         clash(reader, "supervision.beat_every", "supervision.beat_deadline", texts);
     }
     let server = &config.server;
-    let refused_token = reader
-        .faults
-        .iter()
-        .any(|fault| fault.text.starts_with("server.bearer_tokens"));
+    let refused_token = reader.faults.iter().any(|fault| fault.text.starts_with("server.bearer_tokens"));
     if needs_token && server.bearer_tokens.is_empty() && !server.disable_bearer_token && !refused_token {
         let text = "server.bearer_tokens: no bearer token is set; set BEARER_TOKEN to a secret, \
                     or DISABLE_BEARER_TOKEN=true to serve everybody";
@@ -76,20 +61,13 @@ pub(super) fn warnings(config: &Config, reader: &Reader<'_>) -> Vec<String> {
         });
     }
     let weak = |value: &Value| value.has_weak_token();
-    if reader
-        .entries
-        .iter()
-        .any(|entry| entry.key == "server.bearer_tokens" && weak(&entry.value))
-    {
+    if reader.entries.iter().any(|entry| entry.key == "server.bearer_tokens" && weak(&entry.value)) {
         warnings.push("a bearer token has fewer than 16 characters and can be guessed".to_owned());
     }
     if let Origin::File { path, .. } = reader.origin("server.bearer_tokens")
         && file::is_public(&path)
     {
-        warnings.push(format!(
-            "{} holds bearer tokens and every user can read it: chmod o= it",
-            path.display()
-        ));
+        warnings.push(format!("{} holds bearer tokens and every user can read it: chmod o= it", path.display()));
     }
     if config.sandbox.enabled && config.sandbox.disable_gvisor {
         warnings.push("handlers run without gVisor: sandbox.disable_gvisor is for development only".to_owned());

@@ -47,6 +47,12 @@ pub(super) fn of_process() -> Vec<(String, String)> {
         .collect()
 }
 
+/// One variable of this process, for the commands that are not about the configuration.
+pub fn variable(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "this is config::environment")]
+    std::env::var(name).ok()
+}
+
 /// The value of one variable; an empty one counts as unset.
 pub(super) fn value<'a>(variables: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let (_, value) = variables.iter().find(|(known, _)| known == name)?;
@@ -57,9 +63,7 @@ pub(super) fn value<'a>(variables: &'a [(String, String)], name: &str) -> Option
 pub(super) fn layer(variables: &[(String, String)]) -> (Layer, Vec<Fault>) {
     let mut layer = Layer::default();
     let mut faults = Vec::from_iter(postgres(variables));
-    let special = NAMES
-        .iter()
-        .filter_map(|(name, key)| Some((*name, (*key).to_owned(), value(variables, name)?)));
+    let special = NAMES.iter().filter_map(|(name, key)| Some((*name, (*key).to_owned(), value(variables, name)?)));
     let general = variables.iter().filter_map(|(name, value)| {
         let key = name.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", ".");
         (!value.is_empty()).then_some((name.as_str(), key, value.as_str()))
@@ -74,37 +78,22 @@ pub(super) fn layer(variables: &[(String, String)]) -> (Layer, Vec<Fault>) {
             let differs = !matches!(&earlier.raw, Raw::Text(text) | Raw::One(text) if text == value);
             // The first system's RUNTIME_IMAGE spoke for both runtimes; a runtime's own name outranks it.
             if differs && name != "RUNTIME_IMAGE" {
-                let text = format!(
-                    "{key}: it differs from {}, which sets the same key; unset one",
-                    earlier.origin
-                );
+                let text = format!("{key}: it differs from {}, which sets the same key; unset one", earlier.origin);
                 faults.push(Fault::at(&origin, text));
             }
             continue;
         }
-        let raw = if name == "BEARER_TOKEN" {
-            Raw::One(value.to_owned())
-        } else {
-            Raw::Text(value.to_owned())
-        };
+        let raw = if name == "BEARER_TOKEN" { Raw::One(value.to_owned()) } else { Raw::Text(value.to_owned()) };
         layer.values.insert(key, Given { raw, origin });
     }
     (layer, faults)
 }
 
 fn postgres(variables: &[(String, String)]) -> Option<Fault> {
-    let set: Vec<&str> = POSTGRES
-        .into_iter()
-        .filter(|name| value(variables, name).is_some())
-        .collect();
+    let set: Vec<&str> = POSTGRES.into_iter().filter(|name| value(variables, name).is_some()).collect();
     let names = set.join(", ");
     (!set.is_empty()).then(|| {
         let text = format!("PostgreSQL is not in this version; unset {names} to use the embedded SQLite store");
-        Fault::at(
-            &Origin::Environment {
-                name: set.first().copied().unwrap_or_default().to_owned(),
-            },
-            text,
-        )
+        Fault::at(&Origin::Environment { name: set.first().copied().unwrap_or_default().to_owned() }, text)
     })
 }

@@ -23,29 +23,17 @@ impl Fault {
             Origin::Environment { .. } => (2, 0),
             Origin::Flag { .. } => (3, 0),
         };
-        Self {
-            place: Some(origin.to_string()),
-            text: text.into(),
-            rank,
-        }
+        Self { place: Some(origin.to_string()), text: text.into(), rank }
     }
 
     /// Something wrong with a whole file.
     pub(super) fn in_file(place: impl fmt::Display, text: impl Into<String>) -> Self {
-        Self {
-            place: Some(place.to_string()),
-            text: text.into(),
-            rank: (1, 0),
-        }
+        Self { place: Some(place.to_string()), text: text.into(), rank: (1, 0) }
     }
 
     /// Something that nobody has set.
     pub(super) fn missing(text: impl Into<String>) -> Self {
-        Self {
-            place: None,
-            text: text.into(),
-            rank: (4, 0),
-        }
+        Self { place: None, text: text.into(), rank: (4, 0) }
     }
 }
 

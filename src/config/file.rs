@@ -17,10 +17,7 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(super) fn read(path: &Path) -> Result<Layer, Fault> {
     let unreadable = |error: std::io::Error| Fault::in_file(path.display(), format!("it cannot be read: {error}"));
     if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
-        return Err(Fault::in_file(
-            path.display(),
-            "it is larger than 1 MiB and surely not a configuration",
-        ));
+        return Err(Fault::in_file(path.display(), "it is larger than 1 MiB and surely not a configuration"));
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     parse(&text, path)
@@ -42,11 +39,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Layer, Fault> {
             format!("not TOML: {}", one_line(error.message())),
         )
     })?;
-    let mut walk = Walk {
-        text,
-        path: path.to_owned(),
-        layer: Layer::default(),
-    };
+    let mut walk = Walk { text, path: path.to_owned(), layer: Layer::default() };
     walk.table("", document.as_table());
     Ok(walk.layer)
 }
@@ -60,11 +53,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn table(&mut self, prefix: &str, table: &dyn TableLike) {
         for (name, item) in table.iter() {
-            let key = if prefix.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{prefix}.{name}")
-            };
+            let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
             let key_at = table.get_key_value(name).and_then(|(key, _)| key.span());
             let at = item.span().or(key_at).map_or(0, |span| span.start);
             match item.as_table_like() {
@@ -80,10 +69,7 @@ impl Walk<'_> {
 
     fn insert(&mut self, key: String, raw: Raw, at: usize) {
         let (line, _) = position(self.text, at);
-        let origin = Origin::File {
-            path: self.path.clone(),
-            line,
-        };
+        let origin = Origin::File { path: self.path.clone(), line };
         self.layer.values.insert(key, Given { raw, origin });
     }
 }

@@ -46,11 +46,7 @@ pub(super) fn defaults() -> Result<Layer, Fault> {
 pub(super) fn flags(flags: &[FlagValue]) -> Layer {
     let given = |flag: &FlagValue| Given {
         raw: Raw::Text(flag.value.clone()),
-        origin: Origin::Flag {
-            name: flag.flag.clone(),
-        },
+        origin: Origin::Flag { name: flag.flag.clone() },
     };
-    Layer {
-        values: flags.iter().map(|flag| (flag.key.clone(), given(flag))).collect(),
-    }
+    Layer { values: flags.iter().map(|flag| (flag.key.clone(), given(flag))).collect() }
 }

@@ -25,11 +25,12 @@ mod value;
 
 use std::path::PathBuf;
 
+pub use environment::variable;
 pub use error::ConfigErrors;
-pub use layer::{DEFAULTS, FlagValue};
+pub use layer::FlagValue;
 pub use origin::Origin;
 pub use render::render;
-pub use sections::{Config, Daemon, Log, LogFormat, Reaper, Sandbox, Server, Store, Supervision};
+pub use sections::{Config, Daemon, Log, LogFormat, Sandbox, Server};
 
 use error::Fault;
 use layer::Layer;
@@ -54,13 +55,7 @@ pub struct Sources {
 impl Sources {
     /// This process's environment and the standard file, with what the command line gave.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<FlagValue>, serving: bool) -> Self {
-        Self {
-            file,
-            standard_file: STANDARD_FILE.into(),
-            environment: environment::of_process(),
-            flags,
-            serving,
-        }
+        Self { file, standard_file: STANDARD_FILE.into(), environment: environment::of_process(), flags, serving }
     }
 
     /// The file to read, if any.
@@ -85,10 +80,7 @@ pub struct Loaded {
 impl Loaded {
     /// Where the value of a dotted key came from; none when there is no such key.
     pub fn origin(&self, key: &str) -> Option<&Origin> {
-        self.entries
-            .iter()
-            .find(|entry| entry.key == key)
-            .map(|entry| &entry.origin)
+        self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.origin)
     }
 }
 
@@ -122,12 +114,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         return Err(ConfigErrors::new(faults));
     }
     let warnings = clashes::warnings(&config, &reader);
-    Ok(Loaded {
-        config,
-        file,
-        warnings,
-        entries: reader.entries,
-    })
+    Ok(Loaded { config, file, warnings, entries: reader.entries })
 }
 
 #[cfg(test)]

@@ -32,11 +32,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(layers: &'a [Layer]) -> Self {
-        Self {
-            layers,
-            entries: Vec::new(),
-            faults: Vec::new(),
-        }
+        Self { layers, entries: Vec::new(), faults: Vec::new() }
     }
 
     pub(super) fn text(&mut self, key: &'static str) -> String {
@@ -164,9 +160,8 @@ impl<'a> Reader<'a> {
             let empty = matches!(raw, Raw::Table);
             return (!empty).then(|| format!("{key} is a section; write [{key}] once, and its keys below"));
         }
-        if let Some(outer) = known
-            .clone()
-            .find(|known| key.strip_prefix(*known).is_some_and(|rest| rest.starts_with('.')))
+        if let Some(outer) =
+            known.clone().find(|known| key.strip_prefix(*known).is_some_and(|rest| rest.starts_with('.')))
         {
             return Some(format!("{outer} is a value and has no keys of its own"));
         }
@@ -192,12 +187,7 @@ impl<'a> Reader<'a> {
             }
         }
         let (value, origin) = winner.unwrap_or_else(|| (rule.stand_in(), Origin::Default));
-        self.entries.push(Entry {
-            key,
-            rule,
-            value: value.clone(),
-            origin,
-        });
+        self.entries.push(Entry { key, rule, value: value.clone(), origin });
         value
     }
 }

@@ -6,11 +6,7 @@ use super::Loaded;
 
 /// The configuration in force as TOML that loads again (tokens as `***`), or as JSON; with each value's origin if asked.
 pub fn render(loaded: &Loaded, with_origin: bool, json: bool) -> String {
-    if json {
-        as_json(loaded, with_origin)
-    } else {
-        as_toml(loaded, with_origin)
-    }
+    if json { as_json(loaded, with_origin) } else { as_toml(loaded, with_origin) }
 }
 
 fn as_toml(loaded: &Loaded, with_origin: bool) -> String {

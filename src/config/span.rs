@@ -5,13 +5,7 @@ use std::time::Duration;
 use jiff::{Span, SpanRelativeTo};
 
 /// Units from long to short, with their length in milliseconds.
-const UNITS: [(&str, u128); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("min", 60_000),
-    ("s", 1000),
-    ("ms", 1),
-];
+const UNITS: [(&str, u128); 5] = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1)];
 
 /// Reads a span of whole milliseconds; a day has 24 hours. None when it is not one, negative, or has months or years.
 pub(super) fn parse(text: &str) -> Option<Duration> {
@@ -27,10 +21,7 @@ pub(super) fn render(span: Duration) -> String {
     if millis == 0 {
         return "0 s".to_owned();
     }
-    let (unit, length) = UNITS
-        .into_iter()
-        .find(|(_, length)| millis.is_multiple_of(*length))
-        .unwrap_or(("ms", 1));
+    let (unit, length) = UNITS.into_iter().find(|(_, length)| millis.is_multiple_of(*length)).unwrap_or(("ms", 1));
     format!("{} {unit}", millis / length)
 }
 

@@ -4,10 +4,7 @@
 pub(super) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let moved = || known.clone().find(|key| last(key) == last(unknown));
-    let typo = known
-        .clone()
-        .map(|key| (distance(unknown, key), key))
-        .min_by_key(|(far, _)| *far);
+    let typo = known.clone().map(|key| (distance(unknown, key), key)).min_by_key(|(far, _)| *far);
     match typo {
         Some((far, key)) if far <= 2 || far * 4 <= unknown.len() => Some(key),
         _ => moved(),

@@ -48,9 +48,7 @@ impl Given {
     /// All errors, with the directory taken out.
     fn errors(&self) -> String {
         let errors = load(&self.sources).map(|_| ()).expect_err("errors");
-        errors
-            .to_string()
-            .replace(&format!("{}/", self.directory.path().display()), "")
+        errors.to_string().replace(&format!("{}/", self.directory.path().display()), "")
     }
 }
 
@@ -74,16 +72,8 @@ fn flags_outrank_the_environment_which_outranks_the_file() {
     let environment = [TOKEN, ("PORT", "11"), ("CLOISTER__SERVER__MAX_CONNECTIONS", "12")];
     let loaded = given(file, &environment, &[("--port", "server.port", "21")]).loaded();
     let server = &loaded.config.server;
-    assert_eq!(
-        (server.port, server.max_connections, server.header_timeout.as_secs()),
-        (21, 12, 3)
-    );
-    let origins = [
-        "server.port",
-        "server.max_connections",
-        "server.body_timeout",
-        "store.path",
-    ];
+    assert_eq!((server.port, server.max_connections, server.header_timeout.as_secs()), (21, 12, 3));
+    let origins = ["server.port", "server.max_connections", "server.body_timeout", "store.path"];
     let told = origins.map(|key| loaded.origin(key).map(ToString::to_string).unwrap_or_default());
     assert_eq!(
         told,
@@ -142,9 +132,7 @@ fn the_file_is_named_by_flag_then_variable_then_custom() {
     let mut here = given("[server]\nport = 7\n", &[TOKEN], &[]);
     let path = here.sources.file.take().expect("a file");
     assert_eq!(here.loaded().config.server.port, 8080);
-    here.sources
-        .environment
-        .push(("CLOISTER_CONFIG".into(), path.display().to_string()));
+    here.sources.environment.push(("CLOISTER_CONFIG".into(), path.display().to_string()));
     assert_eq!(here.loaded().config.server.port, 7);
     here.sources.environment.pop();
     here.sources.standard_file = path;
@@ -228,12 +216,7 @@ fn a_token_is_shown_nowhere() {
         given(&format!("[server]\nbearer_tokens = \"{secret}\"\n"), &[], &[]).errors(),
         given(&format!("[server]\nbearer_token = \"{secret}\"\n"), &[], &[]).errors(),
         given("", &[("BEARER_TOKEN", &format!("{secret}\n"))], &[]).errors(),
-        given(
-            "",
-            &[("BEARER_TOKEN", secret), ("CLOISTER__SERVER__BEARER_TOKENS", "x")],
-            &[],
-        )
-        .errors(),
+        given("", &[("BEARER_TOKEN", secret), ("CLOISTER__SERVER__BEARER_TOKENS", "x")], &[]).errors(),
     ];
     assert!(wrong.iter().all(|text| !text.contains(secret)), "{wrong:#?}");
     insta::assert_snapshot!(wrong.join("\n"));
@@ -247,23 +230,14 @@ fn a_public_file_with_tokens_and_a_weak_token_are_warned_of() {
     std::fs::set_permissions(&path, mode(0o644)).expect("loosened");
     assert_eq!(loose.loaded().warnings.len(), 2, "{:?}", loose.loaded().warnings);
     std::fs::set_permissions(&path, mode(0o600)).expect("tightened");
-    assert_eq!(
-        loose.loaded().warnings,
-        ["a bearer token has fewer than 16 characters and can be guessed"]
-    );
+    assert_eq!(loose.loaded().warnings, ["a bearer token has fewer than 16 characters and can be guessed"]);
 }
 
 #[test]
 fn several_tokens_come_from_a_list_and_one_is_taken_whole() {
     let tokens = |variable, value| {
         let loaded = given("", &[(variable, value)], &[]).loaded();
-        loaded
-            .config
-            .server
-            .bearer_tokens
-            .iter()
-            .map(|token| token.expose_secret().to_owned())
-            .collect::<Vec<_>>()
+        loaded.config.server.bearer_tokens.iter().map(|token| token.expose_secret().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(tokens("BEARER_TOKEN", "a,b"), ["a,b"]);
     assert_eq!(tokens("CLOISTER__SERVER__BEARER_TOKENS", "a, b"), ["a", "b"]);
@@ -272,42 +246,23 @@ fn several_tokens_come_from_a_list_and_one_is_taken_whole() {
 #[test]
 fn show_names_every_key_and_its_origin() {
     let file = "[sandbox]\ncpu = 2\nboots_at_once = 3\n";
-    let given = given(
-        file,
-        &[TOKEN, ("PORT", "9000")],
-        &[("--log-level", "log.level", "WARN")],
-    );
+    let given = given(file, &[TOKEN, ("PORT", "9000")], &[("--log-level", "log.level", "WARN")]);
     let text = render(&given.loaded(), true, false);
     insta::assert_snapshot!(text.replace(&format!("{}/", given.directory.path().display()), ""));
     let json: serde_json::Value = serde_json::from_str(&render(&given.loaded(), true, true)).expect("JSON");
-    assert_eq!(
-        json["server"]["port"],
-        serde_json::json!({"value": 9000, "origin": "environment variable PORT"})
-    );
+    assert_eq!(json["server"]["port"], serde_json::json!({"value": 9000, "origin": "environment variable PORT"}));
 }
 
 #[test]
 fn the_reference_and_the_sections_have_the_same_keys() {
-    let reference: BTreeSet<String> = layer::defaults()
-        .map_err(|fault| fault.text)
-        .expect("it is TOML")
-        .values
-        .into_keys()
-        .collect();
+    let reference: BTreeSet<String> =
+        layer::defaults().map_err(|fault| fault.text).expect("it is TOML").values.into_keys().collect();
     let loaded = given("", &[TOKEN], &[]).loaded();
     let asked: Vec<&str> = loaded.entries.iter().map(|entry| entry.key).collect();
-    assert_eq!(
-        asked.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>(),
-        reference
-    );
+    assert_eq!(asked.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>(), reference);
     assert_eq!(asked.len(), reference.len(), "no key is read twice");
     for (name, _) in environment::NAMES {
-        assert!(
-            DEFAULTS
-                .lines()
-                .any(|line| line.starts_with("# Variable:") && line.contains(name)),
-            "{name}"
-        );
+        assert!(crate::config::layer::DEFAULTS.lines().any(|line| line.starts_with("# Variable:") && line.contains(name)), "{name}");
     }
     for (name, key) in environment::NAMES {
         assert!(reference.contains(key), "{name} sets {key}");
@@ -317,19 +272,12 @@ fn the_reference_and_the_sections_have_the_same_keys() {
 #[test]
 fn every_shipped_example_loads() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
-    let files: Vec<_> = std::fs::read_dir(folder)
-        .expect("listed")
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
+    let files: Vec<_> = std::fs::read_dir(folder).expect("listed").flatten().map(|entry| entry.path()).collect();
     assert!(files.len() >= 3, "{files:?}");
     for path in files {
         let text = std::fs::read_to_string(&path).expect("read");
         let loaded = given(&text, &[TOKEN], &[]).loaded();
-        let chosen = loaded
-            .entries
-            .iter()
-            .any(|entry| matches!(entry.origin, Origin::File { .. }));
+        let chosen = loaded.entries.iter().any(|entry| matches!(entry.origin, Origin::File { .. }));
         assert!(chosen, "{} sets nothing", path.display());
     }
 }
@@ -339,22 +287,18 @@ fn any_value(rule: &Rule) -> BoxedStrategy<String> {
     match rule {
         Rule::Text { .. } => "[a-z\"'\\\\é ]{1,12}".prop_map(quoted).boxed(),
         Rule::Path { .. } => "/[a-z\"'\\\\é .]{1,12}(/[a-z]{1,5}){0,3}".prop_map(quoted).boxed(),
-        Rule::Address => any::<std::net::IpAddr>()
-            .prop_map(move |ip| quoted(ip.to_string()))
-            .boxed(),
+        Rule::Address => any::<std::net::IpAddr>().prop_map(move |ip| quoted(ip.to_string())).boxed(),
         Rule::Switch => any::<bool>().prop_map(|on| on.to_string()).boxed(),
         Rule::Whole(range) => range.clone().prop_map(|number| number.to_string()).boxed(),
         Rule::Real(range) => range.clone().prop_map(|number| format!("{number:?}")).boxed(),
         Rule::Span(range) => {
             let millis = |span: &Duration| u64::try_from(span.as_millis()).expect("small");
             let spans = millis(range.start())..=millis(range.end());
-            spans
-                .prop_map(move |ms| quoted(span::render(Duration::from_millis(ms))))
-                .boxed()
+            spans.prop_map(move |ms| quoted(span::render(Duration::from_millis(ms)))).boxed()
         }
-        Rule::Choice { allowed, .. } => proptest::sample::select(*allowed)
-            .prop_map(move |text| quoted(text.into()))
-            .boxed(),
+        Rule::Choice { allowed, .. } => {
+            proptest::sample::select(*allowed).prop_map(move |text| quoted(text.into())).boxed()
+        }
         Rule::Secrets => proptest::collection::vec("[!-~]{1,20}", 1..4)
             .prop_map(|tokens| toml_edit::Array::from_iter(tokens).to_string())
             .boxed(),
@@ -365,22 +309,12 @@ fn any_value(rule: &Rule) -> BoxedStrategy<String> {
 fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
     let entries = given("", &[TOKEN], &[]).loaded().entries;
     let keys: Vec<&'static str> = entries.iter().map(|entry| entry.key).collect();
-    let chosen: Vec<_> = entries
-        .iter()
-        .map(|entry| proptest::option::of(any_value(&entry.rule)))
-        .collect();
-    let cases = ProptestConfig {
-        cases: 128,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let chosen: Vec<_> = entries.iter().map(|entry| proptest::option::of(any_value(&entry.rule))).collect();
+    let cases = ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() };
     let loads = std::cell::Cell::new(0);
     TestRunner::new(cases)
         .run(&chosen, |values| {
-            let lines = keys
-                .iter()
-                .zip(values)
-                .filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)));
+            let lines = keys.iter().zip(values).filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)));
             let first = given(&lines.collect::<String>(), &[], &[]);
             let loaded = match load(&first.sources) {
                 Ok(loaded) => loaded,

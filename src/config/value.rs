@@ -117,17 +117,11 @@ impl Rule {
                     let (least, most) = (span::render(*range.start()), span::render(*range.end()));
                     Err(format!("{} is out of range: {least} to {most}", shown()))
                 }
-                None => Err(format!(
-                    "{} is not a span of time such as \"500 ms\", \"30 s\" or \"5 min\"",
-                    shown()
-                )),
+                None => Err(format!("{} is not a span of time such as \"500 ms\", \"30 s\" or \"5 min\"", shown())),
             },
             Rule::Choice { allowed, also } => {
                 let lower = text.to_ascii_lowercase();
-                let meant = also
-                    .iter()
-                    .find(|(name, _)| *name == lower)
-                    .map_or(lower.as_str(), |(_, meant)| meant);
+                let meant = also.iter().find(|(name, _)| *name == lower).map_or(lower.as_str(), |(_, meant)| meant);
                 match allowed.iter().find(|name| **name == meant) {
                     Some(name) => Ok(Value::Text((*name).to_owned())),
                     None => Err(format!("{} is not one of {}", shown(), allowed.join(", "))),
@@ -166,22 +160,14 @@ impl Rule {
 
 fn kind(value: &Toml) -> String {
     let noun = value.type_name();
-    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    };
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {noun}")
 }
 
 fn whole(number: i64, range: &RangeInclusive<u64>) -> Result<Value, String> {
     match u64::try_from(number) {
         Ok(number) if range.contains(&number) => Ok(Value::Whole(number)),
-        _ => Err(format!(
-            "{number} is out of range: {} to {}",
-            range.start(),
-            range.end()
-        )),
+        _ => Err(format!("{number} is out of range: {} to {}", range.start(), range.end())),
     }
 }
 
@@ -189,11 +175,7 @@ fn real(number: f64, range: &RangeInclusive<f64>) -> Result<Value, String> {
     if range.contains(&number) {
         return Ok(Value::Real(number));
     }
-    Err(format!(
-        "{number} is out of range: {} to {}",
-        range.start(),
-        range.end()
-    ))
+    Err(format!("{number} is out of range: {} to {}", range.start(), range.end()))
 }
 
 /// The length of the longest token.

@@ -1,11 +1,13 @@
 //! One call of a handler: its limits, what was seen of it from the host, and the outcome that follows.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::id::{EnvironmentId, ExecutionId, RequestId};
+use crate::domain::redacted::Redacted;
 use crate::domain::time::WallTime;
 
 /// What one call may use. Times on the host's clock, memory above the idle runtime's.
@@ -54,7 +56,9 @@ pub struct Call {
 /// Why an `env` entry is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvInvalid {
-    #[error("env name {0:?} is not a variable name: use letters, digits and _, not starting with a digit, at most 128 bytes")]
+    #[error(
+        "env name {0:?} is not a variable name: use letters, digits and _, not starting with a digit, at most 128 bytes"
+    )]
     Name(String),
     #[error("env name {0:?} is reserved: it would steer the runtime or the loader")]
     Reserved(String),
@@ -65,8 +69,20 @@ pub enum EnvInvalid {
 }
 
 const RESERVED_ENV: [&str; 14] = [
-    "PATH", "HOME", "SHELL", "USER", "LOGNAME", "TMPDIR", "IFS", "ENV", "BASH_ENV", "NODE_OPTIONS", "NODE_PATH",
-    "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "PATH",
+    "HOME",
+    "SHELL",
+    "USER",
+    "LOGNAME",
+    "TMPDIR",
+    "IFS",
+    "ENV",
+    "BASH_ENV",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NODE_EXTRA_CA_CERTS",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
 ];
 const RESERVED_ENV_PREFIXES: [&str; 6] = ["LD_", "DENO_", "BUN_", "NPM_CONFIG_", "GLIBC_", "MALLOC_"];
 
@@ -157,7 +173,7 @@ pub enum Phase {
 }
 
 /// An error as the handler threw it. User data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReport {
     pub name: String,
     pub message: String,
@@ -166,7 +182,7 @@ pub struct ErrorReport {
 }
 
 /// One captured console call. User data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogEntry {
     pub level: String,
     pub message: String,
@@ -175,11 +191,14 @@ pub struct LogEntry {
 }
 
 /// What the runner said last, on the result channel and with the right nonce.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Settlement {
     /// The handler's result as JSON text, already checked to be JSON.
     Result(String),
-    Failure { kind: FailureFrameKind, error: ErrorReport },
+    Failure {
+        kind: FailureFrameKind,
+        error: ErrorReport,
+    },
     /// Something that no runner sends: the handler wrote to the channel.
     Forged,
 }
@@ -219,7 +238,7 @@ pub enum ProcessEnd {
 }
 
 /// A handler's raw output on one descriptor, cut at the cap.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Captured {
     pub text: String,
     /// Bytes that came beyond the cap and were thrown away.
@@ -275,10 +294,8 @@ fn judge_closed(evidence: &Evidence) -> Outcome {
         return Outcome::PidsLimit;
     }
     // The engine ends itself with a trap or an abort when its heap is full, before the cgroup is.
-    let died_by_abort = matches!(
-        evidence.process,
-        ProcessEnd::Exited(132 | 133 | 134 | 139) | ProcessEnd::Signalled(4 | 5 | 6 | 11)
-    );
+    let died_by_abort =
+        matches!(evidence.process, ProcessEnd::Exited(132 | 133 | 134 | 139) | ProcessEnd::Signalled(4 | 5 | 6 | 11));
     let near_its_limit = evidence.peak_memory_bytes.saturating_mul(10) >= evidence.memory_limit_bytes.saturating_mul(7);
     if died_by_abort && near_its_limit {
         return Outcome::OutOfMemory;
@@ -316,7 +333,7 @@ pub struct Timings {
 }
 
 /// The whole answer to a call.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ExecutionReport {
     pub execution: ExecutionId,
     pub outcome: Outcome,
@@ -339,7 +356,13 @@ pub struct ExecutionReport {
 
 impl ExecutionReport {
     /// What follows from the evidence of a call that ran.
-    pub fn conclude(execution: ExecutionId, limits: Limits, isolated: bool, evidence: Evidence, timings: Timings) -> Self {
+    pub fn conclude(
+        execution: ExecutionId,
+        limits: Limits,
+        isolated: bool,
+        evidence: Evidence,
+        timings: Timings,
+    ) -> Self {
         let outcome = judge(&evidence);
         let (result, error) = match evidence.settlement {
             Some(Settlement::Result(json)) if outcome == Outcome::Ok => (Some(json), None),
@@ -420,7 +443,7 @@ fn explain(outcome: Outcome, phase: Phase, limits: Limits) -> Option<ErrorReport
 }
 
 /// A finished call as the store keeps it. `stdout` and `stderr` are empty unless the configuration asks to keep them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ExecutionRecord {
     pub id: ExecutionId,
     pub environment: EnvironmentId,
@@ -431,6 +454,49 @@ pub struct ExecutionRecord {
     pub stderr: Option<String>,
     pub duration_ms: Option<i64>,
     pub outcome: Option<String>,
+}
+
+impl fmt::Debug for ErrorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ErrorReport").field("message", &Redacted::of(&self.message)).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LogEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogEntry").field("message", &Redacted::of(&self.message)).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Settlement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Settlement::Result(json) => f.debug_tuple("Result").field(&Redacted::of(json)).finish(),
+            Settlement::Failure { kind, error } => f.debug_tuple("Failure").field(kind).field(error).finish(),
+            Settlement::Forged => f.write_str("Forged"),
+        }
+    }
+}
+
+impl fmt::Debug for Captured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, dropped_bytes } = self;
+        f.debug_struct("Captured").field("text", &Redacted::of(text)).field("dropped_bytes", dropped_bytes).finish()
+    }
+}
+
+impl fmt::Debug for ExecutionReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { execution, outcome, .. } = self;
+        f.debug_struct("ExecutionReport").field("execution", execution).field("outcome", outcome).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ExecutionRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, outcome, .. } = self;
+        f.debug_struct("ExecutionRecord").field("id", id).field("outcome", outcome).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

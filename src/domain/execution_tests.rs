@@ -65,7 +65,8 @@ fn limits_default_cap_and_never_fall_below_what_an_engine_needs() {
 
 #[test]
 fn env_names_that_steer_the_runtime_are_refused() {
-    for name in ["PATH", "LD_PRELOAD", "NODE_OPTIONS", "DENO_DIR", "BUN_INSTALL", "ld_preload", "1A", "A B", "", "A=B"] {
+    for name in ["PATH", "LD_PRELOAD", "NODE_OPTIONS", "DENO_DIR", "BUN_INSTALL", "ld_preload", "1A", "A B", "", "A=B"]
+    {
         let env = BTreeMap::from([(name.to_owned(), "x".to_owned())]);
         assert!(validate_env(&env).is_err(), "{name:?}");
     }
@@ -76,9 +77,7 @@ fn env_names_that_steer_the_runtime_are_refused() {
 }
 
 fn any_end() -> impl Strategy<Value = End> {
-    prop_oneof![
-        Just(End::Settled), Just(End::Closed), Just(End::TimedOut), Just(End::Flooded), Just(End::OutOfMemory)
-    ]
+    prop_oneof![Just(End::Settled), Just(End::Closed), Just(End::TimedOut), Just(End::Flooded), Just(End::OutOfMemory)]
 }
 
 fn any_process() -> impl Strategy<Value = ProcessEnd> {

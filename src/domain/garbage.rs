@@ -81,8 +81,7 @@ pub fn sort_out(inventory: &Inventory, idle_ttl_seconds: u64, now: WallTime) -> 
         }
     }
     for volume in inventory.volumes_before.difference(&known) {
-        let held =
-            EnvironmentId::from_volume_name(volume).is_some_and(|id| inventory.held_environments.contains(&id));
+        let held = EnvironmentId::from_volume_name(volume).is_some_and(|id| inventory.held_environments.contains(&id));
         if !held {
             garbage.push(Garbage::Volume(volume.clone()));
         }
@@ -157,7 +156,8 @@ mod tests {
 
     #[test]
     fn a_set_up_under_way_is_left_alone_at_each_of_its_steps() {
-        let mut recorded = Inventory { environments: vec![known(1, EnvironmentStatus::SettingUp)], ..Inventory::default() };
+        let mut recorded =
+            Inventory { environments: vec![known(1, EnvironmentStatus::SettingUp)], ..Inventory::default() };
         recorded.held_environments.insert(env(1));
         assert_eq!(sort_out(&recorded, 0, WallTime(1)), []);
         let written = Inventory { held_environments: BTreeSet::from([env(2)]), ..whole(2) };

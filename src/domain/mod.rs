@@ -12,6 +12,7 @@ pub mod id;
 pub mod layout;
 pub mod module_name;
 pub mod pool;
+pub mod redacted;
 pub mod restart;
 pub mod sandbox;
 pub mod time;

@@ -34,7 +34,9 @@ pub enum ModuleNameError {
     TooLong(String),
     #[error("module name {0:?} has more than {MAX_DEPTH} path segments")]
     TooDeep(String),
-    #[error("module name {0:?} may hold letters, digits and . _ - @ + in segments divided by /, and no segment may be empty or start with . or -")]
+    #[error(
+        "module name {0:?} may hold letters, digits and . _ - @ + in segments divided by /, and no segment may be empty or start with . or -"
+    )]
     Character(String),
     #[error("module name {0:?} is reserved: it would configure the runtime or an installer")]
     Reserved(String),
@@ -118,9 +120,33 @@ mod tests {
         let deep = vec!["d"; 50].join("/");
         let long = "x".repeat(300);
         let bad = [
-            "", "../x", "/abs", "a/../b", "a//b", "a/", ".", "..", "nul\0", "new\nline", "-rf", "with space",
-            "\u{202e}gnp.ts", "e\u{301}.ts", "é.ts", "node_modules/x", "deno.json", "sub/package.json", ".npmrc",
-            "bunfig.toml", ".env", "DENO.JSON", "tsconfig.base.json", "a\\b", "%2e%2e", deep.as_str(), long.as_str(),
+            "",
+            "../x",
+            "/abs",
+            "a/../b",
+            "a//b",
+            "a/",
+            ".",
+            "..",
+            "nul\0",
+            "new\nline",
+            "-rf",
+            "with space",
+            "\u{202e}gnp.ts",
+            "e\u{301}.ts",
+            "é.ts",
+            "node_modules/x",
+            "deno.json",
+            "sub/package.json",
+            ".npmrc",
+            "bunfig.toml",
+            ".env",
+            "DENO.JSON",
+            "tsconfig.base.json",
+            "a\\b",
+            "%2e%2e",
+            deep.as_str(),
+            long.as_str(),
         ];
         for name in bad {
             assert!(one(name).is_err(), "{name:?}");

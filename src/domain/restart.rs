@@ -82,7 +82,8 @@ impl RestartPolicy {
     pub fn backoff(&self, falls: u32) -> Duration {
         let step = falls.saturating_sub(1).min(self.backoff_steps);
         let ratio = self.backoff_max.as_secs_f64() / self.backoff_first.as_secs_f64().max(0.001);
-        let grown = self.backoff_first.as_secs_f64() * ratio.powf(f64::from(step) / f64::from(self.backoff_steps.max(1)));
+        let grown =
+            self.backoff_first.as_secs_f64() * ratio.powf(f64::from(step) / f64::from(self.backoff_steps.max(1)));
         Duration::from_secs_f64(grown.clamp(0.0, self.backoff_max.as_secs_f64()))
     }
 }
@@ -92,26 +93,56 @@ impl RestartPolicy {
 pub enum Event {
     /// The daemon starts: start all children, in order.
     Begin,
-    Beat { child: ChildName, generation: Generation, complaints: Vec<String> },
-    Down { child: ChildName, generation: Generation, exit: Exit },
+    Beat {
+        child: ChildName,
+        generation: Generation,
+        complaints: Vec<String>,
+    },
+    Down {
+        child: ChildName,
+        generation: Generation,
+        exit: Exit,
+    },
     /// Time has passed.
     Tick,
     /// Stop all; a second one, or `hurry`, cancels what is running.
-    Shutdown { hurry: bool },
+    Shutdown {
+        hurry: bool,
+    },
 }
 
 /// What the shell has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    Start { child: ChildName, generation: Generation },
+    Start {
+        child: ChildName,
+        generation: Generation,
+    },
     /// The child went down or hangs: take its handles away and let go of its thread.
-    Dismiss { child: ChildName, generation: Generation, hung: bool },
-    Stop { child: ChildName, generation: Generation, hurry: bool },
+    Dismiss {
+        child: ChildName,
+        generation: Generation,
+        hung: bool,
+    },
+    Stop {
+        child: ChildName,
+        generation: Generation,
+        hurry: bool,
+    },
     /// The child fell for the n-th time in a row and is started again after `wait`.
-    Restarting { child: ChildName, falls: u32, wait: Duration },
-    GaveUp { child: ChildName, essential: bool },
+    Restarting {
+        child: ChildName,
+        falls: u32,
+        wait: Duration,
+    },
+    GaveUp {
+        child: ChildName,
+        essential: bool,
+    },
     /// All children are stopped, or the drain's time is over; the machine is done.
-    Drained { in_time: bool },
+    Drained {
+        in_time: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -293,8 +324,7 @@ impl Supervision {
     }
 
     fn start_due(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let mut starting =
-            self.children.iter().filter(|child| matches!(child.state, State::Starting { .. })).count();
+        let mut starting = self.children.iter().filter(|child| matches!(child.state, State::Starting { .. })).count();
         for child in &mut self.children {
             let due = match child.state {
                 State::Idle => true,

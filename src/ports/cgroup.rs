@@ -37,21 +37,13 @@ pub enum CgroupError {
         source: std::io::Error,
     },
     #[error("{path} was set to {wanted} and reads back {found}: the limit is not in force")]
-    NotInForce {
-        path: PathBuf,
-        wanted: String,
-        found: String,
-    },
+    NotInForce { path: PathBuf, wanted: String, found: String },
     #[error("{path} holds {found:?}, which is not the expected format")]
     Format { path: PathBuf, found: String },
     #[error("no usable cgroup hierarchy: {0}")]
     Unusable(&'static str),
     #[error("cgroup {name} still has {processes} processes {waited:?} after they were killed")]
-    NotEmpty {
-        name: String,
-        processes: usize,
-        waited: Duration,
-    },
+    NotEmpty { name: String, processes: usize, waited: Duration },
 }
 
 /// One cgroup (on v1: one directory in each hierarchy). Its methods touch only kernel files and do not block for long.
@@ -86,4 +78,6 @@ pub trait Cgroups: Send + Sync {
     fn open(&self, name: &str) -> Arc<dyn Cgroup>;
     /// Names of all cgroups in the subtree that `create` made.
     async fn list(&self) -> Result<Vec<String>, CgroupError>;
+    /// Removes the subtree itself when nothing is in it any more. For the end of the daemon; what fails stays.
+    fn dissolve(&self);
 }

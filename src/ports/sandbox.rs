@@ -14,10 +14,7 @@ use crate::domain::id::{EnvironmentId, SlotId};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// Calls of one environment: its volume is mounted at `/workspace`, its permissions are in force.
-    Execute {
-        environment: EnvironmentId,
-        permissions: Permissions,
-    },
+    Execute { environment: EnvironmentId, permissions: Permissions },
     /// Turning TypeScript into JavaScript: no volume at all.
     Transpile,
 }

@@ -21,14 +21,6 @@ pub enum VolumeError {
     Interrupted,
 }
 
-impl VolumeError {
-    /// True when the disk or its inodes are used up.
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self, VolumeError::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull
-            || source.kind() == std::io::ErrorKind::QuotaExceeded)
-    }
-}
-
 /// Keeps volumes. A volume appears whole or not at all, and is sealed read-only.
 #[async_trait]
 pub trait Volumes: Send + Sync {

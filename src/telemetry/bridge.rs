@@ -25,10 +25,7 @@ pub(super) fn install(root: &Logger, level: Level) {
 /// A logger for records that are not ours.
 pub(super) fn foreign(root: &Logger) -> Logger {
     let admitted = Filter::new(root.clone(), |record: &Record<'_>| admits(record.tag(), record.level()));
-    Logger::root(
-        admitted.ignore_res(),
-        o!("target" => FnValue(|record: &Record<'_>| record.tag().to_owned())),
-    )
+    Logger::root(admitted.ignore_res(), o!("target" => FnValue(|record: &Record<'_>| record.tag().to_owned())))
 }
 
 fn admits(target: &str, level: Level) -> bool {

@@ -52,12 +52,7 @@ impl<D: Decorator> Decorator for Careful<D> {
     where
         F: FnOnce(&mut dyn RecordDecorator) -> io::Result<()>,
     {
-        self.0.with_record(record, values, |inner| {
-            write(&mut CarefulRecord {
-                inner,
-                in_whitespace: false,
-            })
-        })
+        self.0.with_record(record, values, |inner| write(&mut CarefulRecord { inner, in_whitespace: false }))
     }
 }
 
@@ -71,9 +66,7 @@ impl Write for CarefulRecord<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let _ = match self.in_whitespace {
             true => self.inner.write_all(bytes),
-            false => self
-                .inner
-                .write_all(escape::for_people(&String::from_utf8_lossy(bytes)).as_bytes()),
+            false => self.inner.write_all(escape::for_people(&String::from_utf8_lossy(bytes)).as_bytes()),
         };
         Ok(bytes.len())
     }

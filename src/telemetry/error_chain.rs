@@ -64,15 +64,7 @@ mod tests {
     fn causes_follow_and_are_not_repeated() {
         assert_eq!(chain(&["the store cannot be opened"]), "the store cannot be opened");
         assert_eq!(chain(&["a", "b", "c"]), "a: b: c");
-        let repeated = [
-            "the store failed",
-            "database error: (code: 13) full",
-            "(code: 13) full",
-            "no space",
-        ];
-        assert_eq!(
-            chain(&repeated),
-            "the store failed: database error: (code: 13) full: no space"
-        );
+        let repeated = ["the store failed", "database error: (code: 13) full", "(code: 13) full", "no space"];
+        assert_eq!(chain(&repeated), "the store failed: database error: (code: 13) full: no space");
     }
 }

@@ -16,11 +16,7 @@ pub(super) fn for_people(text: &str) -> Cow<'_, str> {
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if is_hostile(c) {
-            escaped.extend(c.escape_default())
-        } else {
-            escaped.push(c)
-        }
+        if is_hostile(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
     }
     Cow::Owned(escaped)
 }
@@ -39,11 +35,7 @@ impl<W: Write> Write for JsonWriter<W> {
         }
         let mut escaped = String::with_capacity(text.len() + 16);
         for c in text.chars() {
-            if hostile(c) {
-                escaped.push_str(&format!("\\u{:04x}", u32::from(c)))
-            } else {
-                escaped.push(c)
-            }
+            if hostile(c) { escaped.push_str(&format!("\\u{:04x}", u32::from(c))) } else { escaped.push(c) }
         }
         self.0.write_all(escaped.as_bytes())?;
         Ok(bytes.len())

@@ -10,7 +10,6 @@ mod bridge;
 mod drain;
 mod error_chain;
 mod escape;
-mod redacted;
 
 use std::io::{self, LineWriter};
 
@@ -18,8 +17,7 @@ use slog::{Drain, Level, LevelFilter, Logger, Never, o};
 use slog_async::{Async, AsyncGuard, OverflowStrategy};
 use slog_term::TermDecorator;
 
-pub use error_chain::{ErrorChain, error_chain};
-pub use redacted::Redacted;
+pub use error_chain::error_chain;
 
 /// Records that can wait for the writing thread.
 const CHANNEL: usize = 2048;
@@ -53,11 +51,7 @@ pub fn start(level: Level, format: Format, is_terminal: bool) -> (Logger, Guard)
     };
     let (root, guard) = if pretty {
         let decorator = TermDecorator::new().stderr();
-        let decorator = if is_terminal {
-            decorator
-        } else {
-            decorator.force_plain()
-        };
+        let decorator = if is_terminal { decorator } else { decorator.force_plain() };
         in_background(drain::pretty(decorator.build()), level)
     } else {
         in_background(drain::json(LineWriter::new(io::stderr())), level)

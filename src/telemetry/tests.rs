@@ -1,5 +1,6 @@
 //! What a record looks like, what may not get through, and the end of the log.
 
+use crate::domain::redacted::Redacted;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
@@ -56,7 +57,7 @@ fn as_pretty() -> (Logger, Guard, Sink) {
 fn json_has_the_time_the_level_and_the_message_first() {
     let (logger, guard, sink) = as_json(Level::Info);
     let child = logger.new(o!("actor" => "pool"));
-    info!(child, "slot.ready"; "slot" => 7, "took_ms" => 1.5, "secret" => Redacted::new("abc"));
+    info!(child, "slot.ready"; "slot" => 7, "took_ms" => 1.5, "secret" => format!("{:?}", Redacted::of("abc")));
     debug!(child, "below the level");
     error!(child, "store.failed"; "error" => error_chain(&io::Error::other("no\nluck \u{1b}[31m \u{9b}2J \u{202e}")));
     crit!(child, "end");
@@ -99,11 +100,7 @@ fn dependencies_are_heard_by_target_and_without_their_noise() {
             ("other", log::Level::Debug),
             ("other", log::Level::Info),
         ] {
-            let record = log::Record::builder()
-                .target(target)
-                .level(level)
-                .args(format_args!("hello"))
-                .build();
+            let record = log::Record::builder().target(target).level(level).args(format_args!("hello")).build();
             slog_stdlog_logger().log(&record);
         }
     });

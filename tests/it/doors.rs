@@ -93,7 +93,8 @@ async fn e2_a_caller_that_dawdles_is_let_go() {
 
 #[tokio::test]
 async fn e3_a_crowd_is_served_or_told_when_to_come_back() {
-    let daemon = Daemon::start_with(Settings::default().set("sandbox.queue", "20").set("sandbox.max_executions", "4")).await;
+    let daemon =
+        Daemon::start_with(Settings::default().set("sandbox.queue", "20").set("sandbox.max_executions", "4")).await;
     let client = daemon.client();
     let id = client.environment("bun", "export const handler = (e) => e.data").await;
     let calls = (0..200).map(|n| client.execute(&id, json!({ "data": n, "limits": { "timeoutMs": 30000 } })));
@@ -158,6 +159,7 @@ async fn the_health_socket_tells_life_readiness_and_everything() {
         assert_eq!(daemon.health(path).await.unwrap().0, 200, "{path}");
     }
     let (_, whole) = daemon.health("/healthz").await.unwrap();
-    let names: Vec<&str> = whole["parts"].as_array().unwrap().iter().map(|part| part["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        whole["parts"].as_array().unwrap().iter().map(|part| part["name"].as_str().unwrap()).collect();
     assert!(names.contains(&"sandbox_pool") && names.contains(&"reaper"), "{whole}");
 }

@@ -130,7 +130,8 @@ async fn what_is_not_installed_cannot_be_imported_and_local_modules_can() {
             assert!(spent < 10_000.0, "{runtime} {specifier} took {spent} ms to be refused");
         }
     }
-    let with = json!({ "mainModule": "main.js", "modules": { "main.js": "" }, "dependencies": { "npm": ["left-pad@1.3.0"] } });
+    let with =
+        json!({ "mainModule": "main.js", "modules": { "main.js": "" }, "dependencies": { "npm": ["left-pad@1.3.0"] } });
     let refused = client.set_up(with).await;
     refused.expect_error(400, "validation_error");
     assert!(refused.text.contains("dependencies are not enabled"));
@@ -155,10 +156,13 @@ export const handler = async () => {
         client.execute(made.json["id"].as_str().unwrap(), json!({})).await.expect("ok").result().clone()
     };
     let plain = permissions_of(json!({})).await;
-    for (name, state) in [("net", "prompt"), ("env", "granted"), ("write", "prompt"), ("run", "prompt"), ("ffi", "prompt")] {
+    for (name, state) in
+        [("net", "prompt"), ("env", "granted"), ("write", "prompt"), ("run", "prompt"), ("ffi", "prompt")]
+    {
         assert_eq!(plain[name], state, "{name}");
     }
-    let granted = permissions_of(json!({ "allowRun": true, "allowFfi": true, "allowRead": true, "allowHrtime": true })).await;
+    let granted =
+        permissions_of(json!({ "allowRun": true, "allowFfi": true, "allowRead": true, "allowHrtime": true })).await;
     for name in ["run", "ffi", "read"] {
         assert_eq!(granted[name], "granted", "{name}");
     }

@@ -16,12 +16,20 @@ const list = (path) => { try { return fs.readdirSync(path).sort() } catch (e) { 
 export const handler = (event) => ({
   files: Object.fromEntries(event.data.map((path) => [path, read(path)])),
   root: list("/"), proc: (list("/proc") ?? []).filter((name) => /^\d+$/.test(name)).length,
-  dev: list("/dev"), sys: list("/sys"), env: Object.keys(process.env).sort(), host: os.hostname(),
+  dev: list("/dev"), sys: list("/sys") ?? [], env: Object.keys(process.env).sort(),
+  host: (() => { try { return os.hostname() } catch { return null } })(),
 });"#;
     let state = daemon.home.state();
     let paths = [
-        "/etc/shadow", "/etc/passwd", "/proc/1/environ", "/proc/self/environ", "/proc/kallsyms", "/proc/kcore",
-        "/root/.bashrc", "/var/lib/cloister/cloister.db", "/proc/self/mounts",
+        "/etc/shadow",
+        "/etc/passwd",
+        "/proc/1/environ",
+        "/proc/self/environ",
+        "/proc/kallsyms",
+        "/proc/kcore",
+        "/root/.bashrc",
+        "/var/lib/cloister/cloister.db",
+        "/proc/self/mounts",
     ];
     let host_name = nix::unistd::gethostname().unwrap().into_string().unwrap();
     for runtime in RUNTIMES {
@@ -38,11 +46,13 @@ export const handler = (event) => ({
         }
         let passwd = seen["files"]["/etc/passwd"].as_str().unwrap_or_default();
         assert!(passwd.lines().count() <= 3, "{runtime}: {passwd}");
-        assert_eq!(seen["sys"], Value::Null, "{runtime}");
+        assert_eq!(seen["sys"], json!([]), "{runtime}");
         assert!(seen["proc"].as_u64().unwrap() <= 2, "{runtime} sees {} processes", seen["proc"]);
         assert_ne!(seen["host"], json!(host_name));
         let devices = seen["dev"].as_array().unwrap();
-        let harmless = ["fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"];
+        let harmless = [
+            "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero",
+        ];
         assert!(devices.iter().all(|name| harmless.contains(&name.as_str().unwrap())), "{runtime}: {devices:?}");
     }
 }
@@ -54,8 +64,23 @@ async fn d2_module_names_stay_inside_or_are_refused() {
     let deep = vec!["d"; 50].join("/") + "/x.js";
     let long = "x".repeat(300);
     let names = [
-        "../x", "/abs", "a/../../b", "nul\0", "new\nline", "-rf", "with space", "\u{202e}gnp.js", "e\u{301}.js",
-        "node_modules/x", "deno.json", "package.json", ".npmrc", "bunfig.toml", ".env", deep.as_str(), long.as_str(),
+        "../x",
+        "/abs",
+        "a/../../b",
+        "nul\0",
+        "new\nline",
+        "-rf",
+        "with space",
+        "\u{202e}gnp.js",
+        "e\u{301}.js",
+        "node_modules/x",
+        "deno.json",
+        "package.json",
+        ".npmrc",
+        "bunfig.toml",
+        ".env",
+        deep.as_str(),
+        long.as_str(),
     ];
     for name in names {
         let request = json!({ "mainModule": "main.js", "modules": { "main.js": "", name: "" } });

@@ -51,7 +51,8 @@ async fn a2_memory_bombs_are_told_from_timeouts_and_hurt_no_neighbour() {
             assert!(told, "{runtime} {bomb}: {}", hurt.text);
             well.expect("ok");
         }
-        let array = client.try_out(runtime, bombs[0], json!({ "limits": { "timeoutMs": 30000, "memoryMb": 64 } })).await;
+        let array =
+            client.try_out(runtime, bombs[0], json!({ "limits": { "timeoutMs": 30000, "memoryMb": 64 } })).await;
         array.expect("out_of_memory");
         assert_eq!(array.json["exitCode"], 137);
     }

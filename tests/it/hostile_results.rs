@@ -15,7 +15,9 @@ new DataView(frame.buffer).setUint32(0, body.length);
 frame.set(body, 4);
 "#;
     let write = |runtime: &str, fd: u32| match runtime {
-        "deno" => format!("try {{ Deno.openSync('/proc/self/fd/{fd}', {{ write: true }}).writeSync(frame) }} catch {{}}"),
+        "deno" => {
+            format!("try {{ Deno.openSync('/proc/self/fd/{fd}', {{ write: true }}).writeSync(frame) }} catch {{}}")
+        }
         _ => format!("try {{ (await import('node:fs')).writeSync({fd}, frame) }} catch {{}}"),
     };
     let endings = ["process.exit(0)", "process.abort()", "process.kill(process.pid, 'SIGKILL')"];
@@ -51,11 +53,17 @@ Uint8Array.prototype.set = TextEncoder.prototype.encode = () => { throw new Erro
         ("export const handler = () => ({ toJSON() { throw new Error('no') } })", &["invalid_result"]),
         ("export const handler = () => 1n", &["invalid_result"]),
         ("export const handler = () => Symbol('x')", &["invalid_result"]),
-        ("export const handler = () => new Proxy({}, { get() { throw 1 }, ownKeys() { throw 2 } })", &["invalid_result"]),
+        (
+            "export const handler = () => new Proxy({}, { get() { throw 1 }, ownKeys() { throw 2 } })",
+            &["invalid_result", "handler_error"],
+        ),
         ("export const handler = () => ({ then(done) { done(7) } })", &["ok"]),
         ("export const handler = () => ({ get then() { throw new Error('then') } })", &["handler_error"]),
         ("export const handler = () => ({ toJSON() { return 'x'.repeat(40e6) } })", &["output_limit", "out_of_memory"]),
-        ("let d = 0; export const handler = () => { let o = []; for (let i = 0; i < 5000; i++) o = [o]; return o }", &["invalid_result"]),
+        (
+            "let d = 0; export const handler = () => { let o = []; for (let i = 0; i < 5000; i++) o = [o]; return o }",
+            &["invalid_result"],
+        ),
     ];
     for runtime in RUNTIMES {
         for (source, outcomes) in cases {
@@ -65,7 +73,8 @@ Uint8Array.prototype.set = TextEncoder.prototype.encode = () => { throw new Erro
         }
         for when in ["before", "after"] {
             let (top, inside) = if when == "before" { (pollution, "") } else { ("", pollution) };
-            let source = format!("{top} export const handler = () => {{ {inside} return {{ __proto__: null, fine: 1 }} }}");
+            let source =
+                format!("{top} export const handler = () => {{ {inside} return {{ __proto__: null, fine: 1 }} }}");
             let answer = client.try_out(runtime, &source, json!({ "limits": { "timeoutMs": 20000 } })).await;
             assert!(["ok", "invalid_result", "handler_error"].contains(&answer.outcome()), "{when}: {}", answer.text);
         }
@@ -84,7 +93,10 @@ async fn b3_what_cannot_settle_ends_at_once() {
         ("export const handler = () => { throw undefined }", "handler_error"),
         ("export const handler = () => { throw new Error('x'.repeat(30e6)) }", "handler_error"),
         ("export const handler = () => new Promise(() => {})", "no_result"),
-        ("export const handler = () => { Promise.reject(new Error('later')); return new Promise(() => {}) }", "handler_error"),
+        (
+            "export const handler = () => { Promise.reject(new Error('later')); return new Promise(() => {}) }",
+            "handler_error",
+        ),
         ("export const handler = () => { setTimeout(() => Promise.reject(1), 0); return 1 }", "ok"),
     ];
     for runtime in RUNTIMES {

@@ -89,7 +89,7 @@ async fn readiness_names_what_is_missing() {
     eventually("a reason", Duration::from_secs(20), async || {
         let (status, picture) = daemon.health("/readyz").await?;
         let told = picture.to_string();
-        if status == 503 && told.contains("deno") && told.contains("setup") { Ok(()) } else { Err(told) }
+        if status == 503 && told.contains("deno") && told.contains("set-up") { Ok(()) } else { Err(told) }
     })
     .await;
     let request = json!({ "mainModule": "a.js", "modules": { "a.js": "export const handler = () => 1" } });
@@ -107,7 +107,13 @@ async fn without_gvisor_it_says_so_at_start_in_readiness_and_in_every_answer() {
     assert!(picture["warnings"].to_string().to_lowercase().contains("gvisor"), "{picture}");
     let client = daemon.client();
     for runtime in crate::support::RUNTIMES {
-        let answer = client.try_out(runtime, "export const handler = (e) => e.data", json!({ "data": 5, "limits": { "timeoutMs": 20000 } })).await;
+        let answer = client
+            .try_out(
+                runtime,
+                "export const handler = (e) => e.data",
+                json!({ "data": 5, "limits": { "timeoutMs": 20000 } }),
+            )
+            .await;
         assert_eq!(answer.expect("ok").result(), 5);
         assert_eq!(answer.json["isolated"], false, "{}", answer.text);
     }
@@ -119,7 +125,8 @@ async fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
     let home = std::sync::Arc::new(Home::new());
     std::fs::create_dir_all(home.state().join("volumes")).unwrap();
     let volumes = home.state().join("volumes");
-    let small = nix::mount::mount(Some("tmpfs"), &volumes, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64k"));
+    let small =
+        nix::mount::mount(Some("tmpfs"), &volumes, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64k"));
     small.unwrap();
     let daemon = Daemon::start_in(std::sync::Arc::clone(&home), Settings::default()).await;
     let client = daemon.client();

@@ -8,7 +8,7 @@ use crate::support::{Daemon, Settings, eventually};
 
 #[tokio::test]
 async fn an_environment_is_collected_when_its_time_is_over_but_never_in_use() {
-    let daemon = Daemon::start_with(Settings::default().set("reaper.interval", "200 ms")).await;
+    let daemon = Daemon::start_with(Settings::default().set("reaper.interval", "1 s")).await;
     let client = daemon.client();
     let source = "export const handler = () => new Promise((done) => setTimeout(() => done('lived'), 4000))";
     let request = json!({ "mainModule": "a.js", "modules": { "a.js": source }, "runtime": "bun", "ttlSeconds": 1 });
@@ -27,7 +27,7 @@ async fn an_environment_is_collected_when_its_time_is_over_but_never_in_use() {
 
 #[tokio::test]
 async fn an_idle_environment_is_collected_where_that_is_asked_for() {
-    let settings = Settings::default().set("reaper.interval", "200 ms").set("reaper.idle_ttl", "2 s");
+    let settings = Settings::default().set("reaper.interval", "1 s").set("reaper.idle_ttl", "2 s");
     let daemon = Daemon::start_with(settings).await;
     let client = daemon.client();
     client.environment("bun", "export const handler = () => 1").await;

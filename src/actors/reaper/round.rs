@@ -6,7 +6,7 @@ use super::Deps;
 use crate::domain::garbage::{Garbage, Inventory, KnownEnvironment, ReaperPicture, sort_out};
 use crate::domain::id::EnvironmentId;
 use crate::domain::time::WallTime;
-use crate::messages::sandbox_pool::{Expired, ExpireEnvironment, GetHoldings};
+use crate::messages::sandbox_pool::{ExpireEnvironment, Expired, GetHoldings};
 use crate::telemetry::error_chain;
 
 /// Looks, collects, and says what came of it. `rounds` and `reaped_zombies` of the answer are left at 0.

@@ -127,9 +127,7 @@ impl SandboxPool {
         let already_recorded = pending.record.is_some();
         let (engine, store) = (Arc::clone(&self.deps.engine), Arc::clone(&self.deps.store));
         let work = async move {
-            let recording = async {
-                if already_recorded { Ok(()) } else { store.begin_execution(&record).await }
-            };
+            let recording = async { if already_recorded { Ok(()) } else { store.begin_execution(&record).await } };
             let (recorded, created) = futures_util::future::join(recording, engine.create(spec)).await;
             (recorded.map(|()| record), created)
         };
@@ -212,18 +210,19 @@ impl SandboxPool {
         let completed_at = self.deps.clock.wall();
         let finished = match &result {
             Ok(report) => report.record(&begun, completed_at, self.deps.keep_output),
-            Err(_) => {
-                ExecutionRecord { completed_at: Some(completed_at), outcome: Some("failed".to_owned()), ..begun }
-            }
+            Err(_) => ExecutionRecord { completed_at: Some(completed_at), outcome: Some("failed".to_owned()), ..begun },
         };
         let store = Arc::clone(&self.deps.store);
         let work = async move { store.finish_execution(&finished).await };
-        self.spawn(ctx, work, move |pool, stored, _| {
+        self.answering += 1;
+        self.spawn(ctx, work, move |pool, stored, ctx| {
             pool.note_store(&stored);
             if let Err(error) = &stored {
                 warn!(pool.deps.log, "call.unrecorded"; "execution" => %execution, "error" => error_chain(error));
             }
             drop(reply.send(result));
+            pool.answering -= 1;
+            pool.leave_when_drained(ctx);
         });
     }
 

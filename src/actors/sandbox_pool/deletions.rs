@@ -11,7 +11,7 @@ use crate::domain::environment::EnvironmentStatus;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
 use crate::domain::pool::Event;
-use crate::messages::sandbox_pool::{DeleteEnvironment, DeleteError, Expired, ExpireEnvironment};
+use crate::messages::sandbox_pool::{DeleteEnvironment, DeleteError, ExpireEnvironment, Expired};
 use crate::telemetry::error_chain;
 
 type Reply = oneshot::Sender<Result<(), DeleteError>>;

@@ -68,6 +68,9 @@ pub struct SandboxPool {
     calls: HashMap<ExecutionId, PendingCall>,
     set_ups: HashMap<EnvironmentId, PendingSetUp>,
     deletions: HashMap<EnvironmentId, Vec<oneshot::Sender<Result<(), DeleteError>>>>,
+    /// Answers whose record is being written: a drained pool stays until they are out.
+    answering: usize,
+    drained: bool,
     /// What is wrong with the host, as the last probe told it.
     problems: Vec<String>,
     /// Why the store did not answer the last time it was asked.
@@ -90,6 +93,8 @@ impl SandboxPool {
             calls: HashMap::new(),
             set_ups: HashMap::new(),
             deletions: HashMap::new(),
+            answering: 0,
+            drained: false,
             problems: Vec::new(),
             store_trouble: None,
         }
@@ -119,10 +124,17 @@ impl SandboxPool {
             Effect::RemoveEnvironment { environment } => self.remove_environment(environment, ctx),
             Effect::WakeIn(after) => self.later(after, Event::Tick, ctx),
             Effect::Drained => {
-                info!(self.deps.log, "pool.drained");
-                self.seat.leave();
-                ctx.stop();
+                self.drained = true;
+                self.leave_when_drained(ctx);
             }
+        }
+    }
+
+    fn leave_when_drained(&mut self, ctx: &mut Context<Self>) {
+        if self.drained && self.answering == 0 {
+            info!(self.deps.log, "pool.drained");
+            self.seat.leave();
+            ctx.stop();
         }
     }
 

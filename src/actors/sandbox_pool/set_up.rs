@@ -69,10 +69,7 @@ async fn build(deps: &Deps, id: EnvironmentId, request: SetUpRequest) -> Result<
     };
     let files = layout::files(request.modules, javascript);
     let made = deps.volumes.make(&id.volume_name(), files).await;
-    made.map_err(|error| {
-        let kind = if error.is_disk_full() { FailureKind::Exhausted } else { FailureKind::Retryable };
-        host("writing the volume", &error, kind)
-    })?;
+    made.map_err(|error| host("writing the volume", &error, FailureKind::Retryable))?;
     let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
     readied.map(drop).map_err(|error| host("recording the environment", &error, FailureKind::Retryable))
 }
@@ -86,12 +83,7 @@ async fn transpile(
     let limits = deps.transpile_limits;
     let typescript = request.modules.iter().filter(|(name, _)| layout::is_typescript(name));
     let modules = typescript.map(|(name, source)| (name.clone(), source.clone())).collect();
-    let spec = SlotSpec {
-        slot,
-        runtime: request.runtime,
-        purpose: Purpose::Transpile,
-        memory_mb: limits.memory_mb,
-    };
+    let spec = SlotSpec { slot, runtime: request.runtime, purpose: Purpose::Transpile, memory_mb: limits.memory_mb };
     let answer = async {
         deps.engine.create(spec).await?;
         deps.engine.transpile(slot, modules, limits).await

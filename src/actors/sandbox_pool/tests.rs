@@ -13,7 +13,7 @@ use crate::domain::id::RequestId;
 use crate::domain::pool::Refusal;
 use crate::domain::restart::Generation;
 use crate::messages::sandbox_pool::{
-    CancelExecution, DeleteEnvironment, Execute, ExecuteError, Expired, ExpireEnvironment, SetUp,
+    CancelExecution, DeleteEnvironment, Execute, ExecuteError, ExpireEnvironment, Expired, SetUp,
 };
 use crate::messages::supervisor::{Beat, ChildDown};
 
@@ -44,13 +44,8 @@ fn limits() -> Limits {
 
 fn start(world: &World) -> Addr<SandboxPool> {
     tokio::time::pause();
-    let policy = PoolPolicy {
-        max_executions: 2,
-        queue: 3,
-        queue_wait: Duration::from_secs(10),
-        set_ups: 2,
-        boots_at_once: 2,
-    };
+    let policy =
+        PoolPolicy { max_executions: 2, queue: 3, queue_wait: Duration::from_secs(10), set_ups: 2, boots_at_once: 2 };
     let deps = Deps {
         engine: world.engine.clone(),
         volumes: world.volumes.clone(),

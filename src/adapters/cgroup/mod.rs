@@ -110,6 +110,13 @@ impl Cgroups for HostCgroups {
         }
         Ok(names.into_iter().collect())
     }
+
+    fn dissolve(&self) {
+        for path in self.base.paths() {
+            // Not empty means that a slot is wedged in it; the next start finds it.
+            let _ = std::fs::remove_dir(path);
+        }
+    }
 }
 
 impl Directories {

@@ -27,10 +27,7 @@ pub(super) struct Capture {
 
 impl Capture {
     pub(super) fn new(pipe: Receiver, caps: CaptureCaps) -> Self {
-        Self {
-            pipe: Some(pipe),
-            text: Kept::new(caps),
-        }
+        Self { pipe: Some(pipe), text: Kept::new(caps) }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -68,11 +65,7 @@ impl Capture {
     pub(super) fn printed_so_far(&mut self, chars: usize) -> String {
         self.drain();
         let text = String::from_utf8_lossy(&self.text.bytes);
-        text.trim()
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(chars)
-            .collect()
+        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(chars).collect()
     }
 
     /// False when there is nothing to take now.
@@ -103,20 +96,14 @@ struct Kept {
 
 impl Kept {
     fn new(caps: CaptureCaps) -> Self {
-        Self {
-            bytes: Vec::new(),
-            dropped: 0,
-            caps,
-        }
+        Self { bytes: Vec::new(), dropped: 0, caps }
     }
 
     fn push(&mut self, chunk: &[u8]) {
         let room = self.caps.keep.saturating_sub(self.bytes.len());
         let (kept, dropped) = chunk.split_at_checked(room).unwrap_or((chunk, &[]));
         self.bytes.extend_from_slice(kept);
-        self.dropped = self
-            .dropped
-            .saturating_add(u64::try_from(dropped.len()).unwrap_or(u64::MAX));
+        self.dropped = self.dropped.saturating_add(u64::try_from(dropped.len()).unwrap_or(u64::MAX));
     }
 
     /// As text: bytes that are not UTF-8 become U+FFFD; a character that the cap cut in two is left out.
@@ -163,25 +150,13 @@ mod tests {
     #[test]
     fn the_beginning_is_kept_and_the_rest_counted() {
         let captured = kept(5, &[b"abc", b"defg"]).finish();
-        assert_eq!(
-            captured,
-            Captured {
-                text: "abcde".into(),
-                dropped_bytes: 2
-            }
-        );
+        assert_eq!(captured, Captured { text: "abcde".into(), dropped_bytes: 2 });
     }
 
     #[test]
     fn a_character_cut_in_two_is_left_out_and_counted() {
         let captured = kept(4, &["abc€".as_bytes()]).finish();
-        assert_eq!(
-            captured,
-            Captured {
-                text: "abc".into(),
-                dropped_bytes: 3
-            }
-        );
+        assert_eq!(captured, Captured { text: "abc".into(), dropped_bytes: 3 });
     }
 
     #[test]

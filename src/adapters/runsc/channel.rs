@@ -30,11 +30,7 @@ pub(super) struct FrameReader {
 
 impl FrameReader {
     pub(super) fn new(pipe: Receiver, cap: usize) -> Self {
-        Self {
-            pipe,
-            buffer: FrameBuffer::new(cap),
-            received: 0,
-        }
+        Self { pipe, buffer: FrameBuffer::new(cap), received: 0 }
     }
 
     pub(super) fn set_cap(&mut self, cap: usize) {
@@ -79,11 +75,7 @@ pub(super) struct RequestWriter {
 
 impl RequestWriter {
     pub(super) fn new(pipe: Sender, frame: Vec<u8>) -> Self {
-        Self {
-            pipe: Some(pipe),
-            frame,
-            written: 0,
-        }
+        Self { pipe: Some(pipe), frame, written: 0 }
     }
 
     pub(super) fn is_pending(&self) -> bool {
@@ -122,10 +114,7 @@ mod tests {
 
     fn pipe() -> (Receiver, Sender) {
         let (reader, writer) = std::io::pipe().unwrap();
-        (
-            Receiver::from_owned_fd(OwnedFd::from(reader)).unwrap(),
-            Sender::from_owned_fd(OwnedFd::from(writer)).unwrap(),
-        )
+        (Receiver::from_owned_fd(OwnedFd::from(reader)).unwrap(), Sender::from_owned_fd(OwnedFd::from(writer)).unwrap())
     }
 
     #[tokio::test]

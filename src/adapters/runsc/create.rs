@@ -76,11 +76,7 @@ impl RunscEngine {
             descriptors: far,
             cgroup_entry: cgroup.entry_files(),
         };
-        let process = self
-            .spawner
-            .spawn(request)
-            .await
-            .map_err(host("starting the sandbox"))?;
+        let process = self.spawner.spawn(request).await.map_err(host("starting the sandbox"))?;
         let _ = slot.process.set(process);
         Ok(line)
     }
@@ -95,10 +91,7 @@ impl RunscEngine {
         let image = self.settings.images.get(&spec.runtime).cloned();
         let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
         let (permissions, volume) = match spec.purpose {
-            Purpose::Execute {
-                environment,
-                permissions,
-            } => {
+            Purpose::Execute { environment, permissions } => {
                 (permissions, Some(self.volumes.path(&environment.volume_name())))
             }
             Purpose::Transpile => Default::default(),
@@ -122,24 +115,13 @@ impl RunscEngine {
                 .find(|path| !is_open_to_all(path))
                 .cloned();
             let host_ids = map_ids.filter(|_| closed.is_none());
-            let bundle = Bundle {
-                runtime,
-                gvisor,
-                permissions,
-                memory_mb,
-                tmp_mb,
-                rootfs,
-                runner,
-                duty,
-                host_ids,
-            };
+            let bundle = Bundle { runtime, gvisor, permissions, memory_mb, tmp_mb, rootfs, runner, duty, host_ids };
             let config = config_json(&bundle).map_err(host("describing the sandbox"))?;
             write_config(&slot_dir, &config).map_err(host("writing the sandbox's bundle"))?;
             Ok((slot_dir, making, closed))
         };
-        let (slot_dir, making, closed) = tokio::task::spawn_blocking(write)
-            .await
-            .map_err(host("writing the sandbox's bundle"))??;
+        let (slot_dir, making, closed) =
+            tokio::task::spawn_blocking(write).await.map_err(host("writing the sandbox's bundle"))??;
         if let Some(path) = closed.filter(|_| tools.can_map_ids) {
             self.warn_of_closed_path(&path);
         }
@@ -177,10 +159,7 @@ impl RunscEngine {
         };
         // No code of the handler's was loaded yet: what stands here is the engine's or the runtime's own.
         let detail = line.stderr.printed_so_far(DETAIL_CHARS);
-        Err(SandboxError::DiedEarly {
-            end: describe(end),
-            detail,
-        })
+        Err(SandboxError::DiedEarly { end: describe(end), detail })
     }
 }
 

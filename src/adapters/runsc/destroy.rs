@@ -31,15 +31,8 @@ impl RunscEngine {
         if let Some(process) = slot.process.get() {
             process.kill();
         }
-        let cgroup = slot
-            .cgroup
-            .get()
-            .cloned()
-            .unwrap_or_else(|| self.cgroups.open(&id.to_string()));
-        cgroup
-            .kill_and_remove(KILL_PATIENCE)
-            .await
-            .map_err(host("ending the sandbox's processes"))?;
+        let cgroup = slot.cgroup.get().cloned().unwrap_or_else(|| self.cgroups.open(&id.to_string()));
+        cgroup.kill_and_remove(KILL_PATIENCE).await.map_err(host("ending the sandbox's processes"))?;
         if let Some(process) = slot.process.get() {
             // It is dead: its cgroup is empty. This only lets its zombie be collected.
             let _ = timeout(REAP_PATIENCE, process.wait()).await;
@@ -75,8 +68,6 @@ async fn remove(slot_dir: PathBuf, unmaking: Making) -> Result<(), SandboxError>
             _ => Ok(()),
         }
     };
-    let removed = tokio::task::spawn_blocking(remove)
-        .await
-        .map_err(host("removing the sandbox's bundle"))?;
+    let removed = tokio::task::spawn_blocking(remove).await.map_err(host("removing the sandbox's bundle"))?;
     removed.map_err(host("removing the sandbox's bundle"))
 }

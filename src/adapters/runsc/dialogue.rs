@@ -62,15 +62,7 @@ pub(super) struct Dialogue {
 
 impl Dialogue {
     pub(super) fn new(task: Task, nonce: String, caps: Caps) -> Self {
-        Self {
-            task,
-            nonce,
-            caps,
-            phase: Phase::Import,
-            logs: Vec::new(),
-            log_bytes: 0,
-            logs_cut: false,
-        }
+        Self { task, nonce, caps, phase: Phase::Import, logs: Vec::new(), log_bytes: 0, logs_cut: false }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -112,10 +104,9 @@ impl Dialogue {
             ("result", JSON) if executes && self.phase == Phase::Handler => {
                 Some(Said::call(check_result(message.json?, self.caps.result_bytes)))
             }
-            ("failure", FAILURE) => Some(Said::call(Settlement::Failure {
-                kind: message.failure?,
-                error: message.error?,
-            })),
+            ("failure", FAILURE) => {
+                Some(Said::call(Settlement::Failure { kind: message.failure?, error: message.error? }))
+            }
             ("transpiled", MODULES | ERRORS) => {
                 let Task::Transpile(asked) = &self.task else {
                     return None;
@@ -203,26 +194,17 @@ impl Message {
             self.modules.is_some(),
             self.errors.is_some(),
         ];
-        (0..)
-            .zip(present)
-            .filter(|(_, here)| *here)
-            .fold(NOTHING, |bits, (at, _)| bits | (1 << at))
+        (0..).zip(present).filter(|(_, here)| *here).fold(NOTHING, |bits, (at, _)| bits | (1 << at))
     }
 
     fn log(self) -> Option<LogEntry> {
         let fields = self.fields();
         let level = self.level?;
         match (level.as_str(), fields) {
-            ("debug" | "info" | "log" | "warn" | "error", LOG) => Some(LogEntry {
-                level,
-                message: self.message?,
-                timestamp: self.timestamp?,
-            }),
-            (TRUNCATED, LEVEL) => Some(LogEntry {
-                level,
-                message: String::new(),
-                timestamp: 0.0,
-            }),
+            ("debug" | "info" | "log" | "warn" | "error", LOG) => {
+                Some(LogEntry { level, message: self.message?, timestamp: self.timestamp? })
+            }
+            (TRUNCATED, LEVEL) => Some(LogEntry { level, message: String::new(), timestamp: 0.0 }),
             _ => None,
         }
     }
@@ -252,10 +234,7 @@ struct Ready {
     kind: String,
     protocol: u32,
     runtime: String,
-    #[expect(
-        dead_code,
-        reason = "part of the frame; the daemon takes the version from the image's manifest"
-    )]
+    #[expect(dead_code, reason = "part of the frame; the daemon takes the version from the image's manifest")]
     version: String,
 }
 

@@ -1,3 +1,5 @@
+//! What a dialogue with a runner admits, and what it takes for the handler's own writing.
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -6,14 +8,7 @@ use super::*;
 const NONCE: &str = "00112233445566778899aabbccddeeff";
 
 fn dialogue(task: Task) -> Dialogue {
-    Dialogue::new(
-        task,
-        NONCE.to_owned(),
-        Caps {
-            result_bytes: 1024,
-            log_bytes: 256,
-        },
-    )
+    Dialogue::new(task, NONCE.to_owned(), Caps { result_bytes: 1024, log_bytes: 256 })
 }
 
 fn frame(mut value: serde_json::Value) -> Vec<u8> {
@@ -47,10 +42,7 @@ fn a_call_goes_from_import_over_logs_to_its_result() {
     assert_eq!(talk.step(&imported()), None);
     assert_eq!(talk.phase(), Phase::Handler);
     assert_eq!(talk.step(&log("working")), None);
-    assert_eq!(
-        talk.step(&result("[1]")),
-        Some(Settled::Call(Settlement::Result("[1]".into())))
-    );
+    assert_eq!(talk.step(&result("[1]")), Some(Settled::Call(Settlement::Result("[1]".into()))));
     let logs: Vec<_> = talk.take_logs().into_iter().map(|entry| entry.message).collect();
     assert_eq!(logs, ["loading", "working"]);
 }
@@ -59,46 +51,28 @@ fn a_call_goes_from_import_over_logs_to_its_result() {
 fn a_failure_settles_in_either_phase() {
     assert!(matches!(
         dialogue(Task::Execute).step(&failure()),
-        Some(Settled::Call(Settlement::Failure {
-            kind: FailureFrameKind::NoHandler,
-            ..
-        }))
+        Some(Settled::Call(Settlement::Failure { kind: FailureFrameKind::NoHandler, .. }))
     ));
 }
 
 #[test]
 fn what_is_out_of_order_is_forged() {
-    assert_eq!(
-        dialogue(Task::Execute).step(&result("1")),
-        FORGED,
-        "a result before the import"
-    );
+    assert_eq!(dialogue(Task::Execute).step(&result("1")), FORGED, "a result before the import");
     let mut twice = dialogue(Task::Execute);
     assert_eq!(twice.step(&imported()), None);
     assert_eq!(twice.step(&imported()), FORGED, "imported twice");
     let ready = json!({"type": "ready", "protocol": 1, "runtime": "deno", "version": "2"});
     assert_eq!(dialogue(Task::Execute).step(&frame(ready)), FORGED, "ready once more");
     let answer = json!({"type": "transpiled", "modules": {}});
-    assert_eq!(
-        dialogue(Task::Execute).step(&frame(answer)),
-        FORGED,
-        "an answer to another task"
-    );
+    assert_eq!(dialogue(Task::Execute).step(&frame(answer)), FORGED, "an answer to another task");
     let asked = Task::Transpile(BTreeSet::from(["a.ts".to_owned()]));
-    assert_eq!(
-        dialogue(asked).step(&imported()),
-        FORGED,
-        "an import in a transpile task"
-    );
+    assert_eq!(dialogue(asked).step(&imported()), FORGED, "an import in a transpile task");
 }
 
 #[test]
 fn a_wrong_or_missing_nonce_is_forged() {
     let mut talk = dialogue(Task::Execute);
-    assert_eq!(
-        talk.step(br#"{"type":"imported","nonce":"00112233445566778899aabbccddeefe"}"#),
-        FORGED
-    );
+    assert_eq!(talk.step(br#"{"type":"imported","nonce":"00112233445566778899aabbccddeefe"}"#), FORGED);
     assert_eq!(dialogue(Task::Execute).step(br#"{"type":"imported"}"#), FORGED);
 }
 
@@ -108,20 +82,9 @@ fn a_field_too_many_or_twice_is_forged() {
     talk.step(&imported());
     let text = format!(r#"{{"type":"result","nonce":"{NONCE}","json":"1","json":"2"}}"#);
     assert_eq!(talk.step(text.as_bytes()), FORGED);
-    assert_eq!(
-        talk.step(&frame(json!({"type": "result", "json": "1", "level": "info"}))),
-        FORGED
-    );
-    assert_eq!(
-        talk.step(&frame(json!({"type": "result", "json": "1", "extra": 1}))),
-        FORGED
-    );
-    assert_eq!(
-        talk.step(&frame(
-            json!({"type": "log", "level": "fatal", "message": "m", "timestamp": 1})
-        )),
-        FORGED
-    );
+    assert_eq!(talk.step(&frame(json!({"type": "result", "json": "1", "level": "info"}))), FORGED);
+    assert_eq!(talk.step(&frame(json!({"type": "result", "json": "1", "extra": 1}))), FORGED);
+    assert_eq!(talk.step(&frame(json!({"type": "log", "level": "fatal", "message": "m", "timestamp": 1}))), FORGED);
 }
 
 #[test]
@@ -162,10 +125,7 @@ fn ready_names_protocol_and_runtime() {
     let good = br#"{"type":"ready","protocol":1,"runtime":"bun","version":"1.4.5"}"#;
     assert!(is_ready(good, "bun"));
     assert!(!is_ready(good, "deno"));
-    assert!(!is_ready(
-        br#"{"type":"ready","protocol":2,"runtime":"bun","version":"1.4.5"}"#,
-        "bun"
-    ));
+    assert!(!is_ready(br#"{"type":"ready","protocol":2,"runtime":"bun","version":"1.4.5"}"#, "bun"));
     assert!(!is_ready(b"Segmentation fault", "bun"));
 }
 

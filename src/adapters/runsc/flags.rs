@@ -89,13 +89,7 @@ pub(super) fn run(kind: Kind, slot_dir: &Path) -> Vec<OsString> {
 /// Removes what runc made outside of the slot's own cgroup. The other two make nothing there.
 pub(super) fn delete(slot_dir: &Path) -> Vec<OsString> {
     let state = state_in(slot_dir).into_os_string();
-    vec![
-        "--root".into(),
-        state,
-        "delete".into(),
-        "--force".into(),
-        container(Kind::Runc, slot_dir),
-    ]
+    vec!["--root".into(), state, "delete".into(), "--force".into(), container(Kind::Runc, slot_dir)]
 }
 
 /// The container's name. runc's is a cgroup's name as well, and must be the slot's own.

@@ -23,11 +23,7 @@ pub(super) struct FrameBuffer {
 
 impl FrameBuffer {
     pub(super) fn new(cap: usize) -> Self {
-        Self {
-            bytes: Vec::new(),
-            start: 0,
-            cap,
-        }
+        Self { bytes: Vec::new(), start: 0, cap }
     }
 
     /// The largest frame that is taken from now on.

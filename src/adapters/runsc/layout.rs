@@ -43,14 +43,8 @@ impl Layout {
     /// runsc binds `<root>/runsc-<id>.sock`. Where that name is too long for a socket it silently falls back to
     /// /var/run, where all slots would meet: such a `run_dir` is refused.
     pub(super) fn problem(&self) -> Option<String> {
-        let name = self
-            .state(SlotId(uuid::Uuid::nil()))
-            .join(format!("runsc-{CONTAINER}.sock"));
-        let excess = name
-            .as_os_str()
-            .len()
-            .checked_sub(SOCKET_PATH_MAX)
-            .filter(|&excess| excess > 0)?;
+        let name = self.state(SlotId(uuid::Uuid::nil())).join(format!("runsc-{CONTAINER}.sock"));
+        let excess = name.as_os_str().len().checked_sub(SOCKET_PATH_MAX).filter(|&excess| excess > 0)?;
         Some(format!(
             "the run directory {} is {excess} characters too long for the sandboxes' control sockets: choose a shorter one",
             self.run_dir.display()

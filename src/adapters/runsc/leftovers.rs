@@ -13,11 +13,7 @@ impl RunscEngine {
     pub(super) async fn find_leftovers(&self) -> Result<Vec<Leftover>, SandboxError> {
         let slots = self.layout.slots();
         let scan = tokio::task::spawn_blocking(move || directories(&slots));
-        let names = self
-            .cgroups
-            .list()
-            .await
-            .map_err(host("listing the sandboxes' cgroups"))?;
+        let names = self.cgroups.list().await.map_err(host("listing the sandboxes' cgroups"))?;
         let mut found = scan
             .await
             .map_err(host("listing the sandboxes' bundles"))?
@@ -27,12 +23,7 @@ impl RunscEngine {
             let Ok(slot) = name.parse::<SlotId>() else { continue };
             found.push(Leftover { slot, kind: "cgroup" });
             // A cgroup that goes while it is looked at has no processes.
-            if self
-                .cgroups
-                .open(&name)
-                .processes()
-                .is_ok_and(|processes| !processes.is_empty())
-            {
+            if self.cgroups.open(&name).processes().is_ok_and(|processes| !processes.is_empty()) {
                 found.push(Leftover { slot, kind: "process" });
             }
         }
@@ -55,10 +46,7 @@ fn directories(slots: &Path) -> io::Result<Vec<Leftover>> {
         };
         found.push(Leftover { slot, kind: "bundle" });
         if fs::read_dir(state_in(&entry.path())).is_ok_and(|mut state| state.next().is_some()) {
-            found.push(Leftover {
-                slot,
-                kind: "runtime state",
-            });
+            found.push(Leftover { slot, kind: "runtime state" });
         }
     }
     Ok(found)

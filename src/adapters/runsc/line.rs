@@ -36,19 +36,13 @@ pub(super) fn make(caps: CaptureCaps) -> io::Result<(Line, FarEnds)> {
         stdout: Capture::new(stdout, caps),
         stderr: Capture::new(stderr, caps),
     };
-    let far = vec![
-        (stdout_far, 1),
-        (stderr_far, 2),
-        (frames_far, FRAMES_FD),
-        (request_far.into(), REQUEST_FD),
-    ];
+    let far = vec![(stdout_far, 1), (stderr_far, 2), (frames_far, FRAMES_FD), (request_far.into(), REQUEST_FD)];
     Ok((line, far))
 }
 
 /// Makes them the sandbox's user's own: in a plain container the kernel checks when Deno opens /proc/self/fd/N.
 pub(super) fn give_away(far: &FarEnds) -> io::Result<()> {
-    far.iter()
-        .try_for_each(|(end, _)| fchown(end, Some(UNPRIVILEGED), Some(UNPRIVILEGED)))
+    far.iter().try_for_each(|(end, _)| fchown(end, Some(UNPRIVILEGED), Some(UNPRIVILEGED)))
 }
 
 fn incoming() -> io::Result<(Receiver, OwnedFd)> {

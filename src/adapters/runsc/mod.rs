@@ -128,31 +128,19 @@ impl RunscEngine {
             let engine = tools::find_engine(&choice).map_err(SandboxError::Off)?;
             let runners = runners::lay_out(&runners).map_err(host("laying out the runners"))?;
             let uid_map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-            Ok(Tools {
-                can_map_ids: engine.maps_ids() && tools::can_map_ids(&uid_map),
-                engine,
-                runners,
-            })
+            Ok(Tools { can_map_ids: engine.maps_ids() && tools::can_map_ids(&uid_map), engine, runners })
         };
-        tokio::task::spawn_blocking(find)
-            .await
-            .map_err(host("looking for the sandbox engine"))?
+        tokio::task::spawn_blocking(find).await.map_err(host("looking for the sandbox engine"))?
     }
 
     fn capture_caps(&self) -> CaptureCaps {
-        CaptureCaps {
-            keep: self.settings.output.keep,
-            discard: self.settings.output.discard,
-        }
+        CaptureCaps { keep: self.settings.output.keep, discard: self.settings.output.discard }
     }
 }
 
 /// A failure of this host while `doing` something.
 fn host<E: Into<Box<dyn Error + Send + Sync>>>(doing: &'static str) -> impl FnOnce(E) -> SandboxError {
-    move |source| SandboxError::Host {
-        doing,
-        source: source.into(),
-    }
+    move |source| SandboxError::Host { doing, source: source.into() }
 }
 
 #[async_trait]

@@ -81,11 +81,7 @@ mod tests {
     fn without_permissions_the_runner_gets_what_it_needs_and_no_more() {
         assert_eq!(
             deno_flags(&Permissions::default()),
-            [
-                "--allow-read=/workspace,/runtime,/proc/self/fd/4",
-                "--allow-write=/proc/self/fd/3",
-                "--allow-env"
-            ]
+            ["--allow-read=/workspace,/runtime,/proc/self/fd/4", "--allow-write=/proc/self/fd/3", "--allow-env"]
         );
     }
 
@@ -114,16 +110,10 @@ mod tests {
 
     #[test]
     fn an_empty_list_grants_nothing() {
-        let permissions = Permissions {
-            allow_net: only(&[]),
-            allow_env: only(&[]),
-            ..Permissions::default()
-        };
+        let permissions = Permissions { allow_net: only(&[]), allow_env: only(&[]), ..Permissions::default() };
         let flags = deno_flags(&permissions);
         assert!(
-            flags
-                .iter()
-                .all(|flag| !flag.starts_with("--allow-net") && !flag.starts_with("--allow-env")),
+            flags.iter().all(|flag| !flag.starts_with("--allow-net") && !flag.starts_with("--allow-env")),
             "{flags:?}"
         );
     }

@@ -58,14 +58,7 @@ impl RunscEngine {
             }
             Err(problem) => {
                 problems.push(problem);
-                (
-                    if isolated {
-                        Kind::Runsc.name()
-                    } else {
-                        Kind::Crun.name()
-                    },
-                    String::new(),
-                )
+                (if isolated { Kind::Runsc.name() } else { Kind::Crun.name() }, String::new())
             }
         };
         EngineProbe {
@@ -96,13 +89,7 @@ impl RunscEngine {
         }
         info!(self.log, "engine.probed"; "engine" => engine.kind.name(), "version" => &version, "ms" => stopwatch.millis());
         // Only what works is kept: a host that is mended is seen at the next probe.
-        remember(
-            &path,
-            &Memory {
-                identity,
-                version: version.clone(),
-            },
-        );
+        remember(&path, &Memory { identity, version: version.clone() });
         Ok(version)
     }
 
@@ -111,41 +98,23 @@ impl RunscEngine {
         let finished =
             finished.map_err(|error| format!("{} does not say its version: {error}", engine.program.display()))?;
         version_in(&finished.stdout).ok_or_else(|| {
-            format!(
-                "{} --version does not answer like {}",
-                engine.program.display(),
-                engine.kind.name()
-            )
+            format!("{} --version does not answer like {}", engine.program.display(), engine.kind.name())
         })
     }
 
     async fn smoke(&self, engine: &Engine) -> Result<(), String> {
-        let state = self
-            .layout
-            .slots()
-            .with_file_name(format!("probe-{}", std::process::id()));
+        let state = self.layout.slots().with_file_name(format!("probe-{}", std::process::id()));
         let finished = self.command(engine, smoke_test(&state), SMOKE_DEADLINE).await;
         let _ = fs::remove_dir_all(&state);
         let remedy = "sandboxes need root, user namespaces and ptrace rights on this host";
         match finished {
-            Ok(Finished {
-                end: ProcessEnd::Exited(0),
-                ..
-            }) => Ok(()),
+            Ok(Finished { end: ProcessEnd::Exited(0), .. }) => Ok(()),
             Ok(Finished { stderr, .. }) => {
-                let reason: String = stderr
-                    .trim()
-                    .chars()
-                    .map(|c| if c.is_control() { ' ' } else { c })
-                    .take(300)
-                    .collect();
-                Err(format!(
-                    "runsc cannot start a sandbox with the systrap platform ({reason}): {remedy}"
-                ))
+                let reason: String =
+                    stderr.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+                Err(format!("runsc cannot start a sandbox with the systrap platform ({reason}): {remedy}"))
             }
-            Err(error) => Err(format!(
-                "runsc cannot start a sandbox with the systrap platform: {error}; {remedy}"
-            )),
+            Err(error) => Err(format!("runsc cannot start a sandbox with the systrap platform: {error}; {remedy}")),
         }
     }
 
@@ -193,13 +162,7 @@ fn identity_of(program: &Path) -> Option<String> {
     let found = fs::metadata(program).ok()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let (size, inode) = (found.size(), found.ino());
-    Some(format!(
-        "{}:{size}:{inode}:{}.{}:{}",
-        program.display(),
-        found.mtime(),
-        found.mtime_nsec(),
-        kernel.trim()
-    ))
+    Some(format!("{}:{size}:{inode}:{}.{}:{}", program.display(), found.mtime(), found.mtime_nsec(), kernel.trim()))
 }
 
 fn recall(path: &Path) -> Option<Memory> {

@@ -27,23 +27,12 @@ pub(super) fn check_result(json: String, cap: usize) -> Settlement {
     // The depth is known, so that the parser cannot run out of stack.
     match serde_json::from_str::<IgnoredAny>(&json) {
         Ok(_) => Settlement::Result(json),
-        Err(_) => failure(
-            FailureFrameKind::InvalidResult,
-            "SyntaxError",
-            "the result is not JSON".to_owned(),
-        ),
+        Err(_) => failure(FailureFrameKind::InvalidResult, "SyntaxError", "the result is not JSON".to_owned()),
     }
 }
 
 fn failure(kind: FailureFrameKind, name: &str, message: String) -> Settlement {
-    Settlement::Failure {
-        kind,
-        error: ErrorReport {
-            name: name.to_owned(),
-            message,
-            stack: String::new(),
-        },
-    }
+    Settlement::Failure { kind, error: ErrorReport { name: name.to_owned(), message, stack: String::new() } }
 }
 
 /// The deepest nesting, also of text that is no JSON.
@@ -71,11 +60,7 @@ fn has_number_out_of_range(json: &str) -> bool {
     let mut rest = json;
     while let Some(at) = rest.find(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) {
         let (_, token) = rest.split_at(at);
-        let length = if token.starts_with('"') {
-            string_length(token)
-        } else {
-            number_length(token)
-        };
+        let length = if token.starts_with('"') { string_length(token) } else { number_length(token) };
         let (token, after) = token.split_at_checked(length).unwrap_or((token, ""));
         if token.parse::<f64>().is_ok_and(f64::is_infinite) {
             return true;
@@ -98,8 +83,7 @@ fn string_length(text: &str) -> usize {
 
 /// Of the number at the beginning of `text`; never 0.
 fn number_length(text: &str) -> usize {
-    text.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E'))
-        .unwrap_or(text.len())
+    text.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).unwrap_or(text.len())
 }
 
 #[cfg(test)]
@@ -117,55 +101,22 @@ mod tests {
 
     #[test]
     fn json_passes_and_all_else_is_an_invalid_result() {
-        for json in [
-            "null",
-            "1e9",
-            "\"1e999\"",
-            "[\"\\\\\",1e-999]",
-            "\"a\\\"[\"",
-            "{\"__proto__\":{\"a\":[1,2]}}",
-        ] {
+        for json in ["null", "1e9", "\"1e999\"", "[\"\\\\\",1e-999]", "\"a\\\"[\"", "{\"__proto__\":{\"a\":[1,2]}}"] {
             assert_eq!(check_result(json.into(), 1000), Settlement::Result(json.into()));
         }
         let digits = "9".repeat(400);
-        for json in [
-            "[1,1e999]",
-            "{\"a\\\"\":-1E+400}",
-            &digits,
-            "",
-            "undefined",
-            "[1",
-            "1 2",
-            "\"\u{1}\"",
-            "NaN",
-        ] {
-            assert_eq!(
-                kind(&check_result(json.into(), 1000)),
-                Some(FailureFrameKind::InvalidResult),
-                "{json:?}"
-            );
+        for json in ["[1,1e999]", "{\"a\\\"\":-1E+400}", &digits, "", "undefined", "[1", "1 2", "\"\u{1}\"", "NaN"] {
+            assert_eq!(kind(&check_result(json.into(), 1000)), Some(FailureFrameKind::InvalidResult), "{json:?}");
         }
     }
 
     #[test]
     fn too_long_and_too_deep_are_refused() {
-        assert_eq!(
-            kind(&check_result("\"12345\"".into(), 6)),
-            Some(FailureFrameKind::OutputLimit)
-        );
+        assert_eq!(kind(&check_result("\"12345\"".into(), 6)), Some(FailureFrameKind::OutputLimit));
         let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
-        assert!(matches!(
-            check_result(nested(MAX_DEPTH), 1 << 20),
-            Settlement::Result(_)
-        ));
-        assert_eq!(
-            kind(&check_result(nested(MAX_DEPTH + 1), 1 << 20)),
-            Some(FailureFrameKind::InvalidResult)
-        );
-        assert_eq!(
-            kind(&check_result("[".repeat(1 << 19), 1 << 20)),
-            Some(FailureFrameKind::InvalidResult)
-        );
+        assert!(matches!(check_result(nested(MAX_DEPTH), 1 << 20), Settlement::Result(_)));
+        assert_eq!(kind(&check_result(nested(MAX_DEPTH + 1), 1 << 20)), Some(FailureFrameKind::InvalidResult));
+        assert_eq!(kind(&check_result("[".repeat(1 << 19), 1 << 20)), Some(FailureFrameKind::InvalidResult));
     }
 
     proptest! {

@@ -35,14 +35,8 @@ const FRAME_FIELDS: usize = 4096;
 #[derive(Serialize)]
 #[serde(tag = "task", rename_all = "lowercase")]
 enum Asked<'a> {
-    Execute {
-        main: &'a str,
-        event: Event<'a>,
-        context: Context,
-    },
-    Transpile {
-        modules: &'a BTreeMap<String, String>,
-    },
+    Execute { main: &'a str, event: Event<'a>, context: Context },
+    Transpile { modules: &'a BTreeMap<String, String> },
 }
 
 #[derive(Serialize)]
@@ -120,10 +114,7 @@ impl RunscEngine {
         match seen {
             Some(Settled::Transpiled(answer)) => Ok(answer),
             Some(Settled::Call(settlement)) => {
-                let outcome = judge(&Evidence {
-                    settlement: Some(settlement),
-                    ..evidence
-                });
+                let outcome = judge(&Evidence { settlement: Some(settlement), ..evidence });
                 Err(SandboxError::TaskFailed(outcome.as_str()))
             }
             None => Err(SandboxError::TaskFailed(judge(&evidence).as_str())),
@@ -144,16 +135,9 @@ impl RunscEngine {
         let line = slot.claim().ok_or(SandboxError::Unknown(id))?;
         let nonce = nonce()?;
         let runner_limits = self.runner_limits();
-        let caps = Caps {
-            result_bytes: runner_limits.result_bytes,
-            log_bytes: runner_limits.log_bytes,
-        };
+        let caps = Caps { result_bytes: runner_limits.result_bytes, log_bytes: runner_limits.log_bytes };
         let channel_cap = u64::try_from(2 * caps.log_bytes + frame_cap).unwrap_or(u64::MAX);
-        let request = Request {
-            nonce: &nonce,
-            asked,
-            limits: runner_limits,
-        };
+        let request = Request { nonce: &nonce, asked, limits: runner_limits };
         let body = serde_json::to_vec(&request).map_err(host("writing the request"))?;
         let request = encode(&body).ok_or_else(|| cannot_ask(RequestError::TooLarge))?;
         let before = self.restrict(&slot, limits)?;
@@ -165,8 +149,7 @@ impl RunscEngine {
             frame_cap,
             channel_cap: channel_cap.saturating_add(self.settings.output.discard),
         };
-        self.follow(&slot, line, work, Dialogue::new(task, nonce, caps), before, limits)
-            .await
+        self.follow(&slot, line, work, Dialogue::new(task, nonce, caps), before, limits).await
     }
 
     /// The call's limits instead of the boot's. Returns what was used up to now.
@@ -194,14 +177,7 @@ impl RunscEngine {
         limits: Limits,
     ) -> Result<(Option<Settled>, Evidence), SandboxError> {
         let seen = watch(slot, line, work, &mut dialogue, &self.log).await?;
-        let Seen {
-            end,
-            settled,
-            process,
-            stdout,
-            stderr,
-            took,
-        } = seen;
+        let Seen { end, settled, process, stdout, stderr, took } = seen;
         let after = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
         let idle = slot.idle.get().map_or(0, |usage| usage.memory_bytes);
         let evidence = Evidence {

@@ -11,31 +11,11 @@ use crate::domain::environment::Runtime;
 
 /// Each file with its place below a runtime's directory.
 const FILES: [(Runtime, &str, &str); 5] = [
-    (
-        Runtime::Deno,
-        "transpiler.js",
-        include_str!("../../../runtimes/deno/transpiler.js"),
-    ),
-    (
-        Runtime::Deno,
-        "runner.js",
-        include_str!("../../../runtimes/deno/runner.js"),
-    ),
-    (
-        Runtime::Deno,
-        "core.js",
-        include_str!("../../../runtimes/shared/core.js"),
-    ),
-    (
-        Runtime::Bun,
-        "runner.js",
-        include_str!("../../../runtimes/bun/runner.js"),
-    ),
-    (
-        Runtime::Bun,
-        "core.js",
-        include_str!("../../../runtimes/shared/core.js"),
-    ),
+    (Runtime::Deno, "transpiler.js", include_str!("../../../runtimes/deno/transpiler.js")),
+    (Runtime::Deno, "runner.js", include_str!("../../../runtimes/deno/runner.js")),
+    (Runtime::Deno, "core.js", include_str!("../../../runtimes/shared/core.js")),
+    (Runtime::Bun, "runner.js", include_str!("../../../runtimes/bun/runner.js")),
+    (Runtime::Bun, "core.js", include_str!("../../../runtimes/shared/core.js")),
 ];
 
 /// Where this build's runners lie.
@@ -62,10 +42,7 @@ pub(super) fn lay_out(root: &Path) -> io::Result<Runners> {
         for (runtime, name, text) in FILES {
             let folder = draft.join(runtime.as_str());
             directory(&folder)?;
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(folder.join(name))?;
+            let mut file = OpenOptions::new().write(true).create_new(true).open(folder.join(name))?;
             file.write_all(text.as_bytes())?;
             file.set_permissions(Permissions::from_mode(0o444))?;
         }
@@ -83,11 +60,7 @@ fn content_name() -> String {
             hash.update(part);
         }
     }
-    hash.finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_intact(dir: &Path) -> bool {

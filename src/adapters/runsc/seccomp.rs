@@ -79,18 +79,11 @@ pub(super) fn profile(gvisor: bool) -> Result<LinuxSeccomp, OciSpecError> {
         // Its flags lie in memory, where a filter cannot look; libc falls back to clone.
         syscalls.push(refused(vec!["clone3".to_owned()], ENOSYS)?);
     }
-    LinuxSeccompBuilder::default()
-        .default_action(LinuxSeccompAction::ScmpActAllow)
-        .syscalls(syscalls)
-        .build()
+    LinuxSeccompBuilder::default().default_action(LinuxSeccompAction::ScmpActAllow).syscalls(syscalls).build()
 }
 
 fn refused(names: Vec<String>, errno: u32) -> Result<LinuxSyscall, OciSpecError> {
-    LinuxSyscallBuilder::default()
-        .names(names)
-        .action(LinuxSeccompAction::ScmpActErrno)
-        .errno_ret(errno)
-        .build()
+    LinuxSyscallBuilder::default().names(names).action(LinuxSeccompAction::ScmpActErrno).errno_ret(errno).build()
 }
 
 fn new_user_namespace_by_clone() -> Result<LinuxSyscall, OciSpecError> {

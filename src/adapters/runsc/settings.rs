@@ -52,12 +52,6 @@ pub struct OutputLimits {
 
 impl Default for OutputLimits {
     fn default() -> Self {
-        Self {
-            keep: 1 << 20,
-            discard: 64 << 20,
-            log_kib: 1024,
-            result_kib: 4096,
-            message_kib: 64,
-        }
+        Self { keep: 1 << 20, discard: 64 << 20, log_kib: 1024, result_kib: 4096, message_kib: 64 }
     }
 }

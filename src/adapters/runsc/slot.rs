@@ -71,19 +71,13 @@ impl Slot {
     /// # Errors
     /// When there is none: the slot was never started in this life.
     pub(super) fn process(&self) -> Result<&dyn Process, SandboxError> {
-        self.process
-            .get()
-            .map(AsRef::as_ref)
-            .ok_or(SandboxError::Unknown(self.id))
+        self.process.get().map(AsRef::as_ref).ok_or(SandboxError::Unknown(self.id))
     }
 
     /// # Errors
     /// As for [`Slot::process`].
     pub(super) fn cgroup(&self) -> Result<&dyn Cgroup, SandboxError> {
-        self.cgroup
-            .get()
-            .map(AsRef::as_ref)
-            .ok_or(SandboxError::Unknown(self.id))
+        self.cgroup.get().map(AsRef::as_ref).ok_or(SandboxError::Unknown(self.id))
     }
 
     pub(super) fn park(&self, line: Line) {

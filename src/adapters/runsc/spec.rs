@@ -43,10 +43,7 @@ pub(super) struct Bundle {
 #[derive(Debug, Clone)]
 pub(super) enum Duty {
     /// A call: `workspace` is bound to `/workspace`, and `emitted`, where there is some, into Deno's cache.
-    Call {
-        workspace: PathBuf,
-        emitted: Option<PathBuf>,
-    },
+    Call { workspace: PathBuf, emitted: Option<PathBuf> },
     /// A set-up's TypeScript: the transpiler writes the modules to a `/workspace` of its own.
     Transpile,
 }
@@ -103,10 +100,7 @@ fn process(bundle: &Bundle) -> Result<Process, OciSpecError> {
         .capabilities(capabilities)
         // No RLIMIT_AS: V8 reserves address space by the tens of gigabytes. No NPROC: gVisor does not enforce it,
         // the pids limit is the cgroup's. No FSIZE: /tmp has a size of its own and nothing else can be written.
-        .rlimits(vec![
-            rlimit(PosixRlimitType::RlimitCore, 0)?,
-            rlimit(PosixRlimitType::RlimitNofile, NOFILE)?,
-        ])
+        .rlimits(vec![rlimit(PosixRlimitType::RlimitCore, 0)?, rlimit(PosixRlimitType::RlimitNofile, NOFILE)?])
         .no_new_privileges(true)
         .build()
 }
@@ -162,20 +156,10 @@ fn arguments(bundle: &Bundle) -> Vec<String> {
 
 fn environment(runtime: Runtime) -> Vec<String> {
     let own: &[&str] = match runtime {
-        Runtime::Deno => &[
-            "DENO_DIR=/tmp/.deno",
-            "DENO_NO_PACKAGE_JSON=1",
-            "DENO_NO_UPDATE_CHECK=1",
-        ],
+        Runtime::Deno => &["DENO_DIR=/tmp/.deno", "DENO_NO_PACKAGE_JSON=1", "DENO_NO_UPDATE_CHECK=1"],
         Runtime::Bun => &["BUN_RUNTIME_TRANSPILER_CACHE_PATH=0", "DO_NOT_TRACK=1"],
     };
-    let shared = [
-        "PATH=/usr/bin",
-        "HOME=/tmp",
-        "TMPDIR=/tmp",
-        "NO_COLOR=1",
-        "LANG=C.UTF-8",
-    ];
+    let shared = ["PATH=/usr/bin", "HOME=/tmp", "TMPDIR=/tmp", "NO_COLOR=1", "LANG=C.UTF-8"];
     shared.iter().chain(own).map(|&entry| entry.to_owned()).collect()
 }
 
@@ -208,22 +192,12 @@ fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
 
 fn mount(at: &str, kind: &str, source: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
     let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-    MountBuilder::default()
-        .destination(at)
-        .typ(kind)
-        .source(source)
-        .options(options)
-        .build()
+    MountBuilder::default().destination(at).typ(kind).source(source).options(options).build()
 }
 
 fn bind(at: &str, source: &PathBuf) -> Result<Mount, OciSpecError> {
     let options: Vec<String> = ["rbind", "ro", "nosuid", "nodev"].map(str::to_owned).into();
-    MountBuilder::default()
-        .destination(at)
-        .typ("bind")
-        .source(source)
-        .options(options)
-        .build()
+    MountBuilder::default().destination(at).typ("bind").source(source).options(options).build()
 }
 
 const MASKED: [&str; 9] = [
@@ -257,11 +231,7 @@ fn linux(bundle: &Bundle) -> Result<Linux, OciSpecError> {
         .readonly_paths(READONLY.map(str::to_owned))
         .seccomp(seccomp::profile(bundle.gvisor)?);
     if let Some(host_id) = bundle.host_ids {
-        let mapping = LinuxIdMappingBuilder::default()
-            .container_id(0_u32)
-            .host_id(host_id)
-            .size(RANGE)
-            .build()?;
+        let mapping = LinuxIdMappingBuilder::default().container_id(0_u32).host_id(host_id).size(RANGE).build()?;
         namespaces.push(namespace(LinuxNamespaceType::User)?);
         builder = builder.uid_mappings(vec![mapping]).gid_mappings(vec![mapping]);
     }

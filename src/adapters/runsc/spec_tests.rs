@@ -60,24 +60,14 @@ fn buns_arguments_do_not_know_permissions() {
 
 #[test]
 fn a_transpile_sandbox_without_a_user_namespace_has_neither() {
-    let lone = Bundle {
-        duty: Duty::Transpile,
-        host_ids: None,
-        ..bundle(Runtime::Deno)
-    };
+    let lone = Bundle { duty: Duty::Transpile, host_ids: None, ..bundle(Runtime::Deno) };
     let text = config_json(&lone).unwrap();
-    assert!(
-        !text.contains("tee-env") && !text.contains("uidMappings") && !text.contains("\"user\"}"),
-        "{text}"
-    );
+    assert!(!text.contains("tee-env") && !text.contains("uidMappings") && !text.contains("\"user\"}"), "{text}");
 }
 
 #[test]
 fn a_plain_container_differs_by_its_stricter_filter_alone() {
-    let plain = Bundle {
-        gvisor: false,
-        ..bundle(Runtime::Deno)
-    };
+    let plain = Bundle { gvisor: false, ..bundle(Runtime::Deno) };
     let (mut plain, gvisor) = (shown(&plain), shown(&bundle(Runtime::Deno)));
     let rules = plain["linux"]["seccomp"]["syscalls"].take();
     insta::assert_json_snapshot!(rules.as_array().unwrap()[1..]);
@@ -89,9 +79,6 @@ fn a_plain_container_differs_by_its_stricter_filter_alone() {
 fn every_slot_gets_ids_of_the_free_range() {
     for slot in [0, 1, 4092, 4093, u128::MAX] {
         let first = host_ids_of(slot);
-        assert!(
-            first >= HOST_IDS.0 && first.checked_add(RANGE - 1).is_some_and(|last| last <= HOST_IDS.1),
-            "{slot}"
-        );
+        assert!(first >= HOST_IDS.0 && first.checked_add(RANGE - 1).is_some_and(|last| last <= HOST_IDS.1), "{slot}");
     }
 }

@@ -9,14 +9,7 @@ use super::settings::Choice;
 use super::spec::HOST_IDS;
 use crate::domain::environment::Runtime;
 
-const PROGRAM_DIRS: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
+const PROGRAM_DIRS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// The program that makes the sandboxes.
 ///
@@ -63,9 +56,7 @@ fn is_program(path: &Path) -> bool {
 /// The root file system in an image directory, or the directory itself where it is one.
 pub(super) fn rootfs_of(image: &Path, runtime: Runtime) -> Option<PathBuf> {
     let program = Path::new("usr/bin").join(runtime.as_str());
-    [image.join("rootfs"), image.to_path_buf()]
-        .into_iter()
-        .find(|root| is_program(&root.join(&program)))
+    [image.join("rootfs"), image.to_path_buf()].into_iter().find(|root| is_program(&root.join(&program)))
 }
 
 /// True when this daemon may give out the ids of the sandboxes' user namespaces: not inside a container with a user
@@ -83,8 +74,7 @@ pub(super) fn can_map_ids(uid_map: &str) -> bool {
 /// True when any user may reach `path`: with a user namespace of its own the sandbox's gofer is not root on the host,
 /// and cannot bind what lies behind a closed directory.
 pub(super) fn is_open_to_all(path: &Path) -> bool {
-    path.ancestors()
-        .all(|step| fs::metadata(step).is_ok_and(|found| found.mode() & 0o001 != 0))
+    path.ancestors().all(|step| fs::metadata(step).is_ok_and(|found| found.mode() & 0o001 != 0))
 }
 
 #[cfg(test)]
@@ -100,9 +90,7 @@ mod tests {
 
     #[test]
     fn a_missing_engine_comes_with_its_remedy() {
-        let choice = Choice::Gvisor {
-            runsc: Some("/nonexistent/runsc".into()),
-        };
+        let choice = Choice::Gvisor { runsc: Some("/nonexistent/runsc".into()) };
         assert!(find_engine(&choice).is_err_and(|text| text.contains("sandbox.runsc")));
     }
 }

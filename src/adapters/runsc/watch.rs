@@ -50,12 +50,7 @@ pub(super) async fn watch(
     dialogue: &mut Dialogue,
     log: &Logger,
 ) -> Result<Seen, SandboxError> {
-    let Line {
-        mut frames,
-        request,
-        mut stdout,
-        mut stderr,
-    } = line;
+    let Line { mut frames, request, mut stdout, mut stderr } = line;
     frames.set_cap(task.frame_cap);
     let mut request = RequestWriter::new(request, task.request);
     let process = slot.process()?;

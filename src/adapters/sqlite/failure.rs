@@ -91,19 +91,13 @@ impl Failure {
 
     /// This failure as the port's error about the file at `path`.
     pub(super) fn opening(self, path: &Path) -> StoreError {
-        StoreError::Open {
-            path: path.display().to_string(),
-            source: Box::new(self),
-        }
+        StoreError::Open { path: path.display().to_string(), source: Box::new(self) }
     }
 }
 
 /// Makes the port's error about `action` out of sqlx's.
 pub(super) fn while_it(action: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
-    move |error| StoreError::Query {
-        action,
-        source: Box::new(Failure::from(error)),
-    }
+    move |error| StoreError::Query { action, source: Box::new(Failure::from(error)) }
 }
 
 /// SQLite's primary result code (<https://sqlite.org/rescode.html>), without the extension in the higher bits.

@@ -56,10 +56,7 @@ impl SqliteStore {
     /// read-only, full, locked, or written by a newer version.
     pub async fn open(path: &Path, read_connections: u32) -> Result<Self, StoreError> {
         let writer = open::writer(path).await.map_err(|failure| failure.opening(path))?;
-        Ok(Self {
-            writer,
-            readers: open::readers(path, read_connections),
-        })
+        Ok(Self { writer, readers: open::readers(path, read_connections) })
     }
 
     /// Waits for the statements that are running, folds the write-ahead log into the file and closes it. Later calls
@@ -115,10 +112,8 @@ impl Store for SqliteStore {
     }
 
     async fn environments(&self) -> Result<Vec<Environment>, StoreError> {
-        let rows = sqlx::query(sql::ENVIRONMENTS)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(while_it("list the environments"))?;
+        let rows =
+            sqlx::query(sql::ENVIRONMENTS).fetch_all(&self.readers).await.map_err(while_it("list the environments"))?;
         rows.iter().map(rows::environment).collect()
     }
 

@@ -93,13 +93,7 @@ fn prepare_file(path: &Path) -> Result<u64, Failure> {
     {
         return Err(Failure::NoDirectory(directory.to_owned()));
     }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let metadata = file.metadata()?;
     if metadata.permissions().mode() & 0o077 != 0 {
         file.set_permissions(Permissions::from_mode(0o600))?;
@@ -115,10 +109,7 @@ async fn make_ready(pool: &SqlitePool, bytes: u64) -> Result<(), Failure> {
         }
     }
     let known = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or(0);
-    migrator()
-        .run(pool)
-        .await
-        .map_err(|error| Failure::migrating(error, known))
+    migrator().run(pool).await.map_err(|error| Failure::migrating(error, known))
 }
 
 fn migrator() -> Migrator {

@@ -28,10 +28,8 @@ pub(super) fn environment(row: &SqliteRow) -> Result<Environment, StoreError> {
         last_executed_at: get::<Option<i64>>(row, "last_executed_at")?.map(WallTime),
         execution_count: unsigned(row, "execution_count", "execution count")?,
         status: status(row)?,
-        metadata: serde_json::from_str(&get::<String>(row, "metadata")?).map_err(|error| StoreError::Corrupt {
-            what: "environment's metadata",
-            found: error.to_string(),
-        })?,
+        metadata: serde_json::from_str(&get::<String>(row, "metadata")?)
+            .map_err(|error| StoreError::Corrupt { what: "environment's metadata", found: error.to_string() })?,
         ttl_seconds: unsigned(row, "ttl_seconds", "time to live")?,
     })
 }
@@ -52,17 +50,10 @@ pub(super) fn execution(row: &SqliteRow) -> Result<ExecutionRecord, StoreError> 
 
 fn status(row: &SqliteRow) -> Result<EnvironmentStatus, StoreError> {
     let found: String = get(row, "status")?;
-    [
-        EnvironmentStatus::SettingUp,
-        EnvironmentStatus::Ready,
-        EnvironmentStatus::Deleting,
-    ]
-    .into_iter()
-    .find(|status| status.as_str() == found)
-    .ok_or(StoreError::Corrupt {
-        what: "environment's status",
-        found,
-    })
+    [EnvironmentStatus::SettingUp, EnvironmentStatus::Ready, EnvironmentStatus::Deleting]
+        .into_iter()
+        .find(|status| status.as_str() == found)
+        .ok_or(StoreError::Corrupt { what: "environment's status", found })
 }
 
 fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
@@ -79,8 +70,5 @@ fn parsed<T: FromStr>(row: &SqliteRow, column: &str, what: &'static str) -> Resu
 
 fn unsigned(row: &SqliteRow, column: &str, what: &'static str) -> Result<u64, StoreError> {
     let found: i64 = get(row, column)?;
-    u64::try_from(found).map_err(|_| StoreError::Corrupt {
-        what,
-        found: found.to_string(),
-    })
+    u64::try_from(found).map_err(|_| StoreError::Corrupt { what, found: found.to_string() })
 }

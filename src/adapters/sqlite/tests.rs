@@ -81,10 +81,7 @@ impl Store for Housed {
 async fn the_contract_holds() {
     contract::hold(async || {
         let (directory, path) = place();
-        Housed {
-            store: open(&path).await,
-            _directory: directory,
-        }
+        Housed { store: open(&path).await, _directory: directory }
     })
     .await;
 }
@@ -98,12 +95,7 @@ async fn only_the_owner_can_read_the_file_and_its_log() {
     store.insert_environment(&environment(1)).await.expect("inserted");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory.path()).expect("listed").flatten() {
-        assert_eq!(
-            entry.metadata().expect("metadata").permissions().mode() & 0o777,
-            0o600,
-            "{:?}",
-            entry.path()
-        );
+        assert_eq!(entry.metadata().expect("metadata").permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
         names.push(entry.file_name());
     }
     assert!(names.len() >= 2, "the log lies beside the file: {names:?}");
@@ -119,15 +111,9 @@ async fn what_was_written_survives_without_a_close() {
     let again = open(&path).await;
     assert_eq!(again.environment(written.id).await.expect("read"), Some(written));
     again.close().await;
-    assert!(
-        !path.with_extension("db-wal").exists(),
-        "a close folds the log into the file"
-    );
+    assert!(!path.with_extension("db-wal").exists(), "a close folds the log into the file");
     let error = again.environments().await.expect_err("it is closed");
-    assert_eq!(
-        error.source().map(ToString::to_string).as_deref(),
-        Some("it is closed: the daemon is stopping")
-    );
+    assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("it is closed: the daemon is stopping"));
 }
 
 #[tokio::test]
@@ -144,11 +130,7 @@ async fn a_future_dropped_mid_way_leaves_all_or_nothing_and_a_working_writer() {
     store.begin_execution(&call).await.expect("the writer works");
     let read = store.environment(environment.id).await.expect("read").expect("present");
     let rows = store.executions(environment.id, 1000).await.expect("listed");
-    assert_eq!(
-        read.execution_count,
-        rows.len() as u64,
-        "no call without its count, no count without its call"
-    );
+    assert_eq!(read.execution_count, rows.len() as u64, "no call without its count, no count without its call");
     drop(store);
     let again = open(&path).await;
     assert_eq!(again.executions(environment.id, 1000).await.expect("listed"), rows);
@@ -186,10 +168,7 @@ async fn a_full_disk_is_named_and_survived() {
     let store = open(&path).await;
     let environment = environment(1);
     store.insert_environment(&environment).await.expect("inserted");
-    sqlx::query("PRAGMA max_page_count = 20")
-        .execute(&store.writer)
-        .await
-        .expect("limited");
+    sqlx::query("PRAGMA max_page_count = 20").execute(&store.writer).await.expect("limited");
     let mut call = begun(1, environment.id);
     call.stdout = Some("x".repeat(1 << 20));
     let error = store.begin_execution(&call).await.expect_err("it does not fit");
@@ -211,9 +190,7 @@ async fn a_file_that_cannot_be_used_says_what_to_do() {
     insta::assert_snapshot!(refusal(&path).await, @"the store cannot be opened at PATH: it is not an SQLite database; set store.path elsewhere, or move the file away to start with an empty store");
 
     let missing = directory.path().join("no/such/cloister.db");
-    let text = refusal(&missing)
-        .await
-        .replace(&directory.path().display().to_string(), "DIR");
+    let text = refusal(&missing).await.replace(&directory.path().display().to_string(), "DIR");
     insta::assert_snapshot!(text, @"the store cannot be opened at PATH: its directory DIR/no/such does not exist; create it, or set store.path or daemon.state_dir");
 
     insta::assert_snapshot!(refusal(directory.path()).await, @"the store cannot be opened at PATH: it is a directory; set store.path to a file");
@@ -251,15 +228,9 @@ async fn a_row_written_by_foreign_hands_is_named() {
     let (_directory, path) = place();
     let store = open(&path).await;
     store.insert_environment(&environment(1)).await.expect("inserted");
-    sqlx::query("UPDATE environments SET runtime = 'perl'")
-        .execute(&store.writer)
-        .await
-        .expect("spoiled");
+    sqlx::query("UPDATE environments SET runtime = 'perl'").execute(&store.writer).await.expect("spoiled");
     let error = store.environments().await.expect_err("unreadable");
-    assert_eq!(
-        error.to_string(),
-        "the store holds a runtime that cannot be read: \"perl\""
-    );
+    assert_eq!(error.to_string(), "the store holds a runtime that cannot be read: \"perl\"");
 }
 
 fn any_environment() -> impl Strategy<Value = Environment> {
@@ -277,80 +248,51 @@ fn any_environment() -> impl Strategy<Value = Environment> {
     ];
     let times = (any::<i64>(), proptest::option::of(any::<i64>()));
     let counts = (0..=i64::MAX as u64, 0..=i64::MAX as u64, any::<usize>(), any::<bool>());
-    (
-        any::<u128>(),
-        ".{0,40}",
-        (runtime(), runtime()),
-        times,
-        status,
-        (grant(), grant()),
-        counts,
-    )
-        .prop_map(
-            |(id, main_module, runtimes, times, status, grants, counts)| Environment {
-                id: EnvironmentId(Uuid::from_u128(id)),
-                volume_name: EnvironmentId(Uuid::from_u128(id)).volume_name(),
-                main_module,
-                runtime: runtimes.0,
-                created_at: WallTime(times.0),
-                last_executed_at: times.1.map(WallTime),
-                execution_count: counts.0,
-                status,
-                metadata: Metadata {
-                    permissions: Permissions {
-                        allow_net: grants.0,
-                        allow_read: grants.1,
-                        ..Permissions::default()
-                    },
-                    module_count: counts.2,
-                    dependency_count: counts.2,
-                    has_dependencies: counts.3,
-                    runtime: runtimes.1,
-                },
-                ttl_seconds: counts.1,
+    (any::<u128>(), ".{0,40}", (runtime(), runtime()), times, status, (grant(), grant()), counts).prop_map(
+        |(id, main_module, runtimes, times, status, grants, counts)| Environment {
+            id: EnvironmentId(Uuid::from_u128(id)),
+            volume_name: EnvironmentId(Uuid::from_u128(id)).volume_name(),
+            main_module,
+            runtime: runtimes.0,
+            created_at: WallTime(times.0),
+            last_executed_at: times.1.map(WallTime),
+            execution_count: counts.0,
+            status,
+            metadata: Metadata {
+                permissions: Permissions { allow_net: grants.0, allow_read: grants.1, ..Permissions::default() },
+                module_count: counts.2,
+                dependency_count: counts.2,
+                has_dependencies: counts.3,
+                runtime: runtimes.1,
             },
-        )
+            ttl_seconds: counts.1,
+        },
+    )
 }
 
 fn any_call() -> impl Strategy<Value = ExecutionRecord> {
     let text = || proptest::option::of("(?s).{0,60}");
     let number = proptest::option::of(any::<i64>());
-    (
-        any::<u128>(),
-        any::<i64>(),
-        number,
-        any::<Option<i32>>(),
-        (text(), text(), text()),
-        any::<Option<i64>>(),
-    )
-        .prop_map(
-            |(id, started_at, completed_at, exit_code, texts, duration_ms)| ExecutionRecord {
-                id: ExecutionId(Uuid::from_u128(id)),
-                environment: EnvironmentId(Uuid::nil()),
-                started_at: WallTime(started_at),
-                completed_at: completed_at.map(WallTime),
-                exit_code,
-                stdout: texts.0,
-                stderr: texts.1,
-                duration_ms,
-                outcome: texts.2,
-            },
-        )
+    (any::<u128>(), any::<i64>(), number, any::<Option<i32>>(), (text(), text(), text()), any::<Option<i64>>())
+        .prop_map(|(id, started_at, completed_at, exit_code, texts, duration_ms)| ExecutionRecord {
+            id: ExecutionId(Uuid::from_u128(id)),
+            environment: EnvironmentId(Uuid::nil()),
+            started_at: WallTime(started_at),
+            completed_at: completed_at.map(WallTime),
+            exit_code,
+            stdout: texts.0,
+            stderr: texts.1,
+            duration_ms,
+            outcome: texts.2,
+        })
 }
 
 #[test]
 fn every_record_comes_back_as_it_was_written() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (_directory, path) = place();
     let store = runtime.block_on(open(&path));
-    let cases = ProptestConfig {
-        cases: 64,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let cases = ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() };
     TestRunner::new(cases)
         .run(&(any_environment(), any_call()), |(environment, call)| {
             runtime.block_on(async {
@@ -358,15 +300,8 @@ fn every_record_comes_back_as_it_was_written() {
                 let read = store.environment(environment.id).await.expect("read");
                 prop_assert_eq!(read.as_ref(), Some(&environment));
                 if environment.execution_count < i64::MAX as u64 {
-                    let call = ExecutionRecord {
-                        environment: environment.id,
-                        ..call
-                    };
-                    let begun = ExecutionRecord {
-                        completed_at: None,
-                        stdout: None,
-                        ..call.clone()
-                    };
+                    let call = ExecutionRecord { environment: environment.id, ..call };
+                    let begun = ExecutionRecord { completed_at: None, stdout: None, ..call.clone() };
                     store.begin_execution(&begun).await.expect("begun");
                     store.finish_execution(&call).await.expect("finished");
                     prop_assert_eq!(store.executions(environment.id, 5).await.expect("listed"), vec![call]);

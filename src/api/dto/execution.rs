@@ -100,11 +100,7 @@ impl ExecutionBody {
             None => raw_stdout,
             Some(json) => {
                 if !raw_stdout.is_empty() {
-                    logs.push(LogBody {
-                        level: "stdout".to_owned(),
-                        message: raw_stdout,
-                        timestamp: now.to_rfc3339(),
-                    });
+                    logs.push(LogBody { level: "stdout".to_owned(), message: raw_stdout, timestamp: now.to_rfc3339() });
                 }
                 json.clone()
             }
@@ -159,11 +155,7 @@ fn stderr_of(captured: &Captured, outcome: Outcome, error: Option<&ErrorReport>)
 /// The sandbox's clock is a hint: what RFC 3339 cannot write becomes `now`.
 fn written(timestamp: f64, now: WallTime) -> String {
     let usable = (0.0..=LAST_WRITABLE_MILLI).contains(&timestamp);
-    if usable {
-        WallTime(timestamp as i64).to_rfc3339()
-    } else {
-        now.to_rfc3339()
-    }
+    if usable { WallTime(timestamp as i64).to_rfc3339() } else { now.to_rfc3339() }
 }
 
 fn rounded(timings: Timings) -> Timings {
@@ -177,11 +169,7 @@ fn rounded(timings: Timings) -> Timings {
 
 /// Rounds for reading; JSON has no word for what is not finite.
 fn thousandths(number: f64) -> f64 {
-    if number.is_finite() {
-        (number * 1000.0).round() / 1000.0
-    } else {
-        0.0
-    }
+    if number.is_finite() { (number * 1000.0).round() / 1000.0 } else { 0.0 }
 }
 
 fn whole(millis: f64) -> u64 {

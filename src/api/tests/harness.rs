@@ -118,10 +118,7 @@ impl Handler<GetPool> for Pool {
     type Result = MessageResult<GetPool>;
 
     fn handle(&mut self, _: GetPool, _: &mut Self::Context) -> Self::Result {
-        MessageResult(PoolPicture {
-            running: 3,
-            ..PoolPicture::default()
-        })
+        MessageResult(PoolPicture { running: 3, ..PoolPicture::default() })
     }
 }
 
@@ -135,41 +132,20 @@ pub fn report(execution: ExecutionId) -> ExecutionReport {
         error: None,
         stdout: Captured::default(),
         stderr: Captured::default(),
-        logs: vec![LogEntry {
-            level: "log".into(),
-            message: "hello".into(),
-            timestamp: 1_700_000_000_000.0,
-        }],
-        timings: Timings {
-            queue_ms: 0.5,
-            claim_ms: 210.25,
-            handler_ms: 3.125,
-            total_ms: 213.875,
-        },
+        logs: vec![LogEntry { level: "log".into(), message: "hello".into(), timestamp: 1_700_000_000_000.0 }],
+        timings: Timings { queue_ms: 0.5, claim_ms: 210.25, handler_ms: 3.125, total_ms: 213.875 },
         peak_memory_bytes: 12 << 20,
         cpu: Duration::from_micros(4_200),
         start: Start::Cold,
-        limits: Limits {
-            timeout: Duration::from_secs(5),
-            memory_mb: 128,
-        },
+        limits: Limits { timeout: Duration::from_secs(5), memory_mb: 128 },
         isolated: true,
     }
 }
 
 /// A call that threw.
 pub fn thrown(execution: ExecutionId) -> ExecutionReport {
-    let error = ErrorReport {
-        name: "TypeError".into(),
-        message: "x is not a function".into(),
-        stack: String::new(),
-    };
-    ExecutionReport {
-        outcome: Outcome::HandlerError,
-        result: None,
-        error: Some(error),
-        ..report(execution)
-    }
+    let error = ErrorReport { name: "TypeError".into(), message: "x is not a function".into(), stack: String::new() };
+    ExecutionReport { outcome: Outcome::HandlerError, result: None, error: Some(error), ..report(execution) }
 }
 
 /// Environments in memory, or a store that fails.
@@ -184,11 +160,7 @@ impl FakeStore {
     fn check(&self, action: &'static str) -> Result<(), StoreError> {
         assert!(!self.panics, "canary");
         let source = "disk I/O error".into();
-        if self.broken {
-            Err(StoreError::Query { action, source })
-        } else {
-            Ok(())
-        }
+        if self.broken { Err(StoreError::Query { action, source }) } else { Ok(()) }
     }
 }
 
@@ -202,11 +174,7 @@ impl Store for FakeStore {
     }
     async fn environment(&self, id: EnvironmentId) -> Result<Option<Environment>, StoreError> {
         self.check("read the environment")?;
-        Ok(self
-            .environments
-            .iter()
-            .find(|environment| environment.id == id)
-            .cloned())
+        Ok(self.environments.iter().find(|environment| environment.id == id).cloned())
     }
     async fn environments(&self) -> Result<Vec<Environment>, StoreError> {
         self.check("list the environments")?;
@@ -286,21 +254,14 @@ impl House {
     }
 
     pub fn with(scripts: Scripts) -> Self {
-        Self::build(Plan {
-            scripts,
-            ..Plan::default()
-        })
+        Self::build(Plan { scripts, ..Plan::default() })
     }
 
     pub fn build(plan: Plan) -> Self {
         let (sender, told) = mpsc::unbounded_channel();
         let handles = Handles::default();
         if !plan.nobody {
-            let pool = Pool {
-                scripts: plan.scripts,
-                told: sender,
-            }
-            .start();
+            let pool = Pool { scripts: plan.scripts, told: sender }.start();
             handles.set_up.publish(&pool);
             handles.execute.publish(&pool);
             handles.cancel.publish(&pool);
@@ -309,31 +270,17 @@ impl House {
         }
         let log = Lines::default();
         let drain = Mutex::new(slog_json::Json::default(log.clone())).fuse();
-        let limits = |secs, memory_mb| Limits {
-            timeout: Duration::from_secs(secs),
-            memory_mb,
-        };
+        let limits = |secs, memory_mb| Limits { timeout: Duration::from_secs(secs), memory_mb };
         let doors = Doors {
             handles,
             store: Arc::new(plan.store),
             clock: Arc::new(StillClock),
-            limits: LimitPolicy {
-                default: limits(5, 128),
-                cap: limits(60, 512),
-            },
-            access: if plan.open {
-                Access::Open
-            } else {
-                Access::Tokens(Tokens::new([TOKEN]))
-            },
+            limits: LimitPolicy { default: limits(5, 128), cap: limits(60, 512) },
+            access: if plan.open { Access::Open } else { Access::Tokens(Tokens::new([TOKEN])) },
             intake: plan.intake,
             log: slog::Logger::root(drain, slog::o!()),
         };
-        Self {
-            doors: Arc::new(doors),
-            told,
-            log,
-        }
+        Self { doors: Arc::new(doors), told, log }
     }
 
     /// Asks with a token and, for a body, without a content type.
@@ -353,11 +300,7 @@ impl House {
                 let response = error.error_response();
                 let headers = names_and_values(response.headers());
                 let status = response.status();
-                Answer {
-                    status,
-                    headers,
-                    text: text_of(response.into_body()).await,
-                }
+                Answer { status, headers, text: text_of(response.into_body()).await }
             }
         }
     }
@@ -378,18 +321,11 @@ pub struct Answer {
 impl Answer {
     async fn of(response: ServiceResponse) -> Self {
         let headers = names_and_values(response.headers());
-        Self {
-            status: response.status(),
-            headers,
-            text: text_of(response.into_body()).await,
-        }
+        Self { status: response.status(), headers, text: text_of(response.into_body()).await }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     pub fn json(&self) -> serde_json::Value {
@@ -405,10 +341,7 @@ impl Answer {
 }
 
 fn names_and_values(headers: &actix_web::http::header::HeaderMap) -> Vec<(String, String)> {
-    headers
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-        .collect()
+    headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
 }
 
 async fn text_of(body: actix_web::body::BoxBody) -> String {

@@ -40,10 +40,7 @@ impl Handler<GetReaper> for Supervisor {
     type Result = MessageResult<GetReaper>;
 
     fn handle(&mut self, _: GetReaper, _: &mut Self::Context) -> Self::Result {
-        MessageResult(ReaperPicture {
-            rounds: 4,
-            ..ReaperPicture::default()
-        })
+        MessageResult(ReaperPicture { rounds: 4, ..ReaperPicture::default() })
     }
 }
 
@@ -57,23 +54,14 @@ fn picture(live: bool, ready: bool) -> HealthPicture {
         reasons: reasons.iter().map(|&reason| reason.to_owned()).collect(),
     };
     let parts = if ready {
-        vec![
-            part("sandbox-pool", PartState::Running, &[]),
-            part("crypto", PartState::Off, &["no key is set"]),
-        ]
+        vec![part("sandbox-pool", PartState::Running, &[]), part("crypto", PartState::Off, &["no key is set"])]
     } else {
         vec![
             part("sandbox-pool", PartState::CrashLoop, &["runsc is not found"]),
             part("reaper", PartState::Starting, &[]),
         ]
     };
-    HealthPicture {
-        live,
-        ready,
-        draining: false,
-        warnings: vec![],
-        parts,
-    }
+    HealthPicture { live, ready, draining: false, warnings: vec![], parts }
 }
 
 fn house(supervisor: Option<Supervisor>) -> House {
@@ -90,23 +78,14 @@ async fn ask(house: &House, path: &str) -> (u16, String) {
     let doors = web::Data::from(Arc::clone(&house.doors));
     let app = init_service(App::new().app_data(doors).configure(health::routes)).await;
     let response = call_service(&app, TestRequest::get().uri(path).to_request()).await;
-    (
-        response.status().as_u16(),
-        String::from_utf8(read_body(response).await.to_vec()).unwrap(),
-    )
+    (response.status().as_u16(), String::from_utf8(read_body(response).await.to_vec()).unwrap())
 }
 
 #[actix_web::test]
 async fn a_well_daemon_is_live_and_ready() {
     let house = house(Some(Supervisor(Some(picture(true, true)))));
-    assert_eq!(
-        ask(&house, "/livez").await,
-        (200, r#"{"live":true,"reasons":[]}"#.to_owned())
-    );
-    assert_eq!(
-        ask(&house, "/readyz").await,
-        (200, r#"{"ready":true,"reasons":[]}"#.to_owned())
-    );
+    assert_eq!(ask(&house, "/livez").await, (200, r#"{"live":true,"reasons":[]}"#.to_owned()));
+    assert_eq!(ask(&house, "/readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.to_owned()));
     let (status, text) = ask(&house, "/healthz").await;
     assert_eq!(status, 200);
     let text = text.replace(env!("CARGO_PKG_VERSION"), "<version>");
@@ -117,20 +96,11 @@ async fn a_well_daemon_is_live_and_ready() {
 async fn what_is_down_is_named_with_its_reason() {
     let house = house(Some(Supervisor(Some(picture(true, false)))));
     let reasons = r#"["sandbox-pool is in a crash loop: runsc is not found","reaper is starting"]"#;
-    assert_eq!(
-        ask(&house, "/livez").await,
-        (200, format!(r#"{{"live":true,"reasons":{reasons}}}"#))
-    );
-    assert_eq!(
-        ask(&house, "/readyz").await,
-        (503, format!(r#"{{"ready":false,"reasons":{reasons}}}"#))
-    );
+    assert_eq!(ask(&house, "/livez").await, (200, format!(r#"{{"live":true,"reasons":{reasons}}}"#)));
+    assert_eq!(ask(&house, "/readyz").await, (503, format!(r#"{{"ready":false,"reasons":{reasons}}}"#)));
     assert_eq!(ask(&house, "/healthz").await.0, 200);
     let dead = self::house(Some(Supervisor(Some(picture(false, false)))));
-    assert_eq!(
-        (ask(&dead, "/livez").await.0, ask(&dead, "/healthz").await.0),
-        (503, 503)
-    );
+    assert_eq!((ask(&dead, "/livez").await.0, ask(&dead, "/healthz").await.0), (503, 503));
 }
 
 #[actix_web::test]
@@ -140,10 +110,7 @@ async fn a_supervisor_that_is_absent_or_hangs_means_not_live() {
         let began = tokio_now();
         let said = r#""reasons":["the supervisor does not answer"]}"#;
         assert_eq!(ask(&house, "/livez").await, (503, format!(r#"{{"live":false,{said}"#)));
-        assert_eq!(
-            ask(&house, "/readyz").await,
-            (503, format!(r#"{{"ready":false,{said}"#))
-        );
+        assert_eq!(ask(&house, "/readyz").await, (503, format!(r#"{{"ready":false,{said}"#)));
         assert_eq!(ask(&house, "/healthz").await.0, 503);
         assert!(tokio_now() - began <= health::ANSWER_WITHIN * 3 + std::time::Duration::from_millis(10));
         tokio::time::resume();
@@ -174,15 +141,9 @@ async fn the_socket_is_made_answers_and_goes() {
     let handle = door.server.handle();
     let running = actix_web::rt::spawn(door.server);
     let text = get(&path, "/livez").await;
-    assert!(
-        text.starts_with("HTTP/1.1 200 OK") && text.contains("cache-control: no-store"),
-        "{text}"
-    );
+    assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("cache-control: no-store"), "{text}");
     let text = get(&path, "/nothing").await;
-    assert!(
-        text.starts_with("HTTP/1.1 404") && text.contains(r#""code":"not_found""#),
-        "{text}"
-    );
+    assert!(text.starts_with("HTTP/1.1 404") && text.contains(r#""code":"not_found""#), "{text}");
 
     let second = serve_health(Arc::clone(&house.doors), &path).await.map(|_| ());
     assert!(matches!(second, Err(DoorError::AnotherDaemon(_))), "{second:?}");

@@ -30,11 +30,7 @@ fn open(plan: Plan) -> Open {
     let (server, address) = serve_http(Arc::clone(&house.doors), &settings).unwrap();
     let handle = server.handle();
     actix_web::rt::spawn(server);
-    Open {
-        house,
-        address,
-        server: handle,
-    }
+    Open { house, address, server: handle }
 }
 
 impl Open {
@@ -57,30 +53,17 @@ async fn text_of(mut stream: TcpStream) -> String {
 #[actix_web::test]
 async fn a_caller_who_hangs_up_has_his_call_cancelled() {
     let hold = Arc::new(Notify::new());
-    let scripts = Scripts {
-        hold: Some(Arc::clone(&hold)),
-        ..Scripts::default()
-    };
-    let mut open = open(Plan {
-        scripts,
-        ..Plan::default()
-    });
+    let scripts = Scripts { hold: Some(Arc::clone(&hold)), ..Scripts::default() };
+    let mut open = open(Plan { scripts, ..Plan::default() });
     let stream = open.send("POST", &execute_path(), "Content-Length: 2\r\n\r\n{}").await;
-    let Some(Told::Execute(call)) = open.house.told.recv().await else {
-        panic!("the call is told first")
-    };
+    let Some(Told::Execute(call)) = open.house.told.recv().await else { panic!("the call is told first") };
     drop(stream);
-    let Some(Told::Cancel(cancelled)) = open.house.told.recv().await else {
-        panic!("then its end")
-    };
+    let Some(Told::Cancel(cancelled)) = open.house.told.recv().await else { panic!("then its end") };
     assert_eq!(cancelled, call.execution);
     hold.notify_one();
     open.server.stop(true).await;
     let log = open.house.log.text();
-    assert!(
-        log.contains(r#""status":499"#) && log.contains(r#""outcome":"hung_up""#),
-        "{log}"
-    );
+    assert!(log.contains(r#""status":499"#) && log.contains(r#""outcome":"hung_up""#), "{log}");
 }
 
 #[actix_web::test]
@@ -96,9 +79,7 @@ async fn a_caller_who_stays_for_the_answer_cancels_nothing() {
 #[actix_web::test]
 async fn a_chunked_body_without_end_is_cut_at_the_cap() {
     let open = open(Plan::default());
-    let mut stream = open
-        .send("POST", "/environments/setup", "Transfer-Encoding: chunked\r\n\r\n")
-        .await;
+    let mut stream = open.send("POST", "/environments/setup", "Transfer-Encoding: chunked\r\n\r\n").await;
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
     for _ in 0..176 {
         if stream.write_all(chunk.as_bytes()).await.is_err() {
@@ -106,14 +87,8 @@ async fn a_chunked_body_without_end_is_cut_at_the_cap() {
         }
     }
     let text = text_of(stream).await;
-    assert!(
-        text.starts_with("HTTP/1.1 413") && text.contains("request_too_large"),
-        "{text}"
-    );
-    assert!(
-        text.contains("connection: close") && text.contains("x-request-id: "),
-        "{text}"
-    );
+    assert!(text.starts_with("HTTP/1.1 413") && text.contains("request_too_large"), "{text}");
+    assert!(text.contains("connection: close") && text.contains("x-request-id: "), "{text}");
     open.server.stop(true).await;
 }
 
@@ -126,10 +101,7 @@ async fn whoever_is_refused_cannot_keep_the_connection_by_sending_on() {
     ];
     for head in heads {
         let mut stream = TcpStream::connect(open.address).await.unwrap();
-        stream
-            .write_all(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes())
-            .await
-            .unwrap();
+        stream.write_all(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
         while stream.write_all(b"1\r\nx\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -140,16 +112,10 @@ async fn whoever_is_refused_cannot_keep_the_connection_by_sending_on() {
 #[actix_web::test]
 async fn a_body_that_dawdles_is_given_up() {
     let intake = Intake::new(Duration::from_millis(100), 1 << 20);
-    let open = open(Plan {
-        intake,
-        ..Plan::default()
-    });
+    let open = open(Plan { intake, ..Plan::default() });
     let stream = open.send("POST", &execute_path(), "Content-Length: 100\r\n\r\n{").await;
     let text = text_of(stream).await;
-    assert!(
-        text.starts_with("HTTP/1.1 408") && text.contains("request_timeout"),
-        "{text}"
-    );
+    assert!(text.starts_with("HTTP/1.1 408") && text.contains("request_timeout"), "{text}");
     open.server.stop(true).await;
 }
 
@@ -165,9 +131,7 @@ async fn headers_that_dawdle_are_given_up() {
 #[actix_web::test]
 async fn a_body_that_ends_early_tells_nobody_anything() {
     let mut open = open(Plan::default());
-    let mut stream = open
-        .send("POST", &execute_path(), "Content-Length: 100\r\n\r\n{}")
-        .await;
+    let mut stream = open.send("POST", &execute_path(), "Content-Length: 100\r\n\r\n{}").await;
     stream.shutdown().await.unwrap();
     text_of(stream).await;
     open.server.stop(true).await;
@@ -177,11 +141,8 @@ async fn a_body_that_ends_early_tells_nobody_anything() {
 #[actix_web::test]
 async fn a_taken_port_is_an_error_before_anything_runs() {
     let open = open(Plan::default());
-    let settings = HttpSettings {
-        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        port: open.address.port(),
-        ..HttpSettings::default()
-    };
+    let settings =
+        HttpSettings { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: open.address.port(), ..HttpSettings::default() };
     let taken = serve_http(Arc::clone(&open.house.doors), &settings).map(|_| ());
     assert!(matches!(&taken, Err(DoorError::Port { .. })), "{taken:?}");
     open.server.stop(true).await;

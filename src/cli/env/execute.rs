@@ -47,10 +47,7 @@ pub async fn run(
     variables: &Variables,
     streams: &mut Streams<'_>,
 ) -> anyhow::Result<u8> {
-    let limits = LimitsBody {
-        timeout_ms: flags.timeout_ms,
-        memory_mb: flags.memory_mb,
-    };
+    let limits = LimitsBody { timeout_ms: flags.timeout_ms, memory_mb: flags.memory_mb };
     let body = ExecuteBody {
         data: data(&flags, streams)?,
         env: env(&flags.env, variables)?,
@@ -62,11 +59,7 @@ pub async fn run(
     } else {
         print(&answer.body, streams)?;
     }
-    Ok(if answer.body.exit_code == 0 {
-        exit::OK
-    } else {
-        exit::FAILED
-    })
+    Ok(if answer.body.exit_code == 0 { exit::OK } else { exit::FAILED })
 }
 
 fn data(flags: &ExecuteFlags, streams: &mut Streams<'_>) -> anyhow::Result<Option<Box<RawValue>>> {
@@ -80,17 +73,12 @@ fn data(flags: &ExecuteFlags, streams: &mut Streams<'_>) -> anyhow::Result<Optio
         }
     };
     let text = text.trim().to_owned();
-    RawValue::from_string(text)
-        .map(Some)
-        .context("the data is not JSON: quote strings, as in --data '\"text\"'")
+    RawValue::from_string(text).map(Some).context("the data is not JSON: quote strings, as in --data '\"text\"'")
 }
 
 fn from_stdin(streams: &mut Streams<'_>) -> anyhow::Result<String> {
     let mut text = String::new();
-    streams
-        .input
-        .read_to_string(&mut text)
-        .context("cannot read the data from stdin")?;
+    streams.input.read_to_string(&mut text).context("cannot read the data from stdin")?;
     Ok(text)
 }
 
@@ -121,24 +109,12 @@ fn print(call: &ExecutionBody, streams: &mut Streams<'_>) -> anyhow::Result<()> 
     }
     if !call.stdout.is_empty() {
         let text = call.stdout.trim_end_matches('\n');
-        let text = if streams.terminal {
-            printable(text)
-        } else {
-            text.to_owned()
-        };
+        let text = if streams.terminal { printable(text) } else { text.to_owned() };
         writeln!(streams.out, "{text}")?;
     }
     if call.exit_code != 0 {
-        let phase = call
-            .phase
-            .map(|phase| format!(" in {phase:?}").to_lowercase())
-            .unwrap_or_default();
-        writeln!(
-            streams.err,
-            "outcome: {}{phase} after {} ms",
-            call.outcome.as_str(),
-            call.duration_ms
-        )?;
+        let phase = call.phase.map(|phase| format!(" in {phase:?}").to_lowercase()).unwrap_or_default();
+        writeln!(streams.err, "outcome: {}{phase} after {} ms", call.outcome.as_str(), call.duration_ms)?;
     }
     Ok(())
 }

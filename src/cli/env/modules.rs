@@ -9,16 +9,8 @@ const MAX_FILES: usize = 5000;
 /// The most bytes that are read: what a set-up request can hold.
 const MAX_BYTES: usize = 10 << 20;
 /// Names that are tried for the main module when none is given, the first one first.
-const USUAL_MAINS: [&str; 8] = [
-    "main.ts",
-    "main.js",
-    "index.ts",
-    "index.js",
-    "handler.ts",
-    "handler.js",
-    "mod.ts",
-    "mod.js",
-];
+const USUAL_MAINS: [&str; 8] =
+    ["main.ts", "main.js", "index.ts", "index.js", "handler.ts", "handler.js", "mod.ts", "mod.js"];
 
 /// Why files cannot be made into modules.
 #[derive(Debug, thiserror::Error)]
@@ -58,32 +50,21 @@ pub struct Modules {
 
 /// Reads a file, or all files below a directory under names relative to it.
 pub fn read(path: &Path, main: Option<String>) -> Result<Modules, ModulesError> {
-    let mut found = Found {
-        root: path,
-        sources: BTreeMap::new(),
-        bytes: 0,
-    };
+    let mut found = Found { root: path, sources: BTreeMap::new(), bytes: 0 };
     // The path itself may be a link: the caller has named it.
     if fs::metadata(path).map_err(|source| unread(path, source))?.is_dir() {
         found.add_folder(path, "")?;
     } else {
         found.add_file(path, name_of(path)?)?;
     }
-    let only = if found.sources.len() == 1 {
-        found.sources.keys().next().cloned()
-    } else {
-        None
-    };
+    let only = if found.sources.len() == 1 { found.sources.keys().next().cloned() } else { None };
     let main = match main.or(only) {
         Some(main) if found.sources.contains_key(&main) => main,
         Some(main) => return Err(ModulesError::OtherMain(main, shown(found.sources.keys()))),
         None if found.sources.is_empty() => return Err(ModulesError::Empty(path.to_owned())),
         None => usual_main(&found.sources)?,
     };
-    Ok(Modules {
-        main,
-        sources: found.sources,
-    })
+    Ok(Modules { main, sources: found.sources })
 }
 
 fn usual_main(sources: &BTreeMap<String, String>) -> Result<String, ModulesError> {
@@ -148,13 +129,9 @@ impl Found<'_> {
 
 fn name_of(path: &Path) -> Result<String, ModulesError> {
     let name = path.file_name().and_then(|name| name.to_str());
-    name.map(str::to_owned)
-        .ok_or_else(|| ModulesError::Name(path.to_owned()))
+    name.map(str::to_owned).ok_or_else(|| ModulesError::Name(path.to_owned()))
 }
 
 fn unread(path: &Path, source: std::io::Error) -> ModulesError {
-    ModulesError::Read {
-        path: path.to_owned(),
-        source,
-    }
+    ModulesError::Read { path: path.to_owned(), source }
 }

@@ -47,11 +47,7 @@ pub async fn run(flags: SetUpFlags, json: bool, client: &Client, streams: &mut S
     let body = SetUpBody {
         main_module: modules.main,
         modules: modules.sources,
-        runtime: if flags.runtime == "bun" {
-            Runtime::Bun
-        } else {
-            Runtime::Deno
-        },
+        runtime: if flags.runtime == "bun" { Runtime::Bun } else { Runtime::Deno },
         dependencies: None,
         permissions: flags.permissions,
         ttl_seconds: flags.ttl,

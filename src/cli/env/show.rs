@@ -34,10 +34,7 @@ pub async fn list(json: bool, client: &Client, streams: &mut Streams<'_>) -> any
         return Ok(exit::OK);
     }
     if answer.body.is_empty() {
-        writeln!(
-            streams.err,
-            "there are no environments: make one with `cloister env setup FILE`"
-        )?;
+        writeln!(streams.err, "there are no environments: make one with `cloister env setup FILE`")?;
         return Ok(exit::OK);
     }
     let mut rows = vec![row(["ID", "RUNTIME", "MODULES", "CALLS", "CREATED", "TTL", "MAIN"])];

@@ -8,10 +8,7 @@ use crate::cli::arguments::Cli;
 use crate::cli::{ConfigCommand, Invocation, exit, parse};
 
 fn parsed(line: &str) -> Invocation {
-    let words: Vec<OsString> = std::iter::once("cloister")
-        .chain(line.split_whitespace())
-        .map(Into::into)
-        .collect();
+    let words: Vec<OsString> = std::iter::once("cloister").chain(line.split_whitespace()).map(Into::into).collect();
     parse(words)
 }
 
@@ -53,15 +50,7 @@ fn wrong_usage_exits_64_and_help_exits_0() {
         assert_eq!(ended(line), exit::USAGE, "{line}");
     }
     assert_eq!(ended(&format!("env execute {id} --data 1 --data-file f")), exit::USAGE);
-    for line in [
-        "--help",
-        "-h",
-        "--version",
-        "env --help",
-        "env setup --help",
-        "serve -h",
-        "config show --help",
-    ] {
+    for line in ["--help", "-h", "--version", "env --help", "env setup --help", "serve -h", "config show --help"] {
         assert_eq!(ended(line), exit::OK, "{line}");
     }
 }
@@ -69,39 +58,29 @@ fn wrong_usage_exits_64_and_help_exits_0() {
 #[test]
 fn serve_gives_its_flags_as_dotted_keys() {
     let line = "serve --port 0 --address ::1 --state-dir s --run-dir r --log-level debug --log-format json \
-                --set http.workers=1 --set sandbox.args=a=b --config c.toml";
-    let Invocation::Serve(flags) = parsed(line) else {
-        panic!("serve")
-    };
+                --set server.workers=1 --set sandbox.args=a=b --config c.toml";
+    let Invocation::Serve(flags) = parsed(line) else { panic!("serve") };
     assert_eq!(flags.config.config, Some("c.toml".into()));
     let settings = flags.config.settings();
-    let settings: Vec<String> = settings
-        .into_iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let settings: Vec<String> = settings.into_iter().map(|(flag, key, value)| format!("{flag} {key}={value}")).collect();
     insta::assert_snapshot!(settings.join("\n"), @r"
-    http.port=0
-    http.address=::1
-    paths.state_dir=s
-    paths.run_dir=r
-    log.level=debug
-    log.format=json
-    http.workers=1
-    sandbox.args=a=b
+    --port server.port=0
+    --address server.address=::1
+    --state-dir daemon.state_dir=s
+    --run-dir daemon.run_dir=r
+    --log-level log.level=debug
+    --log-format log.format=json
+    --set server.workers=1
+    --set sandbox.args=a=b
     ");
-    let Invocation::Serve(plain) = parsed("serve") else {
-        panic!("serve")
-    };
+    let Invocation::Serve(plain) = parsed("serve") else { panic!("serve") };
     assert!(plain.config.settings().is_empty());
 }
 
 #[test]
 fn what_is_not_a_clients_is_handed_back() {
     assert!(matches!(parsed("doctor --json"), Invocation::Doctor(flags) if flags.json));
-    assert!(matches!(
-        parsed("config check"),
-        Invocation::Config(ConfigCommand::Check { json: false, .. })
-    ));
+    assert!(matches!(parsed("config check"), Invocation::Config(ConfigCommand::Check { json: false, .. })));
     assert!(matches!(
         parsed("config show --origin --set a.b=c"),
         Invocation::Config(ConfigCommand::Show { origin: true, config, .. }) if config.set.len() == 1
@@ -115,11 +94,7 @@ fn help_texts() {
         texts.push((name.clone(), command.render_long_help().to_string()));
         let subcommands: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
         for sub in subcommands {
-            all(
-                command.find_subcommand_mut(&sub).unwrap(),
-                format!("{name}_{sub}"),
-                texts,
-            );
+            all(command.find_subcommand_mut(&sub).unwrap(), format!("{name}_{sub}"), texts);
         }
     }
     let mut texts = Vec::new();

@@ -35,28 +35,19 @@ impl Played {
     /// On a Unix socket.
     pub fn on_socket(path: &Path, answers: Vec<(u16, &str)>) -> Self {
         let listener = UnixListener::bind(path).unwrap();
-        Self::serve(path.display().to_string(), answers, move || {
-            listener.accept().unwrap().0
-        })
+        Self::serve(path.display().to_string(), answers, move || listener.accept().unwrap().0)
     }
 
     fn serve<S: Read + Write>(url: String, answers: Vec<(u16, &str)>, accept: impl Fn() -> S + Send + 'static) -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let answers: Vec<(u16, String)> = answers
-            .into_iter()
-            .map(|(status, body)| (status, body.to_owned()))
-            .collect();
+        let answers: Vec<(u16, String)> = answers.into_iter().map(|(status, body)| (status, body.to_owned())).collect();
         let heard = Arc::clone(&asked);
         let thread = spawn(move || {
             for (status, body) in answers {
                 answer(accept(), status, &body, &heard);
             }
         });
-        Self {
-            url,
-            asked,
-            thread: Some(thread),
-        }
+        Self { url, asked, thread: Some(thread) }
     }
 
     /// What it was asked, when all answers are given.
@@ -76,15 +67,8 @@ fn answer<S: Read + Write>(stream: S, status: u16, body: &str, heard: &Mutex<Vec
     let mut sent = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut sent).unwrap();
     let line = head.lines().next().unwrap().to_owned();
-    heard.lock().unwrap().push(Asked {
-        line,
-        head,
-        body: String::from_utf8(sent).unwrap(),
-    });
-    let head = format!(
-        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
+    heard.lock().unwrap().push(Asked { line, head, body: String::from_utf8(sent).unwrap() });
+    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
 }
 
@@ -107,31 +91,18 @@ pub struct Setting<'a> {
 impl Setting<'_> {
     /// Runs `cloister` with these arguments.
     pub fn run(&self, arguments: &[&str]) -> Did {
-        let words = std::iter::once("cloister")
-            .chain(arguments.iter().copied())
-            .map(Into::into);
+        let words = std::iter::once("cloister").chain(arguments.iter().copied()).map(Into::into);
         let command = match parse(words) {
             Invocation::Client(command) => command,
             Invocation::Ended(code) => {
-                return Did {
-                    code,
-                    out: String::new(),
-                    err: String::new(),
-                };
+                return Did { code, out: String::new(), err: String::new() };
             }
             other => panic!("not a client command: {other:?}"),
         };
-        let known: Vec<(String, String)> = self
-            .variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()))
-            .collect();
-        let variables = Variables::new(move |name| {
-            known
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, value)| value.clone())
-        });
+        let known: Vec<(String, String)> =
+            self.variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let variables =
+            Variables::new(move |name| known.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()));
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut streams = Streams {
             input: Box::new(self.input.as_bytes()),
@@ -141,23 +112,12 @@ impl Setting<'_> {
         };
         let code = run(command, &variables, &mut streams);
         drop(streams);
-        Did {
-            code,
-            out: String::from_utf8(out).unwrap(),
-            err: String::from_utf8(err).unwrap(),
-        }
+        Did { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
     }
 }
 
 /// Runs a command that speaks to `played`, with a token.
 pub fn run_with(played: &Played, arguments: &[&str]) -> Did {
-    let variables = vec![
-        ("CLOISTER_URL", played.url.clone()),
-        ("BEARER_TOKEN", "secret".to_owned()),
-    ];
-    Setting {
-        variables,
-        ..Setting::default()
-    }
-    .run(arguments)
+    let variables = vec![("CLOISTER_URL", played.url.clone()), ("BEARER_TOKEN", "secret".to_owned())];
+    Setting { variables, ..Setting::default() }.run(arguments)
 }

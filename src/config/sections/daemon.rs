@@ -32,11 +32,6 @@ impl Daemon {
             reader.refuse("daemon.health_socket", &text);
         }
         let drain_deadline = reader.span("daemon.drain_deadline", secs(0)..=secs(HOUR));
-        Self {
-            state_dir,
-            run_dir,
-            health_socket,
-            drain_deadline,
-        }
+        Self { state_dir, run_dir, health_socket, drain_deadline }
     }
 }

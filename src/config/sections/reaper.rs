@@ -19,10 +19,6 @@ impl Reaper {
         let interval = reader.span("reaper.interval", secs(1)..=secs(DAY));
         let idle_ttl = reader.span("reaper.idle_ttl", secs(0)..=secs(3650 * DAY));
         let grace = reader.span("reaper.grace", secs(0)..=secs(DAY));
-        Self {
-            interval,
-            idle_ttl: (!idle_ttl.is_zero()).then_some(idle_ttl),
-            grace,
-        }
+        Self { interval, idle_ttl: (!idle_ttl.is_zero()).then_some(idle_ttl), grace }
     }
 }

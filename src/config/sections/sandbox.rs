@@ -81,10 +81,7 @@ impl Sandbox {
 fn runtime(reader: &mut Reader<'_>, key: &'static str, derived: &Path) -> PathBuf {
     let path = reader.path_or(key, "daemon.state_dir", derived);
     if !reader.origin(key).is_default() && path.to_string_lossy().contains(':') {
-        reader.refuse(
-            key,
-            "this looks like an image's name; give the directory that the set-up step made",
-        );
+        reader.refuse(key, "this looks like an image's name; give the directory that the set-up step made");
     }
     path
 }
@@ -103,10 +100,8 @@ fn boots_at_once(reader: &mut Reader<'_>) -> usize {
 fn cgroup_parent(reader: &mut Reader<'_>) -> Option<PathBuf> {
     let path = reader.path_if_any("sandbox.cgroup_parent")?;
     if path.components().any(|part| part.as_os_str() == "..") || path.starts_with("/sys/fs/cgroup") {
-        reader.refuse(
-            "sandbox.cgroup_parent",
-            "give the path from the cgroup hierarchy's root, such as /cloister.slice",
-        );
+        reader
+            .refuse("sandbox.cgroup_parent", "give the path from the cgroup hierarchy's root, such as /cloister.slice");
     }
     Some(path)
 }

@@ -55,24 +55,55 @@ pub enum Refusal {
 pub enum Event {
     /// What an earlier life left behind has been dealt with: boots may begin.
     Swept,
-    CallCame { execution: ExecutionId, environment: EnvironmentId },
+    CallCame {
+        execution: ExecutionId,
+        environment: EnvironmentId,
+    },
     /// The call's environment exists and is ready, or not.
-    LookedUp { execution: ExecutionId, found: bool },
+    LookedUp {
+        execution: ExecutionId,
+        found: bool,
+    },
     /// The caller is gone.
-    CallCancelled { execution: ExecutionId },
-    Booted { slot: SlotId },
-    BootFailed { slot: SlotId },
-    Settled { slot: SlotId },
-    Destroyed { slot: SlotId },
-    DestroyFailed { slot: SlotId },
-    RetryDue { slot: SlotId },
+    CallCancelled {
+        execution: ExecutionId,
+    },
+    Booted {
+        slot: SlotId,
+    },
+    BootFailed {
+        slot: SlotId,
+    },
+    Settled {
+        slot: SlotId,
+    },
+    Destroyed {
+        slot: SlotId,
+    },
+    DestroyFailed {
+        slot: SlotId,
+    },
+    RetryDue {
+        slot: SlotId,
+    },
     /// `transpiles`: it will boot a sandbox of its own.
-    SetUpCame { environment: EnvironmentId, transpiles: bool },
-    SetUpEnded { environment: EnvironmentId },
-    DeleteCame { environment: EnvironmentId },
-    DeleteEnded { environment: EnvironmentId },
+    SetUpCame {
+        environment: EnvironmentId,
+        transpiles: bool,
+    },
+    SetUpEnded {
+        environment: EnvironmentId,
+    },
+    DeleteCame {
+        environment: EnvironmentId,
+    },
+    DeleteEnded {
+        environment: EnvironmentId,
+    },
     Tick,
-    Drain { hurry: bool },
+    Drain {
+        hurry: bool,
+    },
 }
 
 /// How a call is answered.
@@ -91,16 +122,40 @@ pub enum Answer {
 /// What the shell has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    LookUp { execution: ExecutionId, environment: EnvironmentId },
-    Boot { slot: SlotId, execution: ExecutionId },
-    Run { slot: SlotId, execution: ExecutionId },
-    Destroy { slot: SlotId },
-    RetryDestroy { slot: SlotId, after: Duration },
-    Answer { execution: ExecutionId, answer: Answer },
-    BeginSetUp { environment: EnvironmentId },
-    RefuseSetUp { environment: EnvironmentId, refusal: Refusal },
+    LookUp {
+        execution: ExecutionId,
+        environment: EnvironmentId,
+    },
+    Boot {
+        slot: SlotId,
+        execution: ExecutionId,
+    },
+    Run {
+        slot: SlotId,
+        execution: ExecutionId,
+    },
+    Destroy {
+        slot: SlotId,
+    },
+    RetryDestroy {
+        slot: SlotId,
+        after: Duration,
+    },
+    Answer {
+        execution: ExecutionId,
+        answer: Answer,
+    },
+    BeginSetUp {
+        environment: EnvironmentId,
+    },
+    RefuseSetUp {
+        environment: EnvironmentId,
+        refusal: Refusal,
+    },
     /// No slot of it is left: remove its volume and its record.
-    RemoveEnvironment { environment: EnvironmentId },
+    RemoveEnvironment {
+        environment: EnvironmentId,
+    },
     /// Send a `Tick` after this time.
     WakeIn(Duration),
     Drained,

@@ -1,7 +1,7 @@
 //! The API as a caller sees it.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,6 @@ pub struct Answer {
     pub text: String,
     pub json: Value,
     pub headers: BTreeMap<String, String>,
-    pub took: Duration,
 }
 
 impl Answer {
@@ -73,7 +72,6 @@ impl Client {
     }
 
     pub async fn finish(&self, request: reqwest::RequestBuilder) -> Answer {
-        let began = Instant::now();
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let headers = answer
@@ -83,7 +81,7 @@ impl Client {
             .collect();
         let text = answer.text().await.unwrap();
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status, text, json, headers, took: began.elapsed() }
+        Answer { status, text, json, headers }
     }
 
     pub async fn set_up(&self, request: Value) -> Answer {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -81,7 +81,6 @@ pub struct Daemon {
     pub url: String,
     /// All log lines so far.
     pub log: Arc<Mutex<Vec<String>>>,
-    pub started: Instant,
     tidy: bool,
 }
 
@@ -108,7 +107,6 @@ impl Daemon {
     pub async fn start_in(home: Arc<Home>, settings: Settings) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests make sandboxes: run them as root");
         let mut child = command(&home, &settings).spawn().unwrap();
-        let started = Instant::now();
         let log = Arc::new(Mutex::new(Vec::new()));
         let addresses = follow(child.stderr.take().unwrap(), Arc::clone(&log));
         let Ok(url) = addresses.recv_timeout(START_PATIENCE) else {
@@ -116,7 +114,7 @@ impl Daemon {
             drop(child.kill());
             panic!("the daemon did not listen ({ended:?}):\n{}", log.lock().unwrap().join("\n"));
         };
-        let daemon = Self { home, child, url, log, started, tidy: true };
+        let daemon = Self { home, child, url, log, tidy: true };
         if settings.wait_ready {
             daemon.wait_ready().await;
         }
@@ -125,11 +123,9 @@ impl Daemon {
 
     /// Waits for `/readyz` to say so.
     pub async fn wait_ready(&self) {
-        super::eventually("readiness", START_PATIENCE, async || {
-            match self.health("/readyz").await {
-                Ok((200, _)) => Ok(()),
-                other => Err(format!("{other:?}\n{}", self.log.lock().unwrap().join("\n"))),
-            }
+        super::eventually("readiness", START_PATIENCE, async || match self.health("/readyz").await {
+            Ok((200, _)) => Ok(()),
+            other => Err(format!("{other:?}\n{}", self.log.lock().unwrap().join("\n"))),
         })
         .await;
     }

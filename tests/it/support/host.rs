@@ -108,7 +108,8 @@ pub fn footprint(pid: i32) -> Footprint {
 /// Takes away whatever a killed daemon left, so that one failing test does not disturb the next.
 pub fn clean_up(home: &Home) {
     for pid in slot_processes(home).into_iter().chain(processes_by_name(home)) {
-        drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL));
+        // It may be gone already.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     }
     let Some(instance) = instance(home) else { return };
     let mut parents = Vec::new();

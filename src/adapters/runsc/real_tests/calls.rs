@@ -19,10 +19,7 @@ async fn a_result_comes_back_with_its_logs_and_outputs() {
         assert_eq!(judge(&evidence), Outcome::Ok);
         assert_eq!(evidence.stdout.text, "printed");
         assert_eq!(evidence.logs.len(), 1);
-        assert!(
-            evidence.cpu > Duration::ZERO && evidence.memory_limit_bytes == 128 << 20,
-            "{evidence:?}"
-        );
+        assert!(evidence.cpu > Duration::ZERO && evidence.memory_limit_bytes == 128 << 20, "{evidence:?}");
     }
 }
 
@@ -31,26 +28,12 @@ async fn an_endless_loop_ends_at_the_time_limit_in_its_phase() {
     let world = World::gvisor();
     for (source, phase) in [
         ("for (;;) {}", Phase::Import),
-        (
-            "await new Promise((r) => setTimeout(r, 60_000)); export const handler = () => 1",
-            Phase::Import,
-        ),
-        (
-            "export const handler = () => { console.log('so far'); for (;;) {} }",
-            Phase::Handler,
-        ),
+        ("await new Promise((r) => setTimeout(r, 60_000)); export const handler = () => 1", Phase::Import),
+        ("export const handler = () => { console.log('so far'); for (;;) {} }", Phase::Handler),
     ] {
         let evidence = world.call(Runtime::Deno, source, limits(400, 128)).await;
-        assert_eq!(
-            (judge(&evidence), evidence.phase),
-            (Outcome::Timeout, phase),
-            "{source}"
-        );
-        assert!(
-            evidence.handler_time < Duration::from_millis(650),
-            "{:?}",
-            evidence.handler_time
-        );
+        assert_eq!((judge(&evidence), evidence.phase), (Outcome::Timeout, phase), "{source}");
+        assert!(evidence.handler_time < Duration::from_millis(650), "{:?}", evidence.handler_time);
         assert_eq!(evidence.logs.len(), usize::from(phase == Phase::Handler));
     }
 }
@@ -61,11 +44,7 @@ async fn a_handler_that_leaves_without_a_word_is_no_result() {
     let leave = "export const handler = () => (globalThis.Deno ?? process).exit(0)";
     for runtime in Runtime::ALL {
         let evidence = world.call(runtime, leave, USUAL).await;
-        assert_eq!(
-            (judge(&evidence), evidence.end),
-            (Outcome::NoResult, End::Closed),
-            "{runtime}: {evidence:?}"
-        );
+        assert_eq!((judge(&evidence), evidence.end), (Outcome::NoResult, End::Closed), "{runtime}: {evidence:?}");
         assert_eq!(evidence.process, ProcessEnd::Exited(0));
     }
 }
@@ -97,11 +76,7 @@ async fn memory_bombs_are_out_of_memory() {
     for runtime in Runtime::ALL {
         for source in [arrays, &buffers] {
             let evidence = world.call(runtime, source, limits(20_000, 128)).await;
-            assert_eq!(
-                judge(&evidence),
-                Outcome::OutOfMemory,
-                "{runtime} {source}: {evidence:?}"
-            );
+            assert_eq!(judge(&evidence), Outcome::OutOfMemory, "{runtime} {source}: {evidence:?}");
         }
     }
 }
@@ -137,10 +112,7 @@ async fn large_requests_and_results_pass_and_larger_ones_are_refused() {
     ] {
         for runtime in Runtime::ALL {
             let (slot, environment) = world.ready(runtime, source, 128).await;
-            let call = Call {
-                data: data.clone(),
-                ..call(environment, USUAL)
-            };
+            let call = Call { data: data.clone(), ..call(environment, USUAL) };
             let evidence = world.engine().run(slot, call, "main.js".into()).await.unwrap();
             world.engine().destroy(slot).await.unwrap();
             let start: String = data.chars().take(20).collect();

@@ -7,12 +7,7 @@ use super::*;
 #[tokio::test]
 async fn a_missing_image_and_a_broken_one_say_so() {
     let mut world = World::gvisor();
-    let spec = |runtime| SlotSpec {
-        slot: SlotId(Uuid::new_v4()),
-        runtime,
-        purpose: Purpose::Transpile,
-        memory_mb: 64,
-    };
+    let spec = |runtime| SlotSpec { slot: SlotId(Uuid::new_v4()), runtime, purpose: Purpose::Transpile, memory_mb: 64 };
     let broken = world.dir.path().join("image");
     fs::create_dir_all(broken.join("usr/bin")).unwrap();
     for dir in ["proc", "dev", "tmp", "runtime"] {
@@ -22,18 +17,10 @@ async fn a_missing_image_and_a_broken_one_say_so() {
     fs::set_permissions(broken.join("usr/bin/bun"), fs::Permissions::from_mode(0o755)).unwrap();
     let engine = world.engine.as_mut().unwrap();
     engine.settings.images = BTreeMap::from([(Runtime::Bun, broken)]);
-    assert!(matches!(
-        engine.create(spec(Runtime::Deno)).await,
-        Err(SandboxError::RuntimeMissing(Runtime::Deno))
-    ));
+    assert!(matches!(engine.create(spec(Runtime::Deno)).await, Err(SandboxError::RuntimeMissing(Runtime::Deno))));
     let died = engine.create(spec(Runtime::Bun)).await;
-    let Err(SandboxError::DiedEarly { end, detail }) = died else {
-        panic!("{died:?}")
-    };
-    assert!(
-        end.contains("exit code") && detail.contains("/usr/bin/bun"),
-        "{end}: {detail}"
-    );
+    let Err(SandboxError::DiedEarly { end, detail }) = died else { panic!("{died:?}") };
+    assert!(end.contains("exit code") && detail.contains("/usr/bin/bun"), "{end}: {detail}");
     for left in engine.leftovers().await.unwrap() {
         engine.destroy(left.slot).await.unwrap();
     }
@@ -52,7 +39,8 @@ async fn typescript_becomes_what_deno_itself_would_emit_or_a_fault_with_its_plac
         world.engine().destroy(slot).await.unwrap();
         answer
     };
-    let whole = [("lib/a.ts", "export enum A { One = 1 }"), ("b.ts", "import { A } from './lib/a.ts'; A.One as number;")];
+    let whole =
+        [("lib/a.ts", "export enum A { One = 1 }"), ("b.ts", "import { A } from './lib/a.ts'; A.One as number;")];
     let Transpiled::Modules(made) = transpile(&whole).await else { panic!("no modules") };
     assert!(made["b.ts"].contains("denoCacheMetadata") && !made["b.ts"].contains("as number"), "{made:?}");
     let Transpiled::Faults(faults) = transpile(&[("a.ts", "let fine;\nexport const x: = 1")]).await else {
@@ -60,7 +48,9 @@ async fn typescript_becomes_what_deno_itself_would_emit_or_a_fault_with_its_plac
     };
     assert_eq!((faults[0].module.as_str(), faults[0].line), ("a.ts", Some(2)), "{faults:?}");
     let unresolved = [("a.ts", "import x from 'npm:left-pad'; export const y: number = x;")];
-    let Transpiled::Modules(made) = transpile(&unresolved).await else { panic!("a missing import is the call's affair") };
+    let Transpiled::Modules(made) = transpile(&unresolved).await else {
+        panic!("a missing import is the call's affair")
+    };
     assert!(!made["a.ts"].contains("number"));
     world.assert_clean().await;
 }
@@ -70,10 +60,7 @@ async fn the_probe_finds_the_engine_and_remembers_it() {
     let mut world = World::gvisor();
     let first = world.engine().probe().await;
     assert_eq!(first.problems, Vec::<String>::new());
-    assert!(
-        first.isolated && first.engine == "runsc" && first.runtimes.len() == 2,
-        "{first:?}"
-    );
+    assert!(first.isolated && first.engine == "runsc" && first.runtimes.len() == 2, "{first:?}");
     world.restart();
     let watch = stopwatch::Stopwatch::start();
     let second = world.engine().probe().await;
@@ -86,21 +73,9 @@ async fn the_probe_finds_the_engine_and_remembers_it() {
 async fn without_gvisor_a_plain_container_serves_the_same_calls() {
     let world = World::new(Choice::PlainContainer);
     for runtime in Runtime::ALL {
-        let evidence = world
-            .call(runtime, "export const handler = (e) => e.data.n + 1", USUAL)
-            .await;
-        assert_eq!(
-            evidence.settlement,
-            Some(Settlement::Result("21".into())),
-            "{runtime}: {evidence:?}"
-        );
-        let evidence = world
-            .call(
-                runtime,
-                "export const handler = () => { for (;;) {} }",
-                limits(300, 128),
-            )
-            .await;
+        let evidence = world.call(runtime, "export const handler = (e) => e.data.n + 1", USUAL).await;
+        assert_eq!(evidence.settlement, Some(Settlement::Result("21".into())), "{runtime}: {evidence:?}");
+        let evidence = world.call(runtime, "export const handler = () => { for (;;) {} }", limits(300, 128)).await;
         assert_eq!(judge(&evidence), Outcome::Timeout, "{runtime}");
     }
 }
@@ -117,11 +92,7 @@ async fn only_the_engines_own_process_is_root_on_the_host() {
     let world = World::gvisor();
     let (slot, _) = world.ready(Runtime::Deno, "export const handler = () => 1", 128).await;
     let users = users(&world, slot);
-    assert_eq!(
-        users.iter().filter(|&&uid| uid < spec::HOST_IDS.0).count(),
-        1,
-        "{users:?}"
-    );
+    assert_eq!(users.iter().filter(|&&uid| uid < spec::HOST_IDS.0).count(), 1, "{users:?}");
     world.engine().destroy(slot).await.unwrap();
     world.assert_clean().await;
 }

@@ -6,11 +6,7 @@ use super::*;
 async fn to_destroy_a_slot_ends_its_run_promptly() {
     let world = World::gvisor();
     let (slot, environment) = world
-        .ready(
-            Runtime::Deno,
-            "export const handler = () => new Promise(() => setInterval(() => {}, 1e3))",
-            128,
-        )
+        .ready(Runtime::Deno, "export const handler = () => new Promise(() => setInterval(() => {}, 1e3))", 128)
         .await;
     let engine = world.engine();
     let watch = stopwatch::Stopwatch::start();
@@ -38,16 +34,8 @@ async fn a_slot_can_be_destroyed_twice_at_once_and_again_and_while_it_boots() {
 
     for delay in [0, 1, 3, 10, 40, 120] {
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::Execute {
-            environment,
-            permissions: Permissions::default(),
-        };
-        let spec = SlotSpec {
-            slot,
-            runtime: Runtime::Bun,
-            purpose,
-            memory_mb: 64,
-        };
+        let purpose = Purpose::Execute { environment, permissions: Permissions::default() };
+        let spec = SlotSpec { slot, runtime: Runtime::Bun, purpose, memory_mb: 64 };
         let (made, gone) = tokio::join!(engine.create(spec), async {
             tokio::time::sleep(Duration::from_millis(delay)).await;
             engine.destroy(slot).await
@@ -64,16 +52,8 @@ async fn a_dropped_call_leaves_nothing_once_destroyed() {
     let environment = world.environment("export const handler = () => 1").await;
     for millis in [0, 2, 5, 20, 100] {
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::Execute {
-            environment,
-            permissions: Permissions::default(),
-        };
-        let spec = SlotSpec {
-            slot,
-            runtime: Runtime::Bun,
-            purpose,
-            memory_mb: 64,
-        };
+        let purpose = Purpose::Execute { environment, permissions: Permissions::default() };
+        let spec = SlotSpec { slot, runtime: Runtime::Bun, purpose, memory_mb: 64 };
         let _ = tokio::time::timeout(Duration::from_millis(millis), world.engine().create(spec)).await;
         world.engine().destroy(slot).await.unwrap();
         world.assert_clean().await;
@@ -89,11 +69,7 @@ async fn the_next_life_of_the_daemon_finds_and_destroys_what_the_last_one_left()
     let engine = world.engine();
     let left = engine.leftovers().await.unwrap();
     for slot in [first, second] {
-        let kinds: Vec<_> = left
-            .iter()
-            .filter(|found| found.slot == slot)
-            .map(|found| found.kind)
-            .collect();
+        let kinds: Vec<_> = left.iter().filter(|found| found.slot == slot).map(|found| found.kind).collect();
         assert_eq!(kinds, ["bundle", "cgroup", "process", "runtime state"]);
         engine.destroy(slot).await.unwrap();
     }
@@ -107,9 +83,7 @@ async fn calls_at_once_do_not_meet() {
     let made =
         futures_util::future::join_all(sources.iter().map(|source| world.ready(Runtime::Bun, source, 128))).await;
     let engine = world.engine();
-    let runs = made
-        .iter()
-        .map(|&(slot, environment)| engine.run(slot, call(environment, USUAL), "main.js".into()));
+    let runs = made.iter().map(|&(slot, environment)| engine.run(slot, call(environment, USUAL), "main.js".into()));
     for (n, evidence) in futures_util::future::join_all(runs).await.into_iter().enumerate() {
         assert_eq!(evidence.unwrap().settlement, Some(Settlement::Result(n.to_string())));
     }
@@ -123,11 +97,7 @@ async fn calls_at_once_do_not_meet() {
 async fn a_sandbox_killed_from_outside_ends_its_call_at_once() {
     let world = World::gvisor();
     let (slot, environment) = world
-        .ready(
-            Runtime::Deno,
-            "export const handler = () => new Promise(() => setInterval(() => {}, 1e3))",
-            128,
-        )
+        .ready(Runtime::Deno, "export const handler = () => new Promise(() => setInterval(() => {}, 1e3))", 128)
         .await;
     let engine = world.engine();
     let (ran, ()) = tokio::join!(engine.run(slot, call(environment, USUAL), "main.js".into()), async {
@@ -135,15 +105,8 @@ async fn a_sandbox_killed_from_outside_ends_its_call_at_once() {
         engine.slots.get(slot).unwrap().process.get().unwrap().kill();
     });
     let evidence = ran.unwrap();
-    assert_eq!(
-        (judge(&evidence), evidence.process),
-        (Outcome::SandboxCrashed, ProcessEnd::Signalled(9))
-    );
-    assert!(
-        evidence.handler_time < Duration::from_secs(2),
-        "{:?}",
-        evidence.handler_time
-    );
+    assert_eq!((judge(&evidence), evidence.process), (Outcome::SandboxCrashed, ProcessEnd::Signalled(9)));
+    assert!(evidence.handler_time < Duration::from_secs(2), "{:?}", evidence.handler_time);
     engine.destroy(slot).await.unwrap();
     world.assert_clean().await;
 }

@@ -64,22 +64,13 @@ struct World {
 
 impl World {
     fn new(choice: Choice) -> Self {
-        assert!(
-            Path::new(IMAGES).join("deno").exists(),
-            "no runtimes in {IMAGES}: run the set-up step first"
-        );
+        assert!(Path::new(IMAGES).join("deno").exists(), "no runtimes in {IMAGES}: run the set-up step first");
         let dir = tempfile::Builder::new().prefix("ce").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let instance = format!("test-{}", Uuid::new_v4().simple());
         let cgroups = Arc::new(HostCgroups::detect(None, &instance).unwrap());
         let volumes = Arc::new(Folder(dir.path().join("volumes")));
-        let mut world = Self {
-            engine: None,
-            cgroups,
-            volumes,
-            choice,
-            dir,
-        };
+        let mut world = Self { engine: None, cgroups, volumes, choice, dir };
         world.restart();
         world
     }
@@ -94,18 +85,12 @@ impl World {
             choice: self.choice.clone(),
             run_dir: self.dir.path().join("run"),
             state_dir: self.dir.path().to_owned(),
-            images: Runtime::ALL
-                .map(|runtime| (runtime, Path::new(IMAGES).join(runtime.as_str())))
-                .into(),
+            images: Runtime::ALL.map(|runtime| (runtime, Path::new(IMAGES).join(runtime.as_str()))).into(),
             ready_deadline: Duration::from_secs(60),
             cpu_quota_us: Some(100_000),
             pids: 100,
             tmp_mb: 64,
-            output: OutputLimits {
-                keep: 64 << 10,
-                discard: 8 << 20,
-                ..OutputLimits::default()
-            },
+            output: OutputLimits { keep: 64 << 10, discard: 8 << 20, ..OutputLimits::default() },
         };
         let log = Logger::root(Discard, o!());
         self.engine = Some(RunscEngine::new(
@@ -131,30 +116,15 @@ impl World {
     async fn ready(&self, runtime: Runtime, source: &str, memory_mb: u64) -> (SlotId, EnvironmentId) {
         let environment = self.environment(source).await;
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::Execute {
-            environment,
-            permissions: Permissions::default(),
-        };
-        self.engine()
-            .create(SlotSpec {
-                slot,
-                runtime,
-                purpose,
-                memory_mb,
-            })
-            .await
-            .unwrap();
+        let purpose = Purpose::Execute { environment, permissions: Permissions::default() };
+        self.engine().create(SlotSpec { slot, runtime, purpose, memory_mb }).await.unwrap();
         (slot, environment)
     }
 
     /// A whole cold call.
     async fn call(&self, runtime: Runtime, source: &str, limits: Limits) -> Evidence {
         let (slot, environment) = self.ready(runtime, source, limits.memory_mb).await;
-        let evidence = self
-            .engine()
-            .run(slot, call(environment, limits), "main.js".into())
-            .await
-            .unwrap();
+        let evidence = self.engine().run(slot, call(environment, limits), "main.js".into()).await.unwrap();
         self.engine().destroy(slot).await.unwrap();
         self.assert_clean().await;
         evidence
@@ -186,16 +156,10 @@ fn call(environment: EnvironmentId, limits: Limits) -> Call {
 }
 
 fn limits(millis: u64, memory_mb: u64) -> Limits {
-    Limits {
-        timeout: Duration::from_millis(millis),
-        memory_mb,
-    }
+    Limits { timeout: Duration::from_millis(millis), memory_mb }
 }
 
-const USUAL: Limits = Limits {
-    timeout: Duration::from_secs(10),
-    memory_mb: 128,
-};
+const USUAL: Limits = Limits { timeout: Duration::from_secs(10), memory_mb: 128 };
 
 fn processes_naming(dir: &Path) -> Vec<String> {
     let name = dir.to_string_lossy().into_owned();

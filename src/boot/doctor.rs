@@ -1,0 +1,173 @@
+//! `cloister doctor`: what this host can and cannot do, each with its remedy.
+//!
+//! Nothing of a running daemon is touched: the checks use a cgroup subtree, a run directory and slots of their own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use slog::Logger;
+use uuid::Uuid;
+
+use super::exit::Exit;
+use super::parts;
+use super::settings::{load, print};
+use crate::adapters::clock::SystemClock;
+use crate::adapters::volumes::HostVolumes;
+use crate::cli::DoctorFlags;
+use crate::config::Config;
+use crate::domain::environment::Runtime;
+use crate::domain::id::SlotId;
+use crate::ports::clock::Clock;
+use crate::ports::sandbox::{Purpose, SandboxEngine, SlotSpec};
+use crate::ports::volumes::Volumes;
+use crate::telemetry::error_chain;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Good,
+    /// It works, with something to know.
+    Note,
+    /// It does not work; the text says what to do.
+    Bad,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    verdict: Verdict,
+    text: String,
+}
+
+impl Finding {
+    fn new(what: &'static str, verdict: Verdict, text: impl Into<String>) -> Self {
+        Self { what, verdict, text: text.into() }
+    }
+}
+
+/// Runs the checks and prints them. Exit 1 when any of them is bad.
+pub fn doctor(flags: &DoctorFlags) -> Exit {
+    let mut config = match load(&flags.config, false) {
+        Ok(loaded) => loaded.config,
+        Err(exit) => return exit,
+    };
+    let mut findings = vec![privileges(), directory("state directory", &config.daemon.state_dir), port(&config)];
+    findings.push(shared_memory());
+    findings.push(Finding::new("GPU work", Verdict::Note, "not in this version: sandboxed handlers only"));
+    let run_dir = std::env::temp_dir().join(format!("cloister-doctor-{}", std::process::id()));
+    config.daemon.run_dir.clone_from(&run_dir);
+    findings.extend(actix::System::new().block_on(sandboxes(&config)));
+    let _ = std::fs::remove_dir_all(run_dir);
+
+    let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
+    print(&mut std::io::stdout(), &if flags.json { json(&findings, !bad) } else { table(&findings) });
+    if bad { Exit::Failed } else { Exit::Fine }
+}
+
+fn json(findings: &[Finding], ok: bool) -> String {
+    format!("{}\n", serde_json::json!({ "ok": ok, "findings": findings }))
+}
+
+fn table(findings: &[Finding]) -> String {
+    let line = |finding: &Finding| {
+        let mark = match finding.verdict {
+            Verdict::Good => "ok  ",
+            Verdict::Note => "note",
+            Verdict::Bad => "BAD ",
+        };
+        format!("{mark}  {:<16}  {}\n", finding.what, finding.text)
+    };
+    findings.iter().map(line).collect()
+}
+
+fn privileges() -> Finding {
+    if nix::unistd::geteuid().is_root() {
+        return Finding::new("privileges", Verdict::Good, "root");
+    }
+    Finding::new(
+        "privileges",
+        Verdict::Bad,
+        "not root: sandboxes need it; run the daemon as root (systemd does), or use sudo",
+    )
+}
+
+fn directory(what: &'static str, path: &PathBuf) -> Finding {
+    let probe = path.join(format!(".doctor-{}", std::process::id()));
+    let tried = std::fs::create_dir_all(path).and_then(|()| std::fs::write(&probe, b"x"));
+    let _ = std::fs::remove_file(&probe);
+    match tried {
+        Ok(()) => Finding::new(what, Verdict::Good, path.display().to_string()),
+        Err(source) => {
+            let text = format!("{}: {source}; name another with CLOISTER_STATE_DIR", path.display());
+            Finding::new(what, Verdict::Bad, text)
+        }
+    }
+}
+
+fn port(config: &Config) -> Finding {
+    let address = std::net::SocketAddr::new(config.server.address, config.server.port);
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => Finding::new("HTTP address", Verdict::Good, format!("{address} is free")),
+        Err(source) => {
+            let text = format!("{address}: {source}; a running daemon's own, or choose another with PORT");
+            Finding::new("HTTP address", Verdict::Note, text)
+        }
+    }
+}
+
+fn shared_memory() -> Finding {
+    match nix::sys::statvfs::statvfs("/dev/shm") {
+        Ok(stat) => {
+            let mib = stat.blocks() * stat.fragment_size() / (1 << 20);
+            Finding::new("/dev/shm", Verdict::Good, format!("{mib} MiB"))
+        }
+        Err(errno) => Finding::new("/dev/shm", Verdict::Note, format!("{errno}: GPU work will need it")),
+    }
+}
+
+async fn sandboxes(config: &Config) -> Vec<Finding> {
+    if !config.sandbox.enabled {
+        return vec![Finding::new("sandboxes", Verdict::Note, "off by configuration (sandbox.enabled)")];
+    }
+    let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
+    let quiet = Logger::root(slog::Discard, slog::o!());
+    let mark = format!("doctor{}", std::process::id());
+    let (engine, cgroups) = parts::engine(config, &mark, &volumes, &quiet);
+    let probe = engine.probe().await;
+    let mut findings = vec![Finding::new("cgroups", Verdict::Good, probe.cgroup.clone())];
+    if probe.problems.is_empty() {
+        let text = format!("{} {}", probe.engine, probe.engine_version);
+        let verdict = if probe.isolated { Verdict::Good } else { Verdict::Note };
+        findings.push(Finding::new("sandbox engine", verdict, text));
+    }
+    findings.extend(probe.problems.iter().map(|problem| Finding::new("sandboxes", Verdict::Bad, problem.clone())));
+    for (runtime, version) in &probe.runtimes {
+        findings.push(boot_one(&*engine, *runtime, version).await);
+    }
+    if let Some(cgroups) = cgroups {
+        cgroups.dissolve();
+    }
+    findings
+}
+
+/// A sandbox of the runtime, booted up to its runner's `ready` and destroyed again.
+async fn boot_one(engine: &dyn SandboxEngine, runtime: Runtime, version: &str) -> Finding {
+    let what = match runtime {
+        Runtime::Deno => "Deno sandbox",
+        Runtime::Bun => "Bun sandbox",
+    };
+    let slot = SlotId(Uuid::new_v4());
+    let clock = SystemClock::start();
+    let created = engine.create(SlotSpec { slot, runtime, purpose: Purpose::Transpile, memory_mb: 128 }).await;
+    let took = clock.uptime().as_millis();
+    let destroyed = engine.destroy(slot).await;
+    match created.and(destroyed) {
+        Ok(()) => Finding::new(
+            what,
+            Verdict::Good,
+            format!("{runtime} {version} was ready after {took} ms and is gone again"),
+        ),
+        Err(error) => Finding::new(what, Verdict::Bad, error_chain(&error).to_string()),
+    }
+}
