@@ -1,0 +1,126 @@
+//! Module trees in a directory of this host (`ports::volumes`).
+//!
+//!     <root>/<name>             a volume: whole, read-only, known to be on the disk
+//!     <root>/.making-<name>     being written; a leftover of a crash if nobody writes
+//!     <root>/.removing-<name>   being removed; a leftover of a crash if nobody removes
+//!
+//! A rename leads from one state to the next, so that no crash leaves a volume that looks whole and is not.
+
+mod making;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use nix::errno::Errno;
+use nix::fcntl::renameat;
+
+use crate::ports::volumes::{VolumeError, Volumes};
+use crate::sys::tree;
+
+const MAKING: &str = ".making-";
+const REMOVING: &str = ".removing-";
+
+/// The volumes beneath one directory. It is made, with its parents, when the first volume is.
+#[derive(Debug, Clone)]
+pub struct HostVolumes {
+    root: PathBuf,
+}
+
+impl HostVolumes {
+    /// `root` belongs to the daemon alone; nothing else may write to it.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+}
+
+#[async_trait]
+impl Volumes for HostVolumes {
+    async fn make(&self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<(), VolumeError> {
+        let (root, name) = (self.root.clone(), checked(name)?);
+        blocking(move || making::make(&root, &name, &files)).await
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), VolumeError> {
+        let (root, name) = (self.root.clone(), checked(name)?);
+        blocking(move || remove(&root, &name)).await
+    }
+
+    async fn list(&self) -> Result<Vec<String>, VolumeError> {
+        let root = self.root.clone();
+        blocking(move || list(&root)).await
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, VolumeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_panicked| VolumeError::Interrupted)?
+}
+
+fn remove(root: &Path, name: &str) -> Result<(), VolumeError> {
+    let Some(directory) = opened(root)? else { return Ok(()) };
+    let removing = format!("{REMOVING}{name}");
+    let walk =
+        |segment: &str| tree::remove(&directory, OsStr::new(segment)).map_err(failed("remove", &root.join(segment)));
+    // What an earlier removal left would be in the way of the rename.
+    walk(&removing)?;
+    match renameat(&directory, name, &directory, removing.as_str()) {
+        Ok(()) => walk(&removing)?,
+        Err(Errno::ENOENT) => {}
+        Err(error) => return Err(failed("rename", &root.join(name))(error.into())),
+    }
+    walk(&format!("{MAKING}{name}"))
+}
+
+fn list(root: &Path) -> Result<Vec<String>, VolumeError> {
+    let entries = match std::fs::read_dir(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed("list", root))?,
+    };
+    let mut names = BTreeSet::new();
+    for entry in entries {
+        let entry = entry.map_err(failed("list", root))?.file_name();
+        let Some(entry) = entry.to_str() else { continue };
+        let name = entry.strip_prefix(MAKING).or_else(|| entry.strip_prefix(REMOVING)).unwrap_or(entry);
+        // Others, such as `lost+found`, are not ours to name.
+        if is_name(name) {
+            names.insert(name.to_owned());
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
+/// The root, opened; None when it does not exist.
+fn opened(root: &Path) -> Result<Option<File>, VolumeError> {
+    match File::open(root) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(failed("open", root)(source)),
+    }
+}
+
+/// One path segment, not hidden, short enough to carry a prefix.
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 200
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+fn checked(name: &str) -> Result<String, VolumeError> {
+    if is_name(name) { Ok(name.to_owned()) } else { Err(VolumeError::Name(name.to_owned())) }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError {
+    move |source| VolumeError::File { action, path: path.to_owned(), source }
+}

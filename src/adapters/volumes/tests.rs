@@ -1,0 +1,125 @@
+//! On the real file system.
+
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+
+fn volumes() -> (TempDir, HostVolumes) {
+    let folder = tempdir().expect("folder");
+    let volumes = HostVolumes::new(folder.path().join("var").join("volumes"));
+    (folder, volumes)
+}
+
+fn files(entries: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
+    entries.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect()
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).expect("list");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("entry").file_name().into_string().expect("text")).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_volume_appears_whole_and_sealed_and_goes_without_a_trace() {
+    let (_folder, volumes) = volumes();
+    assert_eq!(volumes.list().await.expect("list"), Vec::<String>::new());
+    let content = files(&[
+        ("workspace/main.js", "main"),
+        ("workspace/lib/a-b/x.js", "x"),
+        ("workspace/lib/a/y.js", "y"),
+        ("top", ""),
+    ]);
+    volumes.make("env-1", content.clone()).await.expect("make");
+
+    let path = volumes.path("env-1");
+    for (name, bytes) in &content {
+        assert_eq!(&std::fs::read(path.join(name)).expect("read"), bytes);
+        assert_eq!(path.join(name).metadata().expect("metadata").mode() & 0o7777, 0o444);
+    }
+    for name in ["", "workspace", "workspace/lib", "workspace/lib/a", "workspace/lib/a-b"] {
+        assert_eq!(path.join(name).metadata().expect("metadata").mode() & 0o7777, 0o555, "{name}");
+    }
+    assert_eq!(volumes.list().await.expect("list"), ["env-1"]);
+    volumes.remove("env-1").await.expect("remove");
+    volumes.remove("env-1").await.expect("again is no error");
+    assert_eq!(names(&volumes.root), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_volume_is_not_replaced_and_a_failure_leaves_nothing() {
+    let (_folder, volumes) = volumes();
+    volumes.make("env-1", files(&[("a", "first")])).await.expect("make");
+    let again = volumes.make("env-1", files(&[("a", "second")])).await.expect_err("exists");
+    assert!(matches!(again, VolumeError::File { source, .. } if source.kind() == io::ErrorKind::AlreadyExists));
+    assert_eq!(std::fs::read(volumes.path("env-1").join("a")).expect("read"), b"first");
+    let conflict = volumes.make("env-2", files(&[("a", "file"), ("a/b", "below it")])).await.expect_err("conflict");
+    assert!(matches!(conflict, VolumeError::File { .. }), "{conflict:?}");
+    assert_eq!(names(&volumes.root), ["env-1"]);
+}
+
+#[tokio::test]
+async fn names_and_paths_do_not_lead_out() {
+    let (_folder, volumes) = volumes();
+    for name in ["", ".", "..", "a/b", ".making-a", "a\0", "lost+found"] {
+        assert!(matches!(volumes.make(name, BTreeMap::new()).await, Err(VolumeError::Name(_))), "{name:?}");
+        assert!(matches!(volumes.remove(name).await, Err(VolumeError::Name(_))), "{name:?}");
+    }
+    for path in ["", "/etc/x", "../x", "a/../../x", "a//b", "a/", "./a", "a\0b"] {
+        let made = volumes.make("env-1", files(&[(path, "")])).await;
+        assert!(matches!(made, Err(VolumeError::Name(found)) if found == path), "{path:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_crash_left_is_listed_once_and_removed_by_its_name() {
+    let (folder, volumes) = volumes();
+    volumes.make("env-1", files(&[("a/b", "x")])).await.expect("make");
+    let outside = folder.path().join("outside");
+    std::fs::write(&outside, "kept").expect("write");
+    for left in [".making-env-1", ".removing-env-1", ".making-env-2", ".removing-env-3"] {
+        std::fs::create_dir_all(volumes.root.join(left).join("deep")).expect("leftover");
+        symlink(&outside, volumes.root.join(left).join("deep/link")).expect("link");
+    }
+    std::fs::create_dir(volumes.root.join("lost+found")).expect("foreign");
+    let left = volumes.list().await.expect("list");
+    assert_eq!(left, ["env-1", "env-2", "env-3"]);
+    for name in left {
+        volumes.remove(&name).await.expect("remove");
+    }
+    assert_eq!(names(&volumes.root), ["lost+found"]);
+    assert_eq!(std::fs::read(outside).expect("read"), b"kept");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_so_and_leaves_nothing() {
+    let (folder, _) = volumes();
+    let mounted = folder.path().join("small");
+    std::fs::create_dir(&mounted).expect("mount point");
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("tmpfs"), &mounted, Some("tmpfs"), flags, Some("size=64k,nr_inodes=8"))
+        .expect("this test mounts a tmpfs and needs root");
+    let volumes = HostVolumes::new(mounted.clone());
+    let large = volumes.make("env-1", files(&[("a", &"x".repeat(100_000))])).await;
+    let many = (0..20).map(|number| (number.to_string(), Vec::new())).collect();
+    let many = volumes.make("env-2", many).await;
+    let left = names(&mounted);
+    crate::sys::mounts::detach(&mounted).expect("detach");
+    for made in [large, many] {
+        assert!(made.as_ref().is_err_and(VolumeError::is_disk_full), "{made:?}");
+    }
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn many_files_are_flushed_at_once() {
+    let (_folder, volumes) = volumes();
+    let content: BTreeMap<_, _> = (0..500).map(|number| (format!("d{}/{number}", number % 7), vec![b'x'])).collect();
+    volumes.make("env-1", content).await.expect("make");
+    assert_eq!(names(&volumes.path("env-1")).len(), 7);
+    volumes.remove("env-1").await.expect("remove");
+}
