@@ -1,4 +1,5 @@
-//! Cloister: one daemon per host that keeps walled work alive.
+//! Cloister: one daemon per host that keeps walled work alive, restarted, rate-limited and garbage-collected.
+
 mod actors;
 mod adapters;
 mod api;
@@ -11,4 +12,12 @@ mod ports;
 mod sys;
 mod telemetry;
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let loaded = config::load(&config::Sources::of_process(None, Vec::new(), true));
+    match loaded {
+        Ok(loaded) => ExitCode::from(boot::serve(loaded).code()),
+        Err(errors) => { eprintln!("{errors}"); ExitCode::from(78) }
+    }
+}

@@ -1,1 +1,131 @@
-fn main(){}
+//! `make bench`: every row against its floor, measured in the same run, in turns (A B A B), medians.
+//!
+//! A benchmark is not a timed test: nothing fails here for being slow, but a call that fails counts as failed.
+
+mod bare;
+mod daemon;
+mod table;
+
+use std::time::{Duration, Instant};
+
+use daemon::Daemon;
+use table::{Row, Table, median};
+
+const ROUNDS: usize = 15;
+const STARTS: usize = 11;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    // Cargo passes `--bench`; a word beside it picks rows.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let picks = |name: &str| wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str()));
+    let mut table = Table::default();
+    if picks("P3") {
+        for runtime in ["deno", "bun"] {
+            table.add(cold(runtime).await);
+        }
+    }
+    if picks("P10") {
+        table.add(start_to_ready().await);
+    }
+    if picks("P11") {
+        table.add(idle_memory().await);
+    }
+    table.print();
+    table.write();
+}
+
+/// P3: a cold call through HTTP beside a bare `runsc run` of the very bundle that the daemon made.
+async fn cold(runtime: &'static str) -> Row {
+    let daemon = Daemon::start().await;
+    let source = "export const handler = (event) => event.data";
+    let id = daemon.environment(runtime, source).await;
+    let bundle = bare::capture(&daemon, runtime).await;
+    let (mut ours, mut floor, mut failed) = (Vec::new(), Vec::new(), 0);
+    // The first pair fills the page cache.
+    for round in 0..=ROUNDS {
+        let began = Instant::now();
+        let whole = daemon.execute(&id).await;
+        let call = began.elapsed();
+        daemon.idle().await;
+        let began = Instant::now();
+        bundle.run(&daemon, &id);
+        let bare = began.elapsed();
+        if round > 0 && whole {
+            ours.push(call);
+            floor.push(bare);
+        }
+        failed += usize::from(!whole);
+    }
+    Row {
+        name: "P3",
+        what: format!("cold execute through HTTP, {runtime}"),
+        measure: "request sent → answer read; floor: spawn of runsc → its exit; one at a time, page cache warm",
+        ours: millis(median(&ours)),
+        worst: millis(ours.iter().copied().max().unwrap_or_default()),
+        floor: Some(millis(median(&floor))),
+        unit: "ms",
+        goal: "≤ 1.15 × the floor",
+        met: median(&ours).as_secs_f64() <= 1.15 * median(&floor).as_secs_f64(),
+        tried: ROUNDS + 1,
+        failed,
+    }
+}
+
+/// P10, second half: process start to a 200 from `/readyz`.
+async fn start_to_ready() -> Row {
+    let mut spans = Vec::new();
+    let home = daemon::Home::new();
+    for round in 0..=STARTS {
+        let began = Instant::now();
+        let daemon = Daemon::start_in(&home).await;
+        let span = began.elapsed();
+        // The first start also makes the store and looks at runsc for the first time.
+        if round > 0 {
+            spans.push(span);
+        }
+        daemon.stop();
+    }
+    Row {
+        name: "P10",
+        what: "process start → /readyz".to_owned(),
+        measure: "spawn → first 200 on the health socket, asked every millisecond; state directory in use before",
+        ours: millis(median(&spans)),
+        worst: millis(spans.iter().copied().max().unwrap_or_default()),
+        floor: None,
+        unit: "ms",
+        goal: "≤ 150 ms",
+        met: median(&spans) <= Duration::from_millis(150),
+        tried: STARTS + 1,
+        failed: 0,
+    }
+}
+
+/// P11, idle: resident memory of a daemon that stands ready.
+async fn idle_memory() -> Row {
+    let daemon = Daemon::start().await;
+    let started = daemon.resident_mib();
+    let id = daemon.environment("bun", "export const handler = (event) => event.data").await;
+    let mut failed = 0;
+    for _ in 0..ROUNDS {
+        failed += usize::from(!daemon.execute(&id).await);
+    }
+    daemon.idle().await;
+    Row {
+        name: "P11",
+        what: "resident memory, idle".to_owned(),
+        measure: "VmRSS when ready; worst: after a set-up and 15 calls",
+        ours: started,
+        worst: daemon.resident_mib(),
+        floor: None,
+        unit: "MiB",
+        goal: "≤ 20 MiB",
+        met: daemon.resident_mib() <= 20.0,
+        tried: ROUNDS,
+        failed,
+    }
+}
+
+fn millis(span: Duration) -> f64 {
+    span.as_secs_f64() * 1000.0
+}

@@ -1,1 +1,9 @@
-//! placeholder
+//! The shells around the pure machines of `domain`: a handler turns a message into an event, steps, and performs
+//! the effects.
+
+#[cfg(test)]
+mod doubles;
+pub mod reaper;
+pub mod sandbox_pool;
+pub mod seat;
+pub mod supervisor;

@@ -1,5 +1,10 @@
-//! The foreign things, one folder each, behind the traits of `ports`.
+//! The world behind the ports, one folder for each foreign thing.
+
 pub mod cgroup;
+pub mod clock;
 pub mod process;
 pub mod runsc;
+pub mod sandboxes_off;
+pub mod sqlite;
+pub mod systemd;
 pub mod volumes;

@@ -1,1 +1,66 @@
-//! placeholder
+//! The daemon's two doors: HTTP for callers, and a Unix socket for whoever watches over the daemon.
+//!
+//! ```text
+//!  request ─► envelope: id, token, panics, access log
+//!                └─► route ─► body: caps, deadline, types ─► json: depth, duplicate keys
+//!                       └─► Handle::ask, from a task of its own ─► dto ─► answer
+//! ```
+//!
+//! Translation only. What a request is worth is decided by the actors behind [`Handles`]; a door decides whether it
+//! can be read at all.
+
+pub mod access;
+mod answer;
+mod body;
+pub mod dto;
+mod envelope;
+mod environments;
+mod error;
+mod executions;
+mod health;
+mod health_socket;
+mod held;
+mod json;
+mod server;
+
+use std::sync::Arc;
+
+use crate::domain::execution::LimitPolicy;
+use crate::messages::handle::Handle;
+use crate::messages::reaper::GetReaper;
+use crate::messages::sandbox_pool::{CancelExecution, DeleteEnvironment, Execute, GetPool, SetUp};
+use crate::messages::supervisor::GetHealth;
+use crate::ports::clock::Clock;
+use crate::ports::store::Store;
+
+pub use access::Access;
+pub use body::Intake;
+pub use health_socket::{HealthDoor, SocketFile, serve_health};
+pub use server::{DoorError, HttpSettings, serve_http};
+
+/// Everyone the doors speak to.
+#[derive(Debug, Clone, Default)]
+pub struct Handles {
+    pub set_up: Handle<SetUp>,
+    pub execute: Handle<Execute>,
+    pub cancel: Handle<CancelExecution>,
+    pub delete: Handle<DeleteEnvironment>,
+    pub pool: Handle<GetPool>,
+    pub reaper: Handle<GetReaper>,
+    pub health: Handle<GetHealth>,
+}
+
+/// What the doors need. One value serves every worker of both of them.
+pub struct Doors {
+    pub handles: Handles,
+    /// Read only: changes go through the pool.
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub limits: LimitPolicy,
+    pub access: Access,
+    pub intake: Intake,
+    pub log: slog::Logger,
+}
+
+#[cfg(test)]
+mod tests;

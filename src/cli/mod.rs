@@ -1,1 +1,107 @@
-//! placeholder
+//! The command line: what `cloister …` understands, and the commands that speak to a running daemon.
+//!
+//! [`parse`] reads the arguments. What starts or inspects the daemon itself is handed back to `main`, since only boot
+//! knows how; what is a client of the daemon is run here, over HTTP or the health socket, by [`run_client`].
+
+pub mod arguments;
+mod client;
+mod env;
+mod health;
+mod printable;
+mod socket;
+mod status;
+mod streams;
+mod table;
+pub mod variables;
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+
+pub use arguments::{ClientCommand, ConfigCommand, DoctorFlags, ServeFlags};
+pub use variables::Variables;
+
+use arguments::{Cli, Command};
+use client::ClientError;
+use streams::Streams;
+
+/// The exit codes of the command line, after BSD's sysexits(3) where it has a number.
+pub mod exit {
+    pub const OK: u8 = 0;
+    /// The command was understood and did not succeed.
+    pub const FAILED: u8 = 1;
+    /// The command was not understood.
+    pub const USAGE: u8 = 64;
+    /// The daemon cannot be reached.
+    pub const UNAVAILABLE: u8 = 69;
+}
+
+/// What the arguments ask for.
+#[derive(Debug)]
+pub enum Invocation {
+    Serve(ServeFlags),
+    Config(ConfigCommand),
+    Doctor(DoctorFlags),
+    /// For [`run_client`].
+    Client(ClientCommand),
+    /// Help or a usage error has been printed; exit with this code.
+    Ended(u8),
+}
+
+/// Reads the arguments, the program's name first. Prints help, the version or what is wrong with them.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => match cli.command {
+            Command::Serve(flags) => Invocation::Serve(flags),
+            Command::Config(command) => Invocation::Config(command),
+            Command::Doctor(flags) => Invocation::Doctor(flags),
+            Command::Env(group) => Invocation::Client(ClientCommand::Env(group)),
+            Command::Health(flags) => Invocation::Client(ClientCommand::Health(flags)),
+            Command::Status(flags) => Invocation::Client(ClientCommand::Status(flags)),
+        },
+        Err(told) => {
+            // A closed terminal is no reason for another code.
+            let _ = told.print();
+            Invocation::Ended(if told.use_stderr() { exit::USAGE } else { exit::OK })
+        }
+    }
+}
+
+/// Runs a client command on the process's own streams and returns its exit code.
+pub fn run_client(command: ClientCommand, variables: &Variables) -> u8 {
+    run(command, variables, &mut Streams::of_process())
+}
+
+fn run(command: ClientCommand, variables: &Variables, streams: &mut Streams<'_>) -> u8 {
+    match attempt(command, variables, streams) {
+        Ok(code) => code,
+        // Whoever reads our output has enough of it, as in `cloister env list | head`.
+        Err(error) if is_broken_pipe(&error) => exit::OK,
+        Err(error) => {
+            let _ = writeln!(streams.err, "cloister: {error:#}");
+            error
+                .downcast_ref::<ClientError>()
+                .map_or(exit::FAILED, ClientError::exit_code)
+        }
+    }
+}
+
+fn attempt(command: ClientCommand, variables: &Variables, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            ClientCommand::Env(group) => env::run(*group, variables, streams).await,
+            ClientCommand::Health(flags) => health::run(&flags, variables, streams).await,
+            ClientCommand::Status(flags) => status::run(&flags, variables, streams).await,
+        }
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ pub mod failure;
 pub mod garbage;
 pub mod health;
 pub mod id;
+pub mod layout;
 pub mod module_name;
 pub mod pool;
 pub mod restart;

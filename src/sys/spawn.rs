@@ -59,7 +59,18 @@ struct EntryError {
     source: io::Error,
 }
 
-type Request = (Order, oneshot::Sender<io::Result<Started>>);
+type Request = (Order, oneshot::Sender<io::Result<Unclaimed>>);
+
+/// A child on its way to whoever asked for it. If they have left, also after it was sent, its group is killed.
+struct Unclaimed(Option<Started>);
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(started) = &self.0 {
+            started.child.kill_group();
+        }
+    }
+}
 
 static THREAD: Mutex<Option<mpsc::Sender<Request>>> = Mutex::new(None);
 
@@ -70,7 +81,8 @@ static THREAD: Mutex<Option<mpsc::Sender<Request>>> = Mutex::new(None);
 pub async fn spawn(order: Order) -> io::Result<Started> {
     let (answer, answered) = oneshot::channel();
     thread()?.send((order, answer)).map_err(|_gone| thread_gone())?;
-    answered.await.map_err(|_gone| thread_gone())?
+    let mut unclaimed = answered.await.map_err(|_gone| thread_gone())??;
+    unclaimed.0.take().ok_or_else(thread_gone)
 }
 
 fn thread_gone() -> io::Error {
@@ -93,9 +105,8 @@ fn serve(requests: &mpsc::Receiver<Request>) {
         // A panic must not end this thread, which would kill every child.
         let started = catch_unwind(AssertUnwindSafe(|| start(order)))
             .unwrap_or_else(|_panic| Err(io::Error::other("spawning panicked")));
-        if let Err(Ok(unwanted)) = answer.send(started) {
-            unwanted.child.kill_group();
-        }
+        // Refused when the caller has left.
+        drop(answer.send(started.map(|started| Unclaimed(Some(started)))));
     }
 }
 

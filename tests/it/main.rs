@@ -1,1 +1,18 @@
+//! The one integration binary: the real daemon, the real `runsc`, the real Deno and Bun.
+//!
+//! It needs root, the runtimes that `scripts/setup` installs, and a cgroup hierarchy it may write to. What is
+//! asserted about a handler is asserted from the host.
 
+mod architecture;
+mod cli;
+mod doors;
+mod faults;
+mod first_system;
+mod hostile_filesystem;
+mod hostile_network;
+mod hostile_resources;
+mod hostile_results;
+mod lifecycle;
+mod reaping;
+mod rounds;
+mod support;

@@ -149,6 +149,17 @@ async fn a_caller_that_leaves_takes_the_group_along() {
 }
 
 #[tokio::test]
+async fn a_child_whose_caller_left_before_it_was_started_does_not_live_on() {
+    let (reader, writer) = pipe();
+    let starting = HostSpawner.spawn(sh("exec sleep 600", vec![(writer.into(), 5)]));
+    if let Some(started) = futures_util::FutureExt::now_or_never(starting) {
+        // Started within one poll, since this thread was kept waiting: then it has been handed over.
+        started.expect("starts").kill();
+    }
+    assert_eq!(read_to_end(reader), "");
+}
+
+#[tokio::test]
 async fn the_rest_of_the_group_does_not_outlive_its_leader() {
     let (reader, writer) = pipe();
     let request = sh("sleep 600 & echo done", vec![(writer.into(), 5)]);

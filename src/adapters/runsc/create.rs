@@ -14,11 +14,12 @@ use super::dialogue::is_ready;
 use super::flags::Kind;
 use super::line::{self, Line};
 use super::slot::{Making, Slot};
-use super::spec::{Bundle, config_json, host_ids_of};
+use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
 use super::tools::{is_open_to_all, rootfs_of};
 use super::{CLOSING_PATIENCE, RunscEngine, Tools, flags, host};
 use crate::domain::execution::ProcessEnd;
+use crate::domain::layout;
 use crate::domain::time::whole_millis;
 use crate::ports::cgroup::CgroupLimits;
 use crate::ports::process::SpawnRequest;
@@ -93,13 +94,12 @@ impl RunscEngine {
     ) -> Result<(PathBuf, Making), SandboxError> {
         let image = self.settings.images.get(&spec.runtime).cloned();
         let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
-        let (permissions, workspace) = match spec.purpose {
+        let (permissions, volume) = match spec.purpose {
             Purpose::Execute {
                 environment,
                 permissions,
             } => {
-                let volume = self.volumes.path(&environment.volume_name());
-                (permissions, Some(volume.join("workspace")))
+                (permissions, Some(self.volumes.path(&environment.volume_name())))
             }
             Purpose::Transpile => Default::default(),
         };
@@ -111,8 +111,12 @@ impl RunscEngine {
         let write = move || {
             let rootfs = rootfs_of(&image, runtime).ok_or(SandboxError::RuntimeMissing(runtime))?;
             let [rootfs, runner] = [real(&rootfs)?, real(&runner)?];
-            let workspace = workspace.map(|path| real(&path)).transpose()?;
-            let closed = [Some(&rootfs), Some(&runner), workspace.as_ref()]
+            let duty = volume.map_or(Ok(Duty::Transpile), |volume| duty_of(&volume))?;
+            let workspace = match &duty {
+                Duty::Call { workspace, .. } => Some(workspace),
+                Duty::Transpile => None,
+            };
+            let closed = [Some(&rootfs), Some(&runner), workspace]
                 .into_iter()
                 .flatten()
                 .find(|path| !is_open_to_all(path))
@@ -126,7 +130,7 @@ impl RunscEngine {
                 tmp_mb,
                 rootfs,
                 runner,
-                workspace,
+                duty,
                 host_ids,
             };
             let config = config_json(&bundle).map_err(host("describing the sandbox"))?;
@@ -181,6 +185,13 @@ impl RunscEngine {
 }
 
 /// Engines bind no links: runc refuses them, and what a link leads to is what must be open to all.
+/// What a call's sandbox sees of its environment's volume.
+fn duty_of(volume: &Path) -> Result<Duty, SandboxError> {
+    let emitted = volume.join(layout::EMITTED);
+    let emitted = emitted.is_dir().then(|| real(&emitted)).transpose()?;
+    Ok(Duty::Call { workspace: real(&volume.join(layout::WORKSPACE))?, emitted })
+}
+
 fn real(path: &Path) -> Result<PathBuf, SandboxError> {
     fs::canonicalize(path).map_err(host("finding the sandbox's files"))
 }

@@ -10,7 +10,12 @@ use sha2::{Digest, Sha256};
 use crate::domain::environment::Runtime;
 
 /// Each file with its place below a runtime's directory.
-const FILES: [(Runtime, &str, &str); 4] = [
+const FILES: [(Runtime, &str, &str); 5] = [
+    (
+        Runtime::Deno,
+        "transpiler.js",
+        include_str!("../../../runtimes/deno/transpiler.js"),
+    ),
     (
         Runtime::Deno,
         "runner.js",

@@ -34,10 +34,21 @@ pub(super) struct Bundle {
     pub rootfs: PathBuf,
     /// Bound to `/runtime`.
     pub runner: PathBuf,
-    /// Bound to `/workspace`.
-    pub workspace: Option<PathBuf>,
+    pub duty: Duty,
     /// The first host id of the sandbox's user namespace. None: no user namespace of its own.
     pub host_ids: Option<u32>,
+}
+
+/// What the sandbox is for.
+#[derive(Debug, Clone)]
+pub(super) enum Duty {
+    /// A call: `workspace` is bound to `/workspace`, and `emitted`, where there is some, into Deno's cache.
+    Call {
+        workspace: PathBuf,
+        emitted: Option<PathBuf>,
+    },
+    /// A set-up's TypeScript: the transpiler writes the modules to a `/workspace` of its own.
+    Transpile,
 }
 
 /// The range of host ids for a slot: neighbours share none unless 4093 slots live at once.
@@ -107,6 +118,18 @@ fn rlimit(kind: PosixRlimitType, value: u64) -> Result<PosixRlimit, OciSpecError
 fn arguments(bundle: &Bundle) -> Vec<String> {
     let fixed = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     match bundle.runtime {
+        Runtime::Deno if matches!(bundle.duty, Duty::Transpile) => fixed(&[
+            "/usr/bin/deno",
+            "run",
+            "--quiet",
+            "--no-prompt",
+            "--no-config",
+            "--no-lock",
+            "--no-check",
+            // It starts Deno's own compiler; none of the modules is run.
+            "--allow-all",
+            "/runtime/transpiler.js",
+        ]),
         Runtime::Deno => {
             let mut words = fixed(&[
                 "/usr/bin/deno",
@@ -165,8 +188,20 @@ fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
         mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777", &tmp_size])?,
         bind("/runtime", &bundle.runner)?,
     ];
-    if let Some(workspace) = &bundle.workspace {
-        mounts.push(bind("/workspace", workspace)?);
+    match &bundle.duty {
+        Duty::Call { workspace, emitted } => {
+            mounts.push(bind("/workspace", workspace)?);
+            if let Some(emitted) = emitted {
+                // Deno writes its analysis beside what was emitted; without a place for that an import takes longer.
+                let cache = ["nosuid", "nodev", "noexec", "mode=1777", "size=16m"];
+                mounts.push(mount("/tmp/.deno", "tmpfs", "tmpfs", &cache)?);
+                mounts.push(bind("/tmp/.deno/gen", emitted)?);
+            }
+        }
+        Duty::Transpile => {
+            let own = ["nosuid", "nodev", "noexec", "mode=1777", "size=32m"];
+            mounts.push(mount("/workspace", "tmpfs", "tmpfs", &own)?);
+        }
     }
     Ok(mounts)
 }

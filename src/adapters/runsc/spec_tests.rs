@@ -1,3 +1,5 @@
+//! The bundles as snapshots, and what their differences may be.
+
 use super::*;
 use crate::domain::environment::Grant;
 
@@ -10,7 +12,7 @@ fn bundle(runtime: Runtime) -> Bundle {
         tmp_mb: 64,
         rootfs: "/runtimes/rootfs".into(),
         runner: "/run/cloister/runners/0/runner".into(),
-        workspace: Some("/volumes/tee-env-0/workspace".into()),
+        duty: Duty::Call { workspace: "/volumes/tee-env-0/workspace".into(), emitted: None },
         host_ids: Some(FIRST_HOST_ID),
     }
 }
@@ -42,6 +44,14 @@ fn permissions_change_denos_arguments_and_nothing_else() {
 }
 
 #[test]
+fn what_was_emitted_at_set_up_lies_read_only_in_denos_cache() {
+    let duty = Duty::Call { workspace: "/v/workspace".into(), emitted: Some("/v/emitted".into()) };
+    let mounts = shown(&Bundle { duty, ..bundle(Runtime::Deno) })["mounts"].clone();
+    let of_deno = mounts.as_array().unwrap().iter().filter(|one| one["destination"].to_string().contains(".deno"));
+    insta::assert_json_snapshot!(of_deno.collect::<Vec<_>>());
+}
+
+#[test]
 fn buns_arguments_do_not_know_permissions() {
     let mut granted = bundle(Runtime::Bun);
     granted.permissions.allow_run = Some(Grant::Switch(true));
@@ -51,13 +61,13 @@ fn buns_arguments_do_not_know_permissions() {
 #[test]
 fn a_transpile_sandbox_without_a_user_namespace_has_neither() {
     let lone = Bundle {
-        workspace: None,
+        duty: Duty::Transpile,
         host_ids: None,
-        ..bundle(Runtime::Bun)
+        ..bundle(Runtime::Deno)
     };
     let text = config_json(&lone).unwrap();
     assert!(
-        !text.contains("workspace") && !text.contains("uidMappings") && !text.contains("\"user\"}"),
+        !text.contains("tee-env") && !text.contains("uidMappings") && !text.contains("\"user\"}"),
         "{text}"
     );
 }

@@ -40,52 +40,28 @@ async fn a_missing_image_and_a_broken_one_say_so() {
     world.assert_clean().await;
 }
 
-/// A runner that answers transpile tasks and nothing else.
-const TRANSPILER: &str = r#"
-    import { readSync, writeSync } from "node:fs";
-    const send = (value) => {
-        const body = Buffer.from(JSON.stringify(value));
-        const header = Buffer.alloc(4);
-        header.writeUInt32BE(body.length);
-        writeSync(3, Buffer.concat([header, body]));
-    };
-    send({ type: "ready", protocol: 1, runtime: "bun", version: "0" });
-    const bytes = Buffer.alloc(65536);
-    const request = JSON.parse(bytes.subarray(4, readSync(4, bytes)).toString());
-    const modules = {}, errors = [];
-    for (const [module, source] of Object.entries(request.modules)) {
-        try { modules[module] = new Bun.Transpiler({ loader: "ts" }).transformSync(source); }
-        catch (error) { errors.push({ module, message: String(error.message ?? error), line: 1 }); }
-    }
-    const { nonce } = request;
-    send(errors.length ? { type: "transpiled", nonce, errors } : { type: "transpiled", nonce, modules });
-"#;
-
 #[tokio::test]
-async fn the_transpile_task_answers_with_modules_or_faults() {
-    let mut world = World::gvisor();
-    let engine = world.engine.as_mut().unwrap();
-    let found = engine.find_tools().await.unwrap();
-    let runner = found.runners.of(Runtime::Bun).join("runner.js");
-    fs::write(runner, TRANSPILER).unwrap();
-    engine.tools = OnceCell::new_with(Some(found));
-    for (source, good) in [("export const a: number = 1;", true), ("const = 1", false)] {
+async fn typescript_becomes_what_deno_itself_would_emit_or_a_fault_with_its_place() {
+    let world = World::gvisor();
+    let transpile = async |modules: &[(&str, &str)]| {
         let slot = SlotId(Uuid::new_v4());
-        let spec = SlotSpec {
-            slot,
-            runtime: Runtime::Bun,
-            purpose: Purpose::Transpile,
-            memory_mb: 256,
-        };
+        let spec = SlotSpec { slot, runtime: Runtime::Deno, purpose: Purpose::Transpile, memory_mb: 256 };
         world.engine().create(spec).await.unwrap();
-        let modules = BTreeMap::from([("a.ts".to_owned(), source.to_owned())]);
+        let modules = modules.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let answer = world.engine().transpile(slot, modules, USUAL).await.unwrap();
-        match answer {
-            Transpiled::Modules(modules) => assert!(good && !modules["a.ts"].contains("number"), "{modules:?}"),
-            Transpiled::Faults(faults) => assert!(!good && faults[0].module == "a.ts", "{faults:?}"),
-        }
         world.engine().destroy(slot).await.unwrap();
-    }
+        answer
+    };
+    let whole = [("lib/a.ts", "export enum A { One = 1 }"), ("b.ts", "import { A } from './lib/a.ts'; A.One as number;")];
+    let Transpiled::Modules(made) = transpile(&whole).await else { panic!("no modules") };
+    assert!(made["b.ts"].contains("denoCacheMetadata") && !made["b.ts"].contains("as number"), "{made:?}");
+    let Transpiled::Faults(faults) = transpile(&[("a.ts", "let fine;\nexport const x: = 1")]).await else {
+        panic!("no faults")
+    };
+    assert_eq!((faults[0].module.as_str(), faults[0].line), ("a.ts", Some(2)), "{faults:?}");
+    let unresolved = [("a.ts", "import x from 'npm:left-pad'; export const y: number = x;")];
+    let Transpiled::Modules(made) = transpile(&unresolved).await else { panic!("a missing import is the call's affair") };
+    assert!(!made["a.ts"].contains("number"));
     world.assert_clean().await;
 }
 

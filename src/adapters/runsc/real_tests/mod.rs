@@ -6,7 +6,6 @@
 mod calls;
 mod hosts;
 mod lives;
-mod measure;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

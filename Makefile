@@ -1,0 +1,39 @@
+# Every target that needs root says so by itself; see `scripts/setup --help`.
+
+export CLOISTER_STATE_DIR ?= $(CURDIR)/.cloister
+export CLOISTER_RUN_DIR ?= $(CURDIR)/.cloister/run
+
+# What `make check` runs beside format and lints: the tests that need neither root nor a sandbox.
+FAST_TESTS ?= --bin cloister
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench clean-state
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install runsc and the runtimes (root; what is there is kept)
+	scripts/setup
+
+run: setup ## build Cloister, start it here and show what it does (root)
+	cargo build --release --locked
+	exec scripts/demo
+
+test: ## run all tests (root)
+	scripts/setup --with-crun
+	@if cargo nextest --version >/dev/null 2>&1; then set -x; exec cargo nextest run --locked; \
+	else set -x; exec cargo test --locked; fi
+
+check: ## format, lints and the fast tests (no root, a minute)
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo test --locked $(FAST_TESTS)
+
+bench: setup ## measure (root)
+	cargo build --release --locked
+	cargo bench --locked
+
+clean-state: ## remove .cloister: runtimes, environments, jobs (stop the daemon first)
+	@if grep -F ' $(CURDIR)/.cloister/' /proc/self/mounts; then \
+	  echo 'make: these are still mounted: stop the daemon first' >&2; exit 1; fi
+	rm -rf --one-file-system '$(CURDIR)/.cloister'

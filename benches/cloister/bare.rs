@@ -1,0 +1,101 @@
+//! The floor of a cold call: `runsc run` by hand, of a bundle that the daemon made, fed and read over two pipes.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::daemon::Daemon;
+
+/// A bundle and the command line it was run with.
+pub struct Bundle {
+    folder: TempDir,
+    arguments: Vec<String>,
+    /// The captured slot's directory, as the words name it.
+    slot: String,
+    probe_volume: PathBuf,
+}
+
+/// Takes the bundle and the command line from a call that is under way.
+pub async fn capture(daemon: &Daemon, runtime: &str) -> Bundle {
+    let slow = "export const handler = () => new Promise((done) => setTimeout(done, 30000))";
+    let id = daemon.environment(runtime, slow).await;
+    let call = daemon.begin(&id);
+    let arguments = loop {
+        if let Some(found) = command_line(daemon) {
+            break found;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let at = arguments.iter().position(|word| word == "--bundle").map(|at| at + 1);
+    let source = at.map(|at| PathBuf::from(&arguments[at])).expect("a bundle on the command line");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(source.join("config.json"), folder.path().join("config.json")).unwrap();
+    call.abort();
+    daemon.idle().await;
+    let slot = source.to_string_lossy().into_owned();
+    Bundle { folder, arguments, slot, probe_volume: daemon.volume(&id) }
+}
+
+/// The words of the `runsc … run …` that the daemon started, if one runs.
+fn command_line(daemon: &Daemon) -> Option<Vec<String>> {
+    let mark = daemon.run.to_string_lossy().into_owned();
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let words: Vec<String> = line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+        let is_run = words.first()?.ends_with("runsc") && words.iter().any(|word| word == "run");
+        (is_run && words.iter().any(|word| word.contains(&mark))).then_some(words)
+    })
+}
+
+impl Bundle {
+    /// Runs the handler of environment `id` once, from spawn to exit.
+    pub fn run(&self, daemon: &Daemon, id: &str) {
+        let bundle = self.folder.path();
+        let text = std::fs::read_to_string(bundle.join("config.json")).unwrap();
+        let probe = self.probe_volume.to_string_lossy().into_owned();
+        let ours = daemon.volume(id).to_string_lossy().into_owned();
+        let own = tempfile::tempdir_in(bundle).unwrap();
+        std::fs::write(own.path().join("config.json"), text.replace(&probe, &ours)).unwrap();
+
+        let (reply_read, reply_write) = pipe();
+        let (ask_read, ask_write) = pipe();
+        let mut command = Command::new(&self.arguments[0]);
+        command.args(self.words(own.path().to_str().unwrap())).env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mappings = vec![
+            FdMapping { parent_fd: reply_write, child_fd: 3 },
+            FdMapping { parent_fd: ask_read, child_fd: 4 },
+        ];
+        command.fd_mappings(mappings).unwrap();
+        let mut child = command.spawn().unwrap();
+        // The mappings hold the child's ends; without them gone, end-of-file never comes.
+        drop(command);
+        let request = json!({ "nonce": "0".repeat(32), "task": "execute", "main": "main.js",
+            "event": { "data": 1, "env": {} }, "context": { "executionId": "x", "environmentId": "x", "requestId": "x" },
+            "limits": { "resultBytes": 1 << 20, "logBytes": 1 << 20, "messageBytes": 65536 } })
+        .to_string();
+        let mut ask = File::from(ask_write);
+        ask.write_all(&u32::try_from(request.len()).unwrap().to_be_bytes()).unwrap();
+        ask.write_all(request.as_bytes()).unwrap();
+        let mut said = String::new();
+        File::from(reply_read).read_to_string(&mut said).unwrap_or_default();
+        assert!(child.wait().unwrap().success(), "the bare run failed");
+    }
+
+    /// The daemon's own words, with another slot directory wherever they name one.
+    fn words(&self, slot: &str) -> Vec<String> {
+        let words = self.arguments[1..].iter().filter(|word| !word.is_empty());
+        words.map(|word| word.replace(&self.slot, slot)).collect()
+    }
+}
+
+fn pipe() -> (OwnedFd, OwnedFd) {
+    nix::unistd::pipe().unwrap()
+}

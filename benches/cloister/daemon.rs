@@ -1,0 +1,143 @@
+//! The daemon under measurement: the release binary, in a home of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const TOKEN: &str = "token-of-the-benchmark";
+
+pub struct Home(TempDir);
+
+impl Home {
+    pub fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("cb").tempdir().unwrap())
+    }
+
+    pub fn run(&self) -> PathBuf {
+        self.0.path().join("run")
+    }
+}
+
+pub struct Daemon {
+    child: Child,
+    pub run: PathBuf,
+    state: PathBuf,
+    url: String,
+    http: reqwest::Client,
+    _home: Option<Home>,
+}
+
+fn runtimes() -> PathBuf {
+    std::env::var_os("CLOISTER_STATE_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".cloister"), PathBuf::from)
+        .join("runtimes")
+}
+
+impl Daemon {
+    pub async fn start() -> Self {
+        let home = Home::new();
+        let mut daemon = Self::start_in(&home).await;
+        daemon._home = Some(home);
+        daemon
+    }
+
+    /// Returns at the first 200 from `/readyz`.
+    pub async fn start_in(home: &Home) -> Self {
+        let (state, run) = (home.0.path().join("state"), home.run());
+        let mut child = Command::new(env!("CARGO_BIN_EXE_cloister"))
+            .arg("serve")
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("CLOISTER_STATE_DIR", &state)
+            .env("CLOISTER_RUN_DIR", &run)
+            .env("RUNTIME_IMAGE_DENO", runtimes().join("deno"))
+            .env("RUNTIME_IMAGE_BUN", runtimes().join("bun"))
+            .envs([("BEARER_TOKEN", TOKEN), ("PORT", "0"), ("CLOISTER__SERVER__ADDRESS", "127.0.0.1")])
+            .env("CLOISTER__LOG__FORMAT", "json")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let entry: Value = serde_json::from_str(&line).unwrap_or_default();
+                if entry["msg"] == "http.listening" {
+                    drop(tell.send(format!("http://{}", entry["address"].as_str().unwrap_or_default())));
+                }
+            }
+        });
+        let health = reqwest::Client::builder().unix_socket(run.join("health.sock")).build().unwrap();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        loop {
+            let answer = health.get("http://health/readyz").send().await;
+            if answer.is_ok_and(|answer| answer.status() == 200) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let url = told.recv_timeout(Duration::from_secs(10)).unwrap();
+        Self { child, run, state, url, http, _home: None }
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Value {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(TOKEN);
+        request.json(&body).send().await.unwrap().json().await.unwrap()
+    }
+
+    pub async fn environment(&self, runtime: &str, source: &str) -> String {
+        let body = json!({ "mainModule": "main.js", "modules": { "main.js": source }, "runtime": runtime });
+        self.post("/environments/setup", body).await["id"].as_str().unwrap().to_owned()
+    }
+
+    /// One call; true when it was ok.
+    pub async fn execute(&self, id: &str) -> bool {
+        let body = json!({ "data": 1, "limits": { "timeoutMs": 60000 } });
+        self.post(&format!("/environments/{id}/execute"), body).await["outcome"] == "ok"
+    }
+
+    /// A call whose end nobody waits for.
+    pub fn begin(&self, id: &str) -> tokio::task::JoinHandle<()> {
+        let body = json!({ "data": 1, "limits": { "timeoutMs": 60000 } });
+        let request = self.http.post(format!("{}/environments/{id}/execute", self.url)).bearer_auth(TOKEN).json(&body);
+        tokio::spawn(async move { drop(request.send().await) })
+    }
+
+    /// Waits until nothing of any call is left.
+    pub async fn idle(&self) {
+        while std::fs::read_dir(self.run.join("slots")).is_ok_and(|entries| entries.count() > 0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    pub fn volume(&self, id: &str) -> PathBuf {
+        self.state.join("volumes").join(format!("tee-env-{id}"))
+    }
+
+    pub fn resident_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        drop(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM));
+        drop(self.child.wait());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,45 @@
+// The Bun runner. See ../PROTOCOL.md and ../README.md.
+
+import { closeSync, readSync, writeSync } from "node:fs";
+
+const { apply } = Reflect;
+const { captureStackTrace } = Error;
+const { inspect } = Bun;
+const { env, reallyExit } = process;
+const runtimeProcess = process;
+const noop = () => {};
+// Imported dynamically, so that the handler's import is not the first of its kind.
+const { serve } = await import("./core.js");
+
+/** Node's console class in Bun: same formatting and groups as the global one, but it prints where it is told to. */
+function makeConsole(print) {
+  const stream = (warning) => ({ write: (text) => print(text, warning), on: noop, once: noop, removeListener: noop });
+  const made = new console.Console({ stdout: stream(false), stderr: stream(true), ignoreErrors: false, colorMode: false });
+  // Bun's own `trace` of this class prints the stack and drops the arguments.
+  const { log } = made;
+  made.trace = function trace(...args) {
+    const mark = {};
+    captureStackTrace(mark, trace);
+    if (args.length > 0) apply(log, made, args);
+    print(typeof mark.stack === "string" ? mark.stack : "", true);
+  };
+  return made;
+}
+
+serve({
+  runtime: "bun",
+  version: Bun.version,
+  read: (bytes) => readSync(4, bytes),
+  write: (bytes) => writeSync(3, bytes),
+  seal: () => closeSync(4),
+  setEnv: (name, value) => {
+    env[name] = value;
+  },
+  exit: (code) => apply(reallyExit, runtimeProcess, [code]),
+  inspect,
+  makeConsole,
+  onStray(listener) {
+    process.on("uncaughtException", listener);
+    process.on("unhandledRejection", listener);
+  },
+});

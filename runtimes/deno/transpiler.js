@@ -1,0 +1,72 @@
+// The set-up's side of Deno: turns TypeScript modules into the JavaScript that Deno itself would emit for them.
+// See ../PROTOCOL.md. No code of the modules runs here: they are parsed, not imported.
+
+const WORKSPACE = "/workspace/";
+const EMITTED = "/tmp/.deno/gen/file/workspace/";
+const COMMON = ["--quiet", "--no-config", "--no-lock", "--no-check", "--node-modules-dir=manual"];
+
+const frames = Deno.openSync("/proc/self/fd/3", { write: true });
+const request = Deno.openSync("/proc/self/fd/4", { read: true });
+
+function send(message) {
+  const body = new TextEncoder().encode(JSON.stringify(message));
+  const frame = new Uint8Array(4 + body.length);
+  new DataView(frame.buffer).setUint32(0, body.length);
+  frame.set(body, 4);
+  for (let sent = 0; sent < frame.length;) sent += frames.writeSync(frame.subarray(sent));
+}
+
+function readExactly(length) {
+  const bytes = new Uint8Array(length);
+  for (let got = 0; got < length;) {
+    const more = request.readSync(bytes.subarray(got));
+    if (more === null) Deno.exit(0);
+    got += more;
+  }
+  return bytes;
+}
+
+function receive() {
+  const length = new DataView(readExactly(4).buffer).getUint32(0);
+  return JSON.parse(new TextDecoder().decode(readExactly(length)));
+}
+
+async function deno(...args) {
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), { args, stdout: "null", stderr: "piped" }).output();
+  return { success, told: new TextDecoder().decode(stderr) };
+}
+
+/** The place that Deno's message names, or the first module when it names none. */
+function faultOf(told, names) {
+  const message = told.split("\n", 1)[0].replace(/^error: (SyntaxError: )?/, "");
+  const [, module, line, column] = told.match(/at file:\/\/\/workspace\/(.+?):(\d+):(\d+)/) ?? [];
+  if (!names.includes(module)) return { module: names[0], message };
+  return { module, message, line: Number(line), column: Number(column) };
+}
+
+async function transpile(modules) {
+  const names = Object.keys(modules);
+  for (const name of names) {
+    const path = WORKSPACE + name;
+    Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true });
+    Deno.writeTextFileSync(path, modules[name]);
+  }
+  const paths = names.map((name) => WORKSPACE + name);
+  const cached = await deno("cache", ...COMMON, ...paths);
+  const emitted = (name) => Deno.readTextFileSync(EMITTED + name + ".js");
+  if (cached.success) return { modules: Object.fromEntries(names.map((name) => [name, emitted(name)])) };
+  // The modules' graph is not whole here: one may import what is not there, which is the handler's affair at its call.
+  // What each module says by itself must be TypeScript, though.
+  const output = {};
+  for (const name of names) {
+    const alone = await deno("transpile", "--no-config", "--no-check", "--output", "/tmp/alone.js", WORKSPACE + name);
+    if (!alone.success) return { errors: [faultOf(alone.told, [name])] };
+    output[name] = Deno.readTextFileSync("/tmp/alone.js");
+  }
+  return { modules: output };
+}
+
+send({ type: "ready", protocol: 1, runtime: "deno", version: Deno.version.deno });
+const { nonce, modules } = receive();
+send({ type: "transpiled", nonce, ...(await transpile(modules)) });
+Deno.exit(0);

@@ -1,0 +1,126 @@
+//! The Reaper over doubles, under virtual time.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::actors::doubles::World;
+use crate::actors::sandbox_pool::tests::seat;
+use crate::adapters::clock::PausedClock;
+use crate::domain::environment::{Dependencies, Environment, EnvironmentStatus, Permissions, Runtime, SetUpRequest};
+use crate::domain::id::{EnvironmentId, SlotId};
+use crate::messages::sandbox_pool::{Expired, PoolHoldings};
+
+/// A pool that holds what it is told to hold and deletes what expires.
+struct PoolDouble {
+    world: World,
+    holdings: PoolHoldings,
+}
+
+impl Actor for PoolDouble {
+    type Context = Context<Self>;
+}
+
+impl Handler<GetHoldings> for PoolDouble {
+    type Result = PoolHoldings;
+
+    fn handle(&mut self, _: GetHoldings, _: &mut Self::Context) -> PoolHoldings {
+        self.holdings.clone()
+    }
+}
+
+impl Handler<ExpireEnvironment> for PoolDouble {
+    type Result = Expired;
+
+    fn handle(&mut self, message: ExpireEnvironment, _: &mut Self::Context) -> Expired {
+        self.world.store.rows.lock().unwrap().remove(&message.id);
+        self.world.volumes.names.lock().unwrap().remove(&message.id.volume_name());
+        Expired::Deleted
+    }
+}
+
+struct NoZombies;
+
+impl Zombies for NoZombies {
+    fn collect(&self) -> usize {
+        0
+    }
+}
+
+fn environment(n: u128, status: EnvironmentStatus) -> Environment {
+    let request = SetUpRequest {
+        main_module: "main.js".into(),
+        modules: [("main.js".to_owned(), String::new())].into(),
+        runtime: Runtime::Bun,
+        dependencies: Dependencies::default(),
+        permissions: Permissions::default(),
+        ttl_seconds: 100,
+    };
+    let made = request.environment(EnvironmentId(Uuid::from_u128(n)), PausedClock::WALL_AT_START);
+    Environment { status, ..made }
+}
+
+fn start(world: &World, holdings: PoolHoldings) -> Addr<Reaper> {
+    tokio::time::pause();
+    let pool = PoolDouble { world: world.clone(), holdings }.start();
+    let (held, expire) = (Handle::default(), Handle::default());
+    held.publish(&pool);
+    expire.publish(&pool);
+    let deps = Deps {
+        engine: world.engine.clone(),
+        volumes: world.volumes.clone(),
+        store: world.store.clone(),
+        clock: Arc::new(PausedClock::start()),
+        zombies: Arc::new(NoZombies),
+        holdings: held,
+        expire,
+        interval: Duration::from_secs(300),
+        idle_ttl_seconds: 0,
+        keep_executions: Duration::from_secs(3600),
+        log: Logger::root(slog::Discard, slog::o!()),
+    };
+    Reaper::new(deps, seat()).start()
+}
+
+#[actix::test]
+async fn orphans_of_every_kind_go_and_what_is_held_stays() {
+    let world = World::default();
+    let held = environment(1, EnvironmentStatus::SettingUp);
+    let broken = environment(2, EnvironmentStatus::Deleting);
+    world.store.rows.lock().unwrap().extend([(held.id, held.clone()), (broken.id, broken.clone())]);
+    let orphan = EnvironmentId(Uuid::from_u128(3)).volume_name();
+    world.volumes.names.lock().unwrap().extend([broken.volume_name.clone(), orphan]);
+    let (live, dead) = (SlotId(Uuid::from_u128(10)), SlotId(Uuid::from_u128(11)));
+    world.engine.live.lock().unwrap().extend([live, dead]);
+    let reaper = start(&world, PoolHoldings { slots: vec![live], environments: vec![held.id] });
+    let picture = reaper.send(Reconcile).await.unwrap();
+    assert_eq!((picture.broken_records, picture.orphan_volumes, picture.orphan_slots), (1, 1, 1));
+    assert_eq!(picture.last_failures, Vec::<String>::new());
+    assert_eq!(world.store.rows.lock().unwrap().keys().copied().collect::<Vec<_>>(), [held.id]);
+    assert!(world.volumes.names.lock().unwrap().is_empty());
+    assert_eq!(world.engine.live.lock().unwrap().iter().copied().collect::<Vec<_>>(), [live]);
+}
+
+#[actix::test]
+async fn an_environment_lives_its_time_and_is_collected_at_the_next_round() {
+    let world = World::default();
+    let short = environment(1, EnvironmentStatus::Ready);
+    world.store.rows.lock().unwrap().insert(short.id, short.clone());
+    world.volumes.names.lock().unwrap().insert(short.volume_name.clone());
+    let reaper = start(&world, PoolHoldings::default());
+    assert_eq!(reaper.send(Reconcile).await.unwrap().expired_environments, 0);
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    assert_eq!(reaper.send(GetReaper).await.unwrap().expired_environments, 1);
+    assert!(world.store.rows.lock().unwrap().is_empty());
+}
+
+#[actix::test]
+async fn a_store_that_is_down_is_counted_and_tried_again() {
+    let world = World::default();
+    *world.store.down.lock().unwrap() = true;
+    let reaper = start(&world, PoolHoldings::default());
+    assert!(!reaper.send(Reconcile).await.unwrap().last_failures.is_empty());
+    *world.store.down.lock().unwrap() = false;
+    assert!(reaper.send(Reconcile).await.unwrap().last_failures.is_empty());
+}

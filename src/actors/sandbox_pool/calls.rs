@@ -1,0 +1,273 @@
+//! Calls: looked up, booted, run, recorded, answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use slog::{info, warn};
+use tokio::sync::oneshot;
+
+use super::SandboxPool;
+use crate::domain::environment::{Environment, EnvironmentStatus};
+use crate::domain::execution::{Call, Evidence, ExecutionRecord, ExecutionReport, Timings};
+use crate::domain::failure::FailureKind;
+use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
+use crate::domain::pool::{Answer, Event};
+use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
+use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec};
+use crate::telemetry::error_chain;
+
+type Reply = oneshot::Sender<Result<ExecutionReport, ExecuteError>>;
+
+/// A call that is not answered yet.
+pub(super) struct PendingCall {
+    call: Call,
+    reply: Reply,
+    environment: Option<Environment>,
+    /// Its row in the store, once that is written.
+    record: Option<ExecutionRecord>,
+    evidence: Option<Evidence>,
+    failure: Option<ExecuteError>,
+    came: Duration,
+    boot_began: Option<Duration>,
+    claimed: Option<Duration>,
+}
+
+impl PendingCall {
+    fn timings(&self, now: Duration) -> Timings {
+        let millis = |from: Option<Duration>, to: Option<Duration>| match (from, to) {
+            (Some(from), Some(to)) => to.saturating_sub(from).as_secs_f64() * 1000.0,
+            _ => 0.0,
+        };
+        Timings {
+            queue_ms: millis(Some(self.came), self.boot_began.or(Some(now))),
+            claim_ms: millis(self.boot_began, self.claimed.or(Some(now))),
+            handler_ms: self.evidence.as_ref().map_or(0.0, |seen| seen.handler_time.as_secs_f64() * 1000.0),
+            total_ms: millis(Some(self.came), Some(now)),
+        }
+    }
+}
+
+impl Handler<Execute> for SandboxPool {
+    type Result = ResponseFuture<Result<ExecutionReport, ExecuteError>>;
+
+    fn handle(&mut self, message: Execute, ctx: &mut Self::Context) -> Self::Result {
+        let (reply, answer) = oneshot::channel();
+        let Execute { call } = message;
+        let (execution, environment) = (call.execution, call.environment);
+        let pending = PendingCall {
+            call,
+            reply,
+            environment: None,
+            record: None,
+            evidence: None,
+            failure: None,
+            came: self.deps.clock.uptime(),
+            boot_began: None,
+            claimed: None,
+        };
+        self.calls.insert(execution, pending);
+        self.step(Event::CallCame { execution, environment }, ctx);
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
+    }
+}
+
+impl Handler<CancelExecution> for SandboxPool {
+    type Result = ();
+
+    fn handle(&mut self, message: CancelExecution, ctx: &mut Self::Context) {
+        self.step(Event::CallCancelled { execution: message.execution }, ctx);
+    }
+}
+
+impl SandboxPool {
+    pub(super) fn look_up(&mut self, execution: ExecutionId, id: EnvironmentId, ctx: &mut Context<Self>) {
+        let store = Arc::clone(&self.deps.store);
+        let work = async move { store.environment(id).await };
+        self.spawn(ctx, work, move |pool, answer, ctx| {
+            pool.note_store(&answer);
+            let Some(pending) = pool.calls.get_mut(&execution) else { return };
+            match answer {
+                Ok(found) => {
+                    pending.environment = found.filter(|environment| environment.status == EnvironmentStatus::Ready);
+                }
+                Err(error) => pending.failure = Some(host("reading the environment", &error, FailureKind::Retryable)),
+            }
+            let found = pending.environment.is_some();
+            pool.step(Event::LookedUp { execution, found }, ctx);
+        });
+    }
+
+    /// Records the call and boots its sandbox, both at once; it runs only when both are done.
+    pub(super) fn boot(&mut self, slot: SlotId, execution: ExecutionId, ctx: &mut Context<Self>) {
+        let now = self.deps.clock.uptime();
+        let Some(pending) = self.calls.get_mut(&execution) else { return };
+        let Some(environment) = pending.environment.as_ref() else { return };
+        pending.boot_began.get_or_insert(now);
+        let spec = SlotSpec {
+            slot,
+            runtime: environment.runtime,
+            purpose: Purpose::Execute {
+                environment: environment.id,
+                permissions: environment.metadata.permissions.clone(),
+            },
+            memory_mb: pending.call.limits.memory_mb,
+        };
+        let record = ExecutionRecord {
+            id: execution,
+            environment: environment.id,
+            started_at: self.deps.clock.wall(),
+            completed_at: None,
+            exit_code: None,
+            stdout: None,
+            stderr: None,
+            duration_ms: None,
+            outcome: None,
+        };
+        let already_recorded = pending.record.is_some();
+        let (engine, store) = (Arc::clone(&self.deps.engine), Arc::clone(&self.deps.store));
+        let work = async move {
+            let recording = async {
+                if already_recorded { Ok(()) } else { store.begin_execution(&record).await }
+            };
+            let (recorded, created) = futures_util::future::join(recording, engine.create(spec)).await;
+            (recorded.map(|()| record), created)
+        };
+        self.spawn(ctx, work, move |pool, (recorded, created), ctx| {
+            pool.note_store(&recorded);
+            let booted = pool.note_boot(execution, recorded, created);
+            match booted {
+                Boot::Ready => pool.step(Event::Booted { slot }, ctx),
+                Boot::Failed => pool.step(Event::BootFailed { slot }, ctx),
+                Boot::NotRecorded => pool.step(Event::CallCancelled { execution }, ctx),
+            }
+        });
+    }
+
+    fn note_boot(
+        &mut self,
+        execution: ExecutionId,
+        recorded: Result<ExecutionRecord, crate::ports::store::StoreError>,
+        created: Result<(), SandboxError>,
+    ) -> Boot {
+        let uptime = self.deps.clock.uptime();
+        let Some(pending) = self.calls.get_mut(&execution) else { return Boot::Failed };
+        match recorded {
+            Ok(record) => {
+                pending.record.get_or_insert(record);
+            }
+            Err(error) => {
+                pending.failure = Some(host("recording the call", &error, FailureKind::Retryable));
+                return Boot::NotRecorded;
+            }
+        }
+        match created {
+            Ok(()) => {
+                pending.failure = None;
+                pending.claimed = Some(uptime);
+                Boot::Ready
+            }
+            Err(error) => {
+                warn!(self.deps.log, "slot.boot_failed"; "execution" => %execution, "error" => error_chain(&error));
+                pending.failure = Some(host("starting the sandbox", &error, kind_of(&error)));
+                Boot::Failed
+            }
+        }
+    }
+
+    pub(super) fn run(&mut self, slot: SlotId, execution: ExecutionId, ctx: &mut Context<Self>) {
+        let Some(pending) = self.calls.get_mut(&execution) else { return };
+        let Some(environment) = pending.environment.as_ref() else { return };
+        let (call, main_module) = (pending.call.clone(), environment.main_module.clone());
+        // The caller's data is needed once; what stays behind is only what the answer needs.
+        pending.call.data = String::new();
+        pending.call.env.clear();
+        let engine = Arc::clone(&self.deps.engine);
+        let work = async move { engine.run(slot, call, main_module).await };
+        self.spawn(ctx, work, move |pool, ran, ctx| {
+            if let Some(pending) = pool.calls.get_mut(&execution) {
+                match ran {
+                    Ok(evidence) => pending.evidence = Some(evidence),
+                    Err(error) => pending.failure = Some(host("running the sandbox", &error, kind_of(&error))),
+                }
+            }
+            pool.step(Event::Settled { slot }, ctx);
+        });
+    }
+
+    /// Records the call's end, then tells its caller.
+    pub(super) fn answer(&mut self, execution: ExecutionId, answer: Answer, ctx: &mut Context<Self>) {
+        let Some(mut pending) = self.calls.remove(&execution) else { return };
+        let result = self.conclude(execution, answer, &mut pending);
+        let PendingCall { call, reply, record, .. } = pending;
+        if let Ok(report) = &result {
+            info!(self.deps.log, "call.ended"; "execution" => %execution, "environment" => %call.environment,
+                "request" => call.request.as_str(), "outcome" => report.outcome.as_str(),
+                "total_ms" => report.timings.total_ms);
+        }
+        let Some(begun) = record else {
+            drop(reply.send(result));
+            return;
+        };
+        let completed_at = self.deps.clock.wall();
+        let finished = match &result {
+            Ok(report) => report.record(&begun, completed_at, self.deps.keep_output),
+            Err(_) => {
+                ExecutionRecord { completed_at: Some(completed_at), outcome: Some("failed".to_owned()), ..begun }
+            }
+        };
+        let store = Arc::clone(&self.deps.store);
+        let work = async move { store.finish_execution(&finished).await };
+        self.spawn(ctx, work, move |pool, stored, _| {
+            pool.note_store(&stored);
+            if let Err(error) = &stored {
+                warn!(pool.deps.log, "call.unrecorded"; "execution" => %execution, "error" => error_chain(error));
+            }
+            drop(reply.send(result));
+        });
+    }
+
+    fn conclude(
+        &self,
+        execution: ExecutionId,
+        answer: Answer,
+        pending: &mut PendingCall,
+    ) -> Result<ExecutionReport, ExecuteError> {
+        let timings = pending.timings(self.deps.clock.uptime());
+        let limits = pending.call.limits;
+        if let Some(failure) = pending.failure.take() {
+            return Err(failure);
+        }
+        match (answer, pending.evidence.take()) {
+            (Answer::Absent, _) => Err(ExecuteError::Absent(pending.call.environment)),
+            (Answer::Refused(refusal), _) => Err(refusal.into()),
+            (Answer::Settled, Some(evidence)) => {
+                Ok(ExecutionReport::conclude(execution, limits, self.deps.isolated, evidence, timings))
+            }
+            (Answer::Cancelled, _) => Ok(ExecutionReport::cancelled(execution, limits, self.deps.isolated, timings)),
+            (Answer::BootFailed | Answer::Settled, _) => Err(lost()),
+        }
+    }
+}
+
+enum Boot {
+    Ready,
+    Failed,
+    NotRecorded,
+}
+
+fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -> ExecuteError {
+    ExecuteError::Host { doing, cause: error_chain(error).to_string(), kind }
+}
+
+fn lost() -> ExecuteError {
+    let cause = "the pool was restarted under it".to_owned();
+    ExecuteError::Host { doing: "the call", cause, kind: FailureKind::Retryable }
+}
+
+fn kind_of(error: &SandboxError) -> FailureKind {
+    match error {
+        SandboxError::Off(_) | SandboxError::RuntimeMissing(_) => FailureKind::Permanent,
+        _ => FailureKind::Retryable,
+    }
+}

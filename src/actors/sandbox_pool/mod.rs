@@ -1,0 +1,205 @@
+//! The SandboxPool: environments are set up, called and deleted here.
+//!
+//! ```text
+//!   SetUp, Execute, CancelExecution, DeleteEnvironment, ExpireEnvironment ──► domain::pool::Pool
+//!        ▲                                                                        │ effects
+//!        └── answers ◄── engine, volumes, store (each a future that ends in one event) ◄┘
+//! ```
+//!
+//! State goes to the store before anybody is told: a call is recorded before its sandbox runs and its end is
+//! recorded before its caller hears of it.
+
+mod calls;
+mod deletions;
+mod set_up;
+mod sweep;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use slog::{Logger, info, warn};
+use tokio::sync::oneshot;
+
+use crate::actors::seat::Seat;
+use crate::domain::environment::Environment;
+use crate::domain::execution::Limits;
+use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
+use crate::domain::pool::{Effect, Event, Pool, PoolPolicy};
+use crate::messages::child::Drain;
+use crate::messages::sandbox_pool::{DeleteError, GetHoldings, GetPool, PoolHoldings, SetUpError};
+use crate::ports::clock::Clock;
+use crate::ports::sandbox::SandboxEngine;
+use crate::ports::store::Store;
+use crate::ports::volumes::Volumes;
+use crate::telemetry::error_chain;
+
+use calls::PendingCall;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+/// Places in the mailbox. Callers wait for one; facts from the pool's own futures do not pass through it.
+const MAILBOX: usize = 4096;
+
+/// What the pool works with.
+#[derive(Clone)]
+pub struct Deps {
+    pub engine: Arc<dyn SandboxEngine>,
+    pub volumes: Arc<dyn Volumes>,
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub log: Logger,
+    pub policy: PoolPolicy,
+    /// For the transpile task of a set-up.
+    pub transpile_limits: Limits,
+    /// Whether calls run in gVisor; false only with `DISABLE_GVISOR`.
+    pub isolated: bool,
+    /// Whether the store keeps what handlers returned and printed.
+    pub keep_output: bool,
+}
+
+/// The actor.
+pub struct SandboxPool {
+    deps: Deps,
+    seat: Seat,
+    machine: Pool,
+    calls: HashMap<ExecutionId, PendingCall>,
+    set_ups: HashMap<EnvironmentId, PendingSetUp>,
+    deletions: HashMap<EnvironmentId, Vec<oneshot::Sender<Result<(), DeleteError>>>>,
+    /// What is wrong with the host, as the last probe told it.
+    problems: Vec<String>,
+    /// Why the store did not answer the last time it was asked.
+    store_trouble: Option<String>,
+}
+
+struct PendingSetUp {
+    request: crate::domain::environment::SetUpRequest,
+    reply: oneshot::Sender<Result<Environment, SetUpError>>,
+}
+
+impl SandboxPool {
+    /// A pool for one life.
+    pub fn new(deps: Deps, seat: Seat) -> Self {
+        let machine = Pool::new(deps.policy);
+        Self {
+            deps,
+            seat,
+            machine,
+            calls: HashMap::new(),
+            set_ups: HashMap::new(),
+            deletions: HashMap::new(),
+            problems: Vec::new(),
+            store_trouble: None,
+        }
+    }
+
+    fn step(&mut self, event: Event, ctx: &mut Context<Self>) {
+        let now = self.deps.clock.now();
+        for effect in self.machine.step(event, now) {
+            self.perform(effect, ctx);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::LookUp { execution, environment } => self.look_up(execution, environment, ctx),
+            Effect::Boot { slot, execution } => self.boot(slot, execution, ctx),
+            Effect::Run { slot, execution } => self.run(slot, execution, ctx),
+            Effect::Destroy { slot } => self.destroy(slot, ctx),
+            Effect::RetryDestroy { slot, after } => self.later(after, Event::RetryDue { slot }, ctx),
+            Effect::Answer { execution, answer } => self.answer(execution, answer, ctx),
+            Effect::BeginSetUp { environment } => self.begin_set_up(environment, ctx),
+            Effect::RefuseSetUp { environment, refusal } => {
+                if let Some(pending) = self.set_ups.remove(&environment) {
+                    drop(pending.reply.send(Err(refusal.into())));
+                }
+            }
+            Effect::RemoveEnvironment { environment } => self.remove_environment(environment, ctx),
+            Effect::WakeIn(after) => self.later(after, Event::Tick, ctx),
+            Effect::Drained => {
+                info!(self.deps.log, "pool.drained");
+                self.seat.leave();
+                ctx.stop();
+            }
+        }
+    }
+
+    fn later(&mut self, after: Duration, event: Event, ctx: &mut Context<Self>) {
+        ctx.run_later(after, move |pool, ctx| pool.step(event, ctx));
+    }
+
+    /// Runs a piece of outside work; what it comes to is handled on the actor.
+    fn spawn<T: 'static>(
+        &self,
+        ctx: &mut Context<Self>,
+        work: impl Future<Output = T> + 'static,
+        then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
+    ) {
+        ctx.spawn(work.into_actor(self).map(then_with(then)));
+    }
+
+    fn destroy(&mut self, slot: SlotId, ctx: &mut Context<Self>) {
+        let engine = Arc::clone(&self.deps.engine);
+        let work = async move { engine.destroy(slot).await };
+        self.spawn(ctx, work, move |pool, destroyed, ctx| match destroyed {
+            Ok(()) => pool.step(Event::Destroyed { slot }, ctx),
+            Err(error) => {
+                warn!(pool.deps.log, "slot.wedged"; "slot" => %slot, "error" => error_chain(&error));
+                pool.step(Event::DestroyFailed { slot }, ctx);
+            }
+        });
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        self.problems.iter().chain(self.store_trouble.iter()).cloned().collect()
+    }
+
+    /// Remembers whether the store answers, for readiness.
+    fn note_store<T>(&mut self, answer: &Result<T, crate::ports::store::StoreError>) {
+        self.store_trouble = answer.as_ref().err().map(|error| error_chain(error).to_string());
+    }
+}
+
+fn then_with<T>(
+    then: impl FnOnce(&mut SandboxPool, T, &mut Context<SandboxPool>) + 'static,
+) -> impl FnOnce(T, &mut SandboxPool, &mut Context<SandboxPool>) + 'static {
+    move |outcome, pool, ctx| then(pool, outcome, ctx)
+}
+
+impl Actor for SandboxPool {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        self.sweep(ctx);
+    }
+}
+
+impl Handler<Drain> for SandboxPool {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, ctx: &mut Self::Context) {
+        self.step(Event::Drain { hurry: drain.hurry }, ctx);
+    }
+}
+
+impl Handler<GetHoldings> for SandboxPool {
+    type Result = PoolHoldings;
+
+    fn handle(&mut self, _: GetHoldings, _: &mut Self::Context) -> Self::Result {
+        PoolHoldings {
+            slots: self.machine.slots().into_iter().collect(),
+            environments: self.machine.environments().into_iter().collect(),
+        }
+    }
+}
+
+impl Handler<GetPool> for SandboxPool {
+    type Result = MessageResult<GetPool>;
+
+    fn handle(&mut self, _: GetPool, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.machine.picture())
+    }
+}

@@ -1,0 +1,136 @@
+//! Set-ups: recorded, transpiled in a sandbox, written, sealed, made ready. Whatever fails is undone.
+
+use std::collections::BTreeMap;
+
+use actix::prelude::*;
+use slog::{info, warn};
+use tokio::sync::oneshot;
+
+use super::{Deps, PendingSetUp, SandboxPool};
+use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
+use crate::domain::failure::FailureKind;
+use crate::domain::id::EnvironmentId;
+use crate::domain::layout;
+use crate::domain::pool::{Event, set_up_slot};
+use crate::messages::sandbox_pool::{SetUp, SetUpError};
+use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec, Transpiled};
+use crate::telemetry::error_chain;
+
+impl Handler<SetUp> for SandboxPool {
+    type Result = ResponseFuture<Result<Environment, SetUpError>>;
+
+    fn handle(&mut self, message: SetUp, ctx: &mut Self::Context) -> Self::Result {
+        let SetUp { id, request } = message;
+        if let Err(invalid) = request.validate() {
+            return Box::pin(std::future::ready(Err(invalid.into())));
+        }
+        let (reply, answer) = oneshot::channel();
+        let transpiles = layout::needs_transpiling(request.runtime, request.modules.keys());
+        self.set_ups.insert(id, PendingSetUp { request, reply });
+        self.step(Event::SetUpCame { environment: id, transpiles }, ctx);
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
+    }
+}
+
+impl SandboxPool {
+    pub(super) fn begin_set_up(&mut self, id: EnvironmentId, ctx: &mut Context<Self>) {
+        let Some(PendingSetUp { request, reply }) = self.set_ups.remove(&id) else { return };
+        let work = set_up(self.deps.clone(), id, request);
+        self.spawn(ctx, work, move |pool, made, ctx| {
+            match &made {
+                Ok(environment) => info!(pool.deps.log, "environment.ready"; "environment" => %id,
+                    "runtime" => environment.runtime.as_str(), "modules" => environment.metadata.module_count),
+                Err(error) => warn!(pool.deps.log, "environment.failed"; "environment" => %id, "error" => %error),
+            }
+            drop(reply.send(made));
+            pool.step(Event::SetUpEnded { environment: id }, ctx);
+        });
+    }
+}
+
+async fn set_up(deps: Deps, id: EnvironmentId, request: SetUpRequest) -> Result<Environment, SetUpError> {
+    let environment = request.environment(id, deps.clock.wall());
+    let recorded = deps.store.insert_environment(&environment).await;
+    recorded.map_err(|error| host("recording the environment", &error, FailureKind::Retryable))?;
+    match build(&deps, id, request).await {
+        Ok(()) => Ok(Environment { status: EnvironmentStatus::Ready, ..environment }),
+        Err(error) => {
+            undo(&deps, id).await;
+            Err(error)
+        }
+    }
+}
+
+async fn build(deps: &Deps, id: EnvironmentId, request: SetUpRequest) -> Result<(), SetUpError> {
+    let javascript = if layout::needs_transpiling(request.runtime, request.modules.keys()) {
+        transpile(deps, id, &request).await?
+    } else {
+        BTreeMap::new()
+    };
+    let files = layout::files(request.modules, javascript);
+    let made = deps.volumes.make(&id.volume_name(), files).await;
+    made.map_err(|error| {
+        let kind = if error.is_disk_full() { FailureKind::Exhausted } else { FailureKind::Retryable };
+        host("writing the volume", &error, kind)
+    })?;
+    let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
+    readied.map(drop).map_err(|error| host("recording the environment", &error, FailureKind::Retryable))
+}
+
+async fn transpile(
+    deps: &Deps,
+    id: EnvironmentId,
+    request: &SetUpRequest,
+) -> Result<BTreeMap<String, String>, SetUpError> {
+    let slot = set_up_slot(id);
+    let limits = deps.transpile_limits;
+    let typescript = request.modules.iter().filter(|(name, _)| layout::is_typescript(name));
+    let modules = typescript.map(|(name, source)| (name.clone(), source.clone())).collect();
+    let spec = SlotSpec {
+        slot,
+        runtime: request.runtime,
+        purpose: Purpose::Transpile,
+        memory_mb: limits.memory_mb,
+    };
+    let answer = async {
+        deps.engine.create(spec).await?;
+        deps.engine.transpile(slot, modules, limits).await
+    }
+    .await;
+    if let Err(error) = deps.engine.destroy(slot).await {
+        warn!(deps.log, "slot.wedged"; "slot" => %slot, "error" => error_chain(&error));
+    }
+    match answer {
+        Ok(Transpiled::Modules(modules)) => Ok(modules),
+        Ok(Transpiled::Faults(faults)) => Err(SetUpError::Source(faults)),
+        Err(error) => Err(host("turning TypeScript into JavaScript", &error, kind_of(&error))),
+    }
+}
+
+/// Takes back what a failed set-up left. What cannot be taken back now is the Reaper's: its record is not ready.
+async fn undo(deps: &Deps, id: EnvironmentId) {
+    let removed = deps.volumes.remove(&id.volume_name()).await;
+    if let Err(error) = &removed {
+        warn!(deps.log, "set_up.left_volume"; "environment" => %id, "error" => error_chain(error));
+        return;
+    }
+    if let Err(error) = deps.store.delete_environment(id).await {
+        warn!(deps.log, "set_up.left_record"; "environment" => %id, "error" => error_chain(&error));
+    }
+}
+
+fn kind_of(error: &SandboxError) -> FailureKind {
+    match error {
+        SandboxError::Off(_) | SandboxError::RuntimeMissing(_) => FailureKind::Permanent,
+        _ => FailureKind::Retryable,
+    }
+}
+
+fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -> SetUpError {
+    SetUpError::Host { doing, cause: error_chain(error).to_string(), kind }
+}
+
+fn lost() -> SetUpError {
+    let cause = "the pool was restarted under it".to_owned();
+    SetUpError::Host { doing: "the set-up", cause, kind: FailureKind::Retryable }
+}

@@ -1,0 +1,231 @@
+//! The pool over doubles, under virtual time: what reaches the store, the host and the caller, and in which order.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::actors::doubles::World;
+use crate::adapters::clock::PausedClock;
+use crate::domain::environment::{Dependencies, Permissions, Runtime, SetUpRequest};
+use crate::domain::execution::{Call, ExecutionReport, Outcome};
+use crate::domain::id::RequestId;
+use crate::domain::pool::Refusal;
+use crate::domain::restart::Generation;
+use crate::messages::sandbox_pool::{
+    CancelExecution, DeleteEnvironment, Execute, ExecuteError, Expired, ExpireEnvironment, SetUp,
+};
+use crate::messages::supervisor::{Beat, ChildDown};
+
+/// Stands where the Supervisor would, and forgets what it is told.
+struct Parent;
+
+impl Actor for Parent {
+    type Context = Context<Self>;
+}
+
+impl Handler<Beat> for Parent {
+    type Result = ();
+    fn handle(&mut self, _: Beat, _: &mut Self::Context) {}
+}
+
+impl Handler<ChildDown> for Parent {
+    type Result = ();
+    fn handle(&mut self, _: ChildDown, _: &mut Self::Context) {}
+}
+
+pub(crate) fn seat() -> Seat {
+    Seat::new(&Parent.start(), "test", Generation(1), Duration::from_secs(1))
+}
+
+fn limits() -> Limits {
+    Limits { timeout: Duration::from_secs(5), memory_mb: 128 }
+}
+
+fn start(world: &World) -> Addr<SandboxPool> {
+    tokio::time::pause();
+    let policy = PoolPolicy {
+        max_executions: 2,
+        queue: 3,
+        queue_wait: Duration::from_secs(10),
+        set_ups: 2,
+        boots_at_once: 2,
+    };
+    let deps = Deps {
+        engine: world.engine.clone(),
+        volumes: world.volumes.clone(),
+        store: world.store.clone(),
+        clock: Arc::new(PausedClock::start()),
+        log: Logger::root(slog::Discard, slog::o!()),
+        policy,
+        transpile_limits: limits(),
+        isolated: true,
+        keep_output: false,
+    };
+    SandboxPool::new(deps, seat()).start()
+}
+
+fn request() -> SetUpRequest {
+    SetUpRequest {
+        main_module: "main.ts".into(),
+        modules: [("main.ts".to_owned(), "export const handler = () => null".to_owned())].into(),
+        runtime: Runtime::Deno,
+        dependencies: Dependencies::default(),
+        permissions: Permissions::default(),
+        ttl_seconds: 0,
+    }
+}
+
+async fn set_up(pool: &Addr<SandboxPool>, n: u128) -> EnvironmentId {
+    let id = EnvironmentId(Uuid::from_u128(n));
+    pool.send(SetUp { id, request: request() }).await.unwrap().unwrap();
+    id
+}
+
+fn execute(environment: EnvironmentId, n: u128) -> Execute {
+    Execute {
+        call: Call {
+            execution: ExecutionId(Uuid::from_u128(n)),
+            environment,
+            request: RequestId::accept("r").unwrap(),
+            data: "null".into(),
+            env: [].into(),
+            limits: limits(),
+        },
+    }
+}
+
+async fn call(pool: &Addr<SandboxPool>, id: EnvironmentId, n: u128) -> Result<ExecutionReport, ExecuteError> {
+    pool.send(execute(id, n)).await.unwrap()
+}
+
+async fn settle(span_ms: u64) {
+    tokio::time::sleep(Duration::from_millis(span_ms)).await;
+}
+
+#[actix::test]
+async fn an_environment_is_ready_only_with_its_volume_and_goes_with_it() {
+    let world = World::default();
+    let pool = start(&world);
+    let id = set_up(&pool, 1).await;
+    assert_eq!(world.store.rows.lock().unwrap()[&id].status.as_str(), "ready");
+    assert!(world.volumes.names.lock().unwrap().contains(&id.volume_name()));
+    pool.send(DeleteEnvironment { id }).await.unwrap().unwrap();
+    assert!(world.store.rows.lock().unwrap().is_empty() && world.volumes.names.lock().unwrap().is_empty());
+    assert_eq!(pool.send(DeleteEnvironment { id }).await.unwrap(), Err(DeleteError::Absent(id)));
+}
+
+#[actix::test]
+async fn a_call_is_recorded_before_its_caller_hears_and_leaves_nothing() {
+    let world = World::default();
+    let pool = start(&world);
+    let id = set_up(&pool, 1).await;
+    let report = call(&pool, id, 7).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Ok);
+    let recorded = world.store.calls.lock().unwrap().clone();
+    assert_eq!((recorded.len(), recorded[0].outcome.as_deref()), (1, Some("ok")));
+    assert_eq!(recorded[0].stdout, None, "what a handler returned is kept only where that is asked for");
+    settle(100).await;
+    assert_eq!(world.engine.live(), 0);
+}
+
+#[actix::test]
+async fn an_unknown_environment_is_absent() {
+    let pool = start(&World::default());
+    let id = EnvironmentId(Uuid::from_u128(9));
+    assert_eq!(call(&pool, id, 1).await.unwrap_err(), ExecuteError::Absent(id));
+}
+
+#[actix::test]
+async fn a_boot_that_fails_once_is_not_seen_and_twice_is_an_error() {
+    let world = World::default();
+    let pool = start(&world);
+    let id = set_up(&pool, 1).await;
+    *world.engine.failing_boots.lock().unwrap() = 1;
+    assert_eq!(call(&pool, id, 1).await.unwrap().outcome, Outcome::Ok);
+    *world.engine.failing_boots.lock().unwrap() = 2;
+    assert!(matches!(call(&pool, id, 2).await, Err(ExecuteError::Host { doing: "starting the sandbox", .. })));
+    settle(100).await;
+    assert_eq!(world.engine.live(), 0);
+}
+
+#[actix::test]
+async fn a_caller_that_hangs_up_frees_its_sandbox_at_once() {
+    let world = World::default();
+    let pool = start(&world);
+    let id = set_up(&pool, 1).await;
+    *world.engine.held.lock().unwrap() = true;
+    let waiting = actix::spawn(pool.send(execute(id, 1)));
+    world.engine.running.notified().await;
+    pool.send(CancelExecution { execution: ExecutionId(Uuid::from_u128(1)) }).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().unwrap().outcome, Outcome::Cancelled);
+    settle(100).await;
+    assert_eq!(world.engine.live(), 0);
+    assert_eq!(world.store.calls.lock().unwrap()[0].outcome.as_deref(), Some("cancelled"));
+}
+
+#[actix::test]
+async fn an_environment_in_use_does_not_expire_and_a_deleted_one_ends_its_calls() {
+    let world = World::default();
+    let pool = start(&world);
+    let id = set_up(&pool, 1).await;
+    *world.engine.held.lock().unwrap() = true;
+    let waiting = actix::spawn(pool.send(execute(id, 1)));
+    world.engine.running.notified().await;
+    assert_eq!(pool.send(ExpireEnvironment { id }).await.unwrap(), Expired::InUse);
+    pool.send(DeleteEnvironment { id }).await.unwrap().unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().unwrap().outcome, Outcome::Cancelled);
+    assert_eq!(world.engine.live(), 0, "removed only when its sandbox was gone");
+}
+
+#[actix::test]
+async fn a_wedged_slot_keeps_its_place_until_it_is_gone() {
+    let world = World::default();
+    let pool = start(&world);
+    let id = set_up(&pool, 1).await;
+    *world.engine.failing_destructions.lock().unwrap() = 1;
+    call(&pool, id, 1).await.unwrap();
+    settle(100).await;
+    assert_eq!(pool.send(GetPool).await.unwrap().wedged, 1);
+    settle(600).await;
+    assert_eq!(pool.send(GetPool).await.unwrap().wedged, 0);
+    assert_eq!(world.engine.live(), 0);
+}
+
+#[actix::test]
+async fn a_store_that_is_down_is_an_error_and_a_complaint_and_recovers() {
+    let world = World::default();
+    let pool = start(&world);
+    let id = set_up(&pool, 1).await;
+    *world.store.down.lock().unwrap() = true;
+    assert!(matches!(call(&pool, id, 1).await, Err(ExecuteError::Host { .. })));
+    assert!(pool.send(SetUp { id: EnvironmentId(Uuid::from_u128(2)), request: request() }).await.unwrap().is_err());
+    *world.store.down.lock().unwrap() = false;
+    assert_eq!(call(&pool, id, 2).await.unwrap().outcome, Outcome::Ok);
+}
+
+#[actix::test]
+async fn a_drain_lets_a_running_call_finish_and_takes_no_new_one() {
+    let world = World::default();
+    let pool = start(&world);
+    let id = set_up(&pool, 1).await;
+    *world.engine.held.lock().unwrap() = true;
+    let waiting = actix::spawn(pool.send(execute(id, 1)));
+    world.engine.running.notified().await;
+    pool.send(Drain { hurry: false }).await.unwrap();
+    assert_eq!(call(&pool, id, 2).await.unwrap_err(), ExecuteError::Refused(Refusal::Draining));
+    world.engine.release.notify_one();
+    assert_eq!(waiting.await.unwrap().unwrap().unwrap().outcome, Outcome::Ok);
+    settle(100).await;
+    assert!(!pool.connected(), "a drained pool has stopped");
+}
+
+#[actix::test]
+async fn what_an_earlier_life_left_is_gone_before_the_first_boot() {
+    let world = World::default();
+    world.engine.live.lock().unwrap().insert(SlotId(Uuid::from_u128(99)));
+    let pool = start(&world);
+    settle(100).await;
+    assert_eq!(world.engine.live(), 0);
+    drop(pool);
+}

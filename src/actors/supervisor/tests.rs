@@ -1,0 +1,219 @@
+//! Real children under virtual time: they panic, hang, loop and storm, and the Supervisor answers each.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::*;
+use crate::adapters::clock::PausedClock;
+use crate::domain::health::PartState;
+
+/// What a test child does with its life.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nature {
+    Good,
+    PanicsAtStart,
+    PanicsInHandler,
+    NeverBeats,
+    IgnoresDrain,
+}
+
+struct TestChild {
+    seat: Seat,
+    nature: Nature,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Provoke;
+
+impl Actor for TestChild {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        assert!(self.nature != Nature::PanicsAtStart, "this child panics as it starts");
+        if self.nature == Nature::NeverBeats {
+            return;
+        }
+        self.seat.beat(Vec::new());
+        ctx.run_interval(self.seat.beat_every(), |child, _| child.seat.beat(Vec::new()));
+    }
+}
+
+impl Handler<Provoke> for TestChild {
+    type Result = ();
+
+    fn handle(&mut self, _: Provoke, _: &mut Self::Context) {
+        assert!(self.nature != Nature::PanicsInHandler, "this child panics in a handler");
+    }
+}
+
+impl Handler<Drain> for TestChild {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, ctx: &mut Self::Context) {
+        if self.nature == Nature::IgnoresDrain && !drain.hurry {
+            return;
+        }
+        self.seat.leave();
+        ctx.stop();
+    }
+}
+
+struct QuietNotifier;
+
+impl ServiceNotifier for QuietNotifier {
+    fn ready(&self) {}
+    fn status(&self, _: &str) {}
+    fn watchdog(&self) {}
+    fn stopping(&self) {}
+}
+
+/// The children of one test: every life is noted, the newest can be provoked, natures can be changed.
+#[derive(Clone)]
+struct Nursery {
+    lives: Rc<RefCell<Vec<ChildName>>>,
+    newest: Rc<RefCell<HashMap<ChildName, Addr<TestChild>>>>,
+    nature: Rc<Cell<Nature>>,
+}
+
+impl Nursery {
+    fn new(nature: Nature) -> Self {
+        Self { lives: Rc::default(), newest: Rc::default(), nature: Rc::new(Cell::new(nature)) }
+    }
+
+    fn spec(&self, name: ChildName, essential: bool) -> ChildSpec {
+        let nursery = self.clone();
+        let start = move |seat| {
+            nursery.lives.borrow_mut().push(name);
+            let address = TestChild { seat, nature: nursery.nature.get() }.start();
+            nursery.newest.borrow_mut().insert(name, address.clone());
+            RunningChild { drain: address.recipient(), dismiss: Box::new(|| {}) }
+        };
+        ChildSpec { name, essential, start: Box::new(start) }
+    }
+
+    fn lives(&self) -> usize {
+        self.lives.borrow().len()
+    }
+
+    async fn provoke(&self, name: ChildName) {
+        let address = self.newest.borrow()[name].clone();
+        assert!(address.send(Provoke).await.is_err(), "the child was to panic");
+    }
+}
+
+fn supervise(specs: Vec<ChildSpec>) -> (Addr<Supervisor>, oneshot::Receiver<Ended>) {
+    tokio::time::pause();
+    let deps = Deps {
+        policy: RestartPolicy { jitter: 0.0, ..RestartPolicy::default() },
+        beat_every: Duration::from_secs(1),
+        clock: Arc::new(PausedClock::start()),
+        notifier: Arc::new(QuietNotifier),
+        warnings: Vec::new(),
+        log: Logger::root(slog::Discard, slog::o!()),
+        seed: 1,
+    };
+    let (supervisor, ended) = Supervisor::new(deps, specs);
+    (supervisor.start(), ended)
+}
+
+async fn health(supervisor: &Addr<Supervisor>) -> HealthPicture {
+    supervisor.send(GetHealth).await.unwrap()
+}
+
+async fn pass(span: Duration) {
+    tokio::time::sleep(span).await;
+}
+
+#[actix::test]
+async fn a_panic_in_a_handler_brings_a_new_life_after_the_wait() {
+    let nursery = Nursery::new(Nature::PanicsInHandler);
+    let (supervisor, _ended) = supervise(vec![nursery.spec("a", true)]);
+    pass(Duration::from_millis(10)).await;
+    assert!(health(&supervisor).await.ready);
+    nursery.provoke("a").await;
+    pass(Duration::from_millis(10)).await;
+    let down = health(&supervisor).await;
+    assert!(!down.ready && down.parts[0].state == PartState::Restarting);
+    pass(Duration::from_millis(600)).await;
+    assert_eq!(nursery.lives(), 2);
+    assert!(health(&supervisor).await.ready);
+}
+
+#[actix::test]
+async fn a_panic_at_start_loops_is_named_and_ends_the_daemon_when_essential() {
+    let nursery = Nursery::new(Nature::PanicsAtStart);
+    let (supervisor, ended) = supervise(vec![nursery.spec("a", true)]);
+    pass(Duration::from_secs(30)).await;
+    let looping = health(&supervisor).await;
+    assert_eq!(looping.parts[0].state, PartState::CrashLoop);
+    assert!(!looping.ready);
+    assert_eq!(ended.await, Ok(Ended::GaveUp("a")));
+    assert_eq!(nursery.lives(), 9, "five waits, three at the longest, then no more");
+}
+
+#[actix::test]
+async fn a_child_that_is_not_essential_is_given_up_and_named_while_the_rest_lives() {
+    let bad = Nursery::new(Nature::PanicsAtStart);
+    let good = Nursery::new(Nature::Good);
+    let (supervisor, _ended) = supervise(vec![good.spec("good", true), bad.spec("bad", false)]);
+    pass(Duration::from_secs(600)).await;
+    let picture = health(&supervisor).await;
+    assert!(picture.ready && picture.live);
+    assert_eq!(picture.parts[1].reasons, ["given up: it crashed"]);
+    assert_eq!((good.lives(), bad.lives()), (1, 9));
+}
+
+#[actix::test]
+async fn a_hung_child_is_replaced() {
+    let nursery = Nursery::new(Nature::NeverBeats);
+    let (supervisor, _ended) = supervise(vec![nursery.spec("a", true)]);
+    pass(Duration::from_secs(14)).await;
+    assert_eq!(nursery.lives(), 1);
+    nursery.nature.set(Nature::Good);
+    pass(Duration::from_secs(5)).await;
+    assert_eq!(nursery.lives(), 2);
+    assert!(health(&supervisor).await.ready);
+}
+
+#[actix::test]
+async fn a_storm_of_falls_is_restarted_a_few_at_a_time() {
+    let nursery = Nursery::new(Nature::PanicsInHandler);
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let (supervisor, _ended) = supervise(names.iter().map(|name| nursery.spec(name, true)).collect());
+    pass(Duration::from_secs(2)).await;
+    assert!(health(&supervisor).await.ready);
+    for name in names {
+        nursery.provoke(name).await;
+    }
+    nursery.nature.set(Nature::NeverBeats);
+    pass(Duration::from_secs(5)).await;
+    assert_eq!(nursery.lives(), names.len() + 2, "no more than two between start and first beat");
+    nursery.nature.set(Nature::Good);
+    pass(Duration::from_secs(120)).await;
+    assert!(health(&supervisor).await.ready);
+}
+
+#[actix::test]
+async fn a_stop_during_a_restarts_wait_starts_nothing_more() {
+    let nursery = Nursery::new(Nature::PanicsInHandler);
+    let (supervisor, ended) = supervise(vec![nursery.spec("a", true)]);
+    pass(Duration::from_millis(10)).await;
+    nursery.provoke("a").await;
+    supervisor.send(Shutdown { hurry: false }).await.unwrap();
+    assert_eq!(ended.await, Ok(Ended::Drained { in_time: true }));
+    pass(Duration::from_secs(120)).await;
+    assert_eq!(nursery.lives(), 1);
+}
+
+#[actix::test]
+async fn a_drain_that_takes_too_long_is_hurried() {
+    let nursery = Nursery::new(Nature::IgnoresDrain);
+    let (supervisor, ended) = supervise(vec![nursery.spec("a", true)]);
+    pass(Duration::from_millis(10)).await;
+    supervisor.send(Shutdown { hurry: false }).await.unwrap();
+    pass(Duration::from_secs(29)).await;
+    assert!(health(&supervisor).await.draining);
+    assert_eq!(ended.await, Ok(Ended::Drained { in_time: true }));
+}

@@ -1,0 +1,59 @@
+//! The engine of a host that cannot make sandboxes: it says why, to everyone who asks.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use crate::domain::execution::{Call, Evidence, Limits};
+use crate::domain::id::SlotId;
+use crate::ports::sandbox::{EngineProbe, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
+
+/// Makes nothing, holds nothing.
+pub struct SandboxesOff {
+    reason: String,
+}
+
+impl SandboxesOff {
+    /// `reason` names what is missing and its remedy.
+    pub fn new(reason: String) -> Self {
+        Self { reason }
+    }
+
+    fn off<T>(&self) -> Result<T, SandboxError> {
+        Err(SandboxError::Off(self.reason.clone()))
+    }
+}
+
+#[async_trait]
+impl SandboxEngine for SandboxesOff {
+    async fn probe(&self) -> EngineProbe {
+        EngineProbe {
+            engine: "none".to_owned(),
+            engine_version: String::new(),
+            isolated: false,
+            cgroup: "none".to_owned(),
+            runtimes: BTreeMap::new(),
+            problems: vec![format!("sandboxes are off: {}", self.reason)],
+        }
+    }
+
+    async fn create(&self, _: SlotSpec) -> Result<(), SandboxError> {
+        self.off()
+    }
+
+    async fn run(&self, _: SlotId, _: Call, _: String) -> Result<Evidence, SandboxError> {
+        self.off()
+    }
+
+    async fn transpile(&self, _: SlotId, _: BTreeMap<String, String>, _: Limits) -> Result<Transpiled, SandboxError> {
+        self.off()
+    }
+
+    async fn destroy(&self, _: SlotId) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    async fn leftovers(&self) -> Result<Vec<Leftover>, SandboxError> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,216 @@
+//! The embedded store: one SQLite file, one writer connection, a few readers.
+//!
+//! ```text
+//!   writes ──► writer (1 connection, BEGIN IMMEDIATE) ──┐
+//!                                                       ├─► cloister.db  (WAL, mode 0600)
+//!   reads  ──► readers (N connections, read-only)    ───┘
+//! ```
+//!
+//! One writer, because SQLite has one write lock anyway: callers then wait in the pool's fair queue instead of in
+//! SQLite's busy loop. A reader sees everything that was committed before its statement began, so a caller reads its
+//! own writes.
+//!
+//! `synchronous` is FULL, since the port promises that a write is on disk when its future is done: after a power cut
+//! every environment a client was told of is still there. NORMAL would save one fsync for each write and lose the last
+//! writes in a power cut, though never the file's consistency; a kill of the daemon loses nothing in either.
+//!
+//! A future that is dropped mid-way leaves its write done or undone, never half done: sqlx rolls the transaction
+//! back before it hands the connection to the next caller.
+
+mod failure;
+mod open;
+mod rows;
+mod sql;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqlitePool;
+
+use failure::while_it;
+use rows::signed;
+
+use crate::domain::environment::{Environment, EnvironmentStatus};
+use crate::domain::execution::{ExecutionRecord, Outcome};
+use crate::domain::id::EnvironmentId;
+use crate::domain::time::WallTime;
+use crate::ports::store::{Store, StoreError};
+
+/// Call records deleted at a time, so that calls get their turns at the writer in between.
+const FORGET_BATCH: u32 = 500;
+
+/// The store in one SQLite file. It is meant for one daemon on a local disk: WAL does not work over network file
+/// systems.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the file at `path`, or makes it (mode 0600) where its directory exists, and brings its schema up to date.
+    /// `read_connections` is the most that are open at once, at least 1; they are opened on demand.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] whose source says what to do: no directory, not a database, damaged,
+    /// read-only, full, locked, or written by a newer version.
+    pub async fn open(path: &Path, read_connections: u32) -> Result<Self, StoreError> {
+        let writer = open::writer(path).await.map_err(|failure| failure.opening(path))?;
+        Ok(Self {
+            writer,
+            readers: open::readers(path, read_connections),
+        })
+    }
+
+    /// Waits for the statements that are running, folds the write-ahead log into the file and closes it. Later calls
+    /// fail. Not needed for safety: a killed daemon loses nothing.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn insert_environment(&self, environment: &Environment) -> Result<(), StoreError> {
+        let failed = while_it("write an environment");
+        let metadata = serde_json::to_string(&environment.metadata).map_err(|error| StoreError::Query {
+            action: "write an environment's metadata as JSON",
+            source: Box::new(error),
+        })?;
+        sqlx::query(sql::INSERT_ENVIRONMENT)
+            .bind(environment.id.to_string())
+            .bind(&environment.volume_name)
+            .bind(&environment.main_module)
+            .bind(environment.runtime.as_str())
+            .bind(environment.created_at.0)
+            .bind(environment.last_executed_at.map(|at| at.0))
+            .bind(signed(environment.execution_count))
+            .bind(environment.status.as_str())
+            .bind(metadata)
+            .bind(signed(environment.ttl_seconds))
+            .execute(&self.writer)
+            .await
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    async fn set_status(&self, id: EnvironmentId, status: EnvironmentStatus) -> Result<bool, StoreError> {
+        let done = sqlx::query(sql::SET_STATUS)
+            .bind(id.to_string())
+            .bind(status.as_str())
+            .execute(&self.writer)
+            .await
+            .map_err(while_it("set an environment's status"))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn environment(&self, id: EnvironmentId) -> Result<Option<Environment>, StoreError> {
+        let row = sqlx::query(sql::ENVIRONMENT)
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(while_it("read an environment"))?;
+        row.as_ref().map(rows::environment).transpose()
+    }
+
+    async fn environments(&self) -> Result<Vec<Environment>, StoreError> {
+        let rows = sqlx::query(sql::ENVIRONMENTS)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(while_it("list the environments"))?;
+        rows.iter().map(rows::environment).collect()
+    }
+
+    async fn delete_environment(&self, id: EnvironmentId) -> Result<bool, StoreError> {
+        let done = sqlx::query(sql::DELETE_ENVIRONMENT)
+            .bind(id.to_string())
+            .execute(&self.writer)
+            .await
+            .map_err(while_it("delete an environment"))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn begin_execution(&self, record: &ExecutionRecord) -> Result<(), StoreError> {
+        let begun: Result<(), sqlx::Error> = async {
+            let mut transaction = self.writer.begin_with(sql::BEGIN).await?;
+            sqlx::query(sql::INSERT_EXECUTION)
+                .bind(record.id.to_string())
+                .bind(record.environment.to_string())
+                .bind(record.started_at.0)
+                .bind(record.completed_at.map(|at| at.0))
+                .bind(record.exit_code)
+                .bind(&record.stdout)
+                .bind(&record.stderr)
+                .bind(record.duration_ms)
+                .bind(&record.outcome)
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query(sql::COUNT_EXECUTION)
+                .bind(record.environment.to_string())
+                .bind(record.started_at.0)
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await
+        }
+        .await;
+        begun.map_err(while_it("record the beginning of a call"))
+    }
+
+    /// A record that is gone, because its environment was deleted in the meantime, is no error.
+    async fn finish_execution(&self, record: &ExecutionRecord) -> Result<(), StoreError> {
+        sqlx::query(sql::FINISH_EXECUTION)
+            .bind(record.id.to_string())
+            .bind(record.completed_at.map(|at| at.0))
+            .bind(record.exit_code)
+            .bind(&record.stdout)
+            .bind(&record.stderr)
+            .bind(record.duration_ms)
+            .bind(&record.outcome)
+            .execute(&self.writer)
+            .await
+            .map_err(while_it("record the end of a call"))?;
+        Ok(())
+    }
+
+    /// Their duration stays unknown: nobody measured it.
+    async fn close_unfinished(&self, now: WallTime) -> Result<u64, StoreError> {
+        let done = sqlx::query(sql::CLOSE_UNFINISHED)
+            .bind(now.0)
+            .bind(Outcome::Cancelled.exit_code())
+            .bind(Outcome::Cancelled.as_str())
+            .execute(&self.writer)
+            .await
+            .map_err(while_it("close the calls of an earlier life"))?;
+        Ok(done.rows_affected())
+    }
+
+    async fn executions(&self, environment: EnvironmentId, limit: u32) -> Result<Vec<ExecutionRecord>, StoreError> {
+        let rows = sqlx::query(sql::EXECUTIONS)
+            .bind(environment.to_string())
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(while_it("list an environment's calls"))?;
+        rows.iter().map(rows::execution).collect()
+    }
+
+    async fn forget_executions(&self, before: WallTime) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        loop {
+            let done = sqlx::query(sql::FORGET_EXECUTIONS)
+                .bind(before.0)
+                .bind(FORGET_BATCH)
+                .execute(&self.writer)
+                .await
+                .map_err(while_it("forget old calls"))?;
+            forgotten += done.rows_affected();
+            if done.rows_affected() < u64::from(FORGET_BATCH) {
+                return Ok(forgotten);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! Every statement that is ever sent. Values are bound, never written into the text.
+
+pub(super) const INSERT_ENVIRONMENT: &str = "
+    INSERT INTO environments (id, volume_name, main_module, runtime, created_at, last_executed_at, execution_count,
+                              status, metadata, ttl_seconds)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+pub(super) const SET_STATUS: &str = "UPDATE environments SET status = ?2 WHERE id = ?1";
+
+pub(super) const ENVIRONMENT: &str = "SELECT * FROM environments WHERE id = ?1";
+
+/// The id decides between environments of the same millisecond, so that the order is the same each time.
+pub(super) const ENVIRONMENTS: &str = "SELECT * FROM environments ORDER BY created_at DESC, id DESC";
+
+pub(super) const DELETE_ENVIRONMENT: &str = "DELETE FROM environments WHERE id = ?1";
+
+/// Takes the write lock at once: a transaction that reads first and then wants to write can only fail.
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+
+pub(super) const INSERT_EXECUTION: &str = "
+    INSERT INTO executions (id, environment_id, started_at, completed_at, exit_code, stdout, stderr, duration_ms,
+                            outcome)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+pub(super) const COUNT_EXECUTION: &str = "
+    UPDATE environments SET execution_count = execution_count + 1, last_executed_at = ?2 WHERE id = ?1";
+
+pub(super) const FINISH_EXECUTION: &str = "
+    UPDATE executions
+    SET completed_at = ?2, exit_code = ?3, stdout = ?4, stderr = ?5, duration_ms = ?6, outcome = ?7
+    WHERE id = ?1";
+
+pub(super) const CLOSE_UNFINISHED: &str = "
+    UPDATE executions SET completed_at = ?1, exit_code = ?2, outcome = ?3 WHERE completed_at IS NULL";
+
+pub(super) const EXECUTIONS: &str = "
+    SELECT * FROM executions WHERE environment_id = ?1 ORDER BY started_at DESC, id DESC LIMIT ?2";
+
+pub(super) const FORGET_EXECUTIONS: &str = "
+    DELETE FROM executions
+    WHERE id IN (SELECT id FROM executions WHERE completed_at < ?1 ORDER BY completed_at LIMIT ?2)";

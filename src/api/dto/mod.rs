@@ -1,0 +1,13 @@
+//! What travels over HTTP, as both ends write and read it: the daemon answers with these types, the command line reads them.
+//!
+//! Names marked v1 in CONTRACTS.md are the first system's own and stay as they are.
+
+pub mod environment;
+pub mod error;
+pub mod execution;
+pub mod health;
+
+pub use environment::{EnvironmentBody, SetUpBody};
+pub use error::ErrorBody;
+pub use execution::{ExecuteBody, ExecutionBody, LimitsBody};
+pub use health::{HealthBody, LiveBody, ReadyBody};

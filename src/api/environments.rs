@@ -1,0 +1,129 @@
+//! Routes that make, show and delete environments, and the plain `GET /health`.
+
+use actix_web::http::StatusCode;
+use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use uuid::Uuid;
+
+use crate::api::body::{self, SET_UP_BYTES};
+use crate::api::dto::EnvironmentBody;
+use crate::api::error::ApiError;
+use crate::api::json::Fields;
+use crate::api::{Doors, answer};
+use crate::domain::environment::{EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
+use crate::domain::id::EnvironmentId;
+use crate::messages::sandbox_pool::{DeleteEnvironment, SetUp};
+
+/// The route that needs no token.
+pub const HEALTH: &str = "/health";
+
+const PERMISSIONS: &str = "an object of allowNet, allowEnv, allowRead, allowWrite, allowRun, allowFfi (each true, false \
+                           or a list of strings) and allowHrtime (true or false)";
+
+/// Adds the routes of this file.
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .service(
+            web::resource(HEALTH)
+                .get(health)
+                .route(web::head().to(health))
+                .default_service(only("GET, HEAD")),
+        )
+        .service(web::resource("/environments").get(list).default_service(only("GET")))
+        .service(
+            web::resource("/environments/setup")
+                .post(set_up)
+                .default_service(only("POST")),
+        )
+        .service(
+            web::resource("/environments/{id}")
+                .get(show)
+                .delete(delete)
+                .default_service(only("GET, DELETE")),
+        );
+}
+
+/// The answer to every method that a route does not know.
+pub fn only(allowed: &'static str) -> actix_web::Route {
+    web::to(move || async move { Err::<HttpResponse, ApiError>(ApiError::Method(allowed)) })
+}
+
+/// The environment that a request's path names.
+pub fn id_of(request: &HttpRequest) -> Result<EnvironmentId, ApiError> {
+    request
+        .match_info()
+        .get("id")
+        .and_then(|id| id.parse().ok())
+        .ok_or(ApiError::Id)
+}
+
+async fn health() -> HttpResponse {
+    answer::text(StatusCode::OK, "OK")
+}
+
+async fn set_up(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
+    let body = body::read(request.headers(), payload, SET_UP_BYTES, &doors.intake).await?;
+    // Megabytes of JSON take tens of milliseconds, which the other connections of this worker need not wait.
+    let wanted = web::block(move || parse(body.bytes()))
+        .await
+        .map_err(|_| ApiError::GivenUp)??;
+    let message = SetUp {
+        id: EnvironmentId(Uuid::new_v4()),
+        request: wanted,
+    };
+    // In a task of its own: a caller who hangs up must not leave the command half told.
+    let pool = doors.handles.set_up.clone();
+    let told = actix_web::rt::spawn(async move { pool.ask(message).await });
+    let environment = told.await.map_err(|_| ApiError::GivenUp)???;
+    Ok(answer::json(StatusCode::OK, &EnvironmentBody::from(environment)))
+}
+
+fn parse(bytes: &[u8]) -> Result<SetUpRequest, ApiError> {
+    let mut fields = Fields::of_body(bytes)?;
+    let request = SetUpRequest {
+        main_module: fields.read("mainModule", "a string")?.unwrap_or_default(),
+        modules: fields.strings("modules", "an object of source texts by module name")?,
+        runtime: runtime(fields.read("runtime", "a string")?)?,
+        dependencies: fields
+            .strict("dependencies", "an object of npm and deno, each a list of strings")?
+            .unwrap_or_default(),
+        permissions: fields.strict("permissions", PERMISSIONS)?.unwrap_or_default(),
+        ttl_seconds: fields
+            .read("ttlSeconds", "a whole number of seconds, 0 or more")?
+            .unwrap_or_default(),
+    };
+    Ok(request)
+}
+
+/// Absent and empty mean the default, as in the first system.
+fn runtime(name: Option<String>) -> Result<Runtime, ApiError> {
+    match name.as_deref() {
+        None | Some("") => Ok(Runtime::default()),
+        Some(name) => name
+            .parse()
+            .map_err(|_: SetUpInvalid| SetUpInvalid::UnknownRuntime(name.chars().take(32).collect()).into()),
+    }
+}
+
+async fn list(doors: Data<Doors>) -> Result<HttpResponse, ApiError> {
+    let environments = doors.store.environments().await?;
+    let ready = environments
+        .into_iter()
+        .filter(|environment| environment.status == EnvironmentStatus::Ready);
+    let bodies: Vec<EnvironmentBody> = ready.map(EnvironmentBody::from).collect();
+    Ok(answer::json(StatusCode::OK, &bodies))
+}
+
+async fn show(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let id = id_of(&request)?;
+    let environment = doors.store.environment(id).await?.ok_or(ApiError::Absent(id))?;
+    Ok(answer::json(StatusCode::OK, &EnvironmentBody::from(environment)))
+}
+
+async fn delete(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let id = id_of(&request)?;
+    let pool = doors.handles.delete.clone();
+    let told = actix_web::rt::spawn(async move { pool.ask(DeleteEnvironment { id }).await });
+    told.await.map_err(|_| ApiError::GivenUp)???;
+    Ok(HttpResponse::NoContent().finish())
+}

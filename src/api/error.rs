@@ -1,0 +1,202 @@
+//! Everything a door can refuse, and the one place where a refusal gets its status and code.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpResponse, ResponseError};
+
+use crate::api::answer;
+use crate::api::body::BodyError;
+use crate::api::dto::ErrorBody;
+use crate::api::json::Malformed;
+use crate::domain::environment::SetUpInvalid;
+use crate::domain::execution::EnvInvalid;
+use crate::domain::failure::FailureKind;
+use crate::domain::id::EnvironmentId;
+use crate::domain::pool::Refusal;
+use crate::messages::handle::HandleError;
+use crate::messages::sandbox_pool::{DeleteError, ExecuteError, SetUpError};
+use crate::ports::store::StoreError;
+
+/// Seconds that a caller is told to wait where nobody knows better.
+const SOON: u64 = 1;
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error(transparent)]
+    Json(#[from] Malformed),
+    #[error("the environment id is not a UUID")]
+    Id,
+    #[error(transparent)]
+    Env(#[from] EnvInvalid),
+    #[error(transparent)]
+    SetUpInvalid(#[from] SetUpInvalid),
+    #[error(transparent)]
+    SetUp(#[from] SetUpError),
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    #[error(transparent)]
+    Delete(#[from] DeleteError),
+    #[error(transparent)]
+    Query(#[from] StoreError),
+    #[error("environment {0} does not exist")]
+    Absent(EnvironmentId),
+    #[error(transparent)]
+    Unanswered(#[from] HandleError),
+    #[error("the request was given up because the daemon is stopping")]
+    GivenUp,
+    #[error("there is no such route")]
+    Route,
+    #[error("this route does not know that method: use {0}")]
+    Method(&'static str),
+    #[error("the request met a defect of the daemon; its log names it under this request id")]
+    Defect,
+}
+
+/// What a refusal looks like from outside.
+#[derive(Debug)]
+struct Look {
+    status: StatusCode,
+    code: &'static str,
+    retry_after: Option<u64>,
+}
+
+impl Look {
+    const fn plain(status: StatusCode, code: &'static str) -> Self {
+        Self {
+            status,
+            code,
+            retry_after: None,
+        }
+    }
+
+    const fn later(status: StatusCode, code: &'static str, seconds: u64) -> Self {
+        Self {
+            status,
+            code,
+            retry_after: Some(seconds),
+        }
+    }
+
+    /// The first system answered every failure of the host with 500, and its clients look for that.
+    fn of_failure(kind: FailureKind, code: &'static str) -> Self {
+        match kind {
+            FailureKind::Invalid => Self::plain(StatusCode::BAD_REQUEST, code),
+            FailureKind::Absent => Self::plain(StatusCode::NOT_FOUND, code),
+            FailureKind::Permanent => Self::plain(StatusCode::INTERNAL_SERVER_ERROR, code),
+            FailureKind::Retryable => Self::later(StatusCode::INTERNAL_SERVER_ERROR, code, SOON),
+            FailureKind::Cancelled => Self::later(StatusCode::SERVICE_UNAVAILABLE, code, SOON),
+            FailureKind::Exhausted => Self::later(StatusCode::SERVICE_UNAVAILABLE, code, SOON),
+        }
+    }
+
+    fn of_refusal(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Draining => Self::later(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", SOON),
+            Refusal::QueueFull { retry_after } | Refusal::WaitedTooLong { retry_after } => Self::later(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                whole_seconds(retry_after),
+            ),
+        }
+    }
+
+    fn of_body(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge { .. } => Self::plain(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large"),
+            BodyError::TooSlow(_) => Self::plain(StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+            BodyError::Type | BodyError::Encoding => {
+                Self::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
+            }
+            BodyError::Broken => Self::plain(StatusCode::BAD_REQUEST, "invalid_request"),
+            BodyError::Crowded => Self::later(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", SOON),
+        }
+    }
+}
+
+fn whole_seconds(span: Duration) -> u64 {
+    let up = u64::from(span.subsec_nanos() > 0);
+    span.as_secs().saturating_add(up).max(1)
+}
+
+impl ApiError {
+    fn look(&self) -> Look {
+        const INVALID: Look = Look::plain(StatusCode::BAD_REQUEST, "validation_error");
+        const NOT_FOUND: Look = Look::plain(StatusCode::NOT_FOUND, "not_found");
+        match self {
+            ApiError::Body(error) => Look::of_body(*error),
+            ApiError::Json(_) => Look::plain(StatusCode::BAD_REQUEST, "invalid_request"),
+            ApiError::Id => Look::plain(StatusCode::BAD_REQUEST, "invalid_id"),
+            ApiError::Env(_) | ApiError::SetUpInvalid(_) => INVALID,
+            ApiError::SetUp(SetUpError::Invalid(_) | SetUpError::Source(_)) => INVALID,
+            ApiError::SetUp(SetUpError::Refused(refusal)) | ApiError::Execute(ExecuteError::Refused(refusal)) => {
+                Look::of_refusal(*refusal)
+            }
+            ApiError::SetUp(SetUpError::Host { kind, .. }) => Look::of_failure(*kind, "setup_failed"),
+            ApiError::Execute(ExecuteError::Host { kind, .. }) => Look::of_failure(*kind, "execution_failed"),
+            ApiError::Delete(DeleteError::Host { kind, .. }) => Look::of_failure(*kind, "delete_failed"),
+            ApiError::Query(_) => Look::of_failure(FailureKind::Permanent, "query_failed"),
+            ApiError::Execute(ExecuteError::Absent(_)) | ApiError::Delete(DeleteError::Absent(_)) => NOT_FOUND,
+            ApiError::Absent(_) | ApiError::Route => NOT_FOUND,
+            ApiError::Unanswered(_) | ApiError::GivenUp => {
+                Look::later(StatusCode::SERVICE_UNAVAILABLE, "unavailable", SOON)
+            }
+            ApiError::Method(_) => Look::plain(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            ApiError::Defect => Look::plain(StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
+        }
+    }
+
+    /// The stable code of the error body.
+    pub fn code(&self) -> &'static str {
+        self.look().code
+    }
+
+    fn details(&self) -> Option<serde_json::Value> {
+        match self {
+            ApiError::SetUp(SetUpError::Source(faults)) => serde_json::to_value(faults).ok(),
+            _ => None,
+        }
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.look().status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let look = self.look();
+        let body = ErrorBody {
+            error: self.to_string(),
+            code: Some(look.code.to_owned()),
+            details: self.details(),
+        };
+        let mut response = answer::named(answer::json(look.status, &body), look.code);
+        if let Some(seconds) = look.retry_after {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let ApiError::Method(allowed) = self {
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static(allowed));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_in_whole_seconds_and_never_as_none() {
+        let seconds = [0, 1, 999, 1000, 1001, 2500].map(|millis| whole_seconds(Duration::from_millis(millis)));
+        assert_eq!(seconds, [1, 1, 1, 1, 2, 3]);
+    }
+}

@@ -1,0 +1,94 @@
+//! The route that calls an environment's handler.
+
+use std::collections::BTreeMap;
+
+use actix_web::http::StatusCode;
+use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use futures_util::future::{Either, select};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::api::body::{self, EXECUTE_BYTES};
+use crate::api::dto::{ExecutionBody, LimitsBody};
+use crate::api::environments::{id_of, only};
+use crate::api::error::ApiError;
+use crate::api::json::{Fields, Malformed};
+use crate::api::{Doors, Handles, answer, envelope};
+use crate::domain::execution::{Call, ExecutionReport, validate_env};
+use crate::domain::id::ExecutionId;
+use crate::messages::handle::HandleError;
+use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
+
+/// Adds the route of this file.
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(
+        web::resource("/environments/{id}/execute")
+            .post(execute)
+            .default_service(only("POST")),
+    );
+}
+
+async fn execute(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
+    let environment = id_of(&request)?;
+    let body = body::read(request.headers(), payload, EXECUTE_BYTES, &doors.intake).await?;
+    let wanted = parse(body.bytes())?;
+    drop(body);
+    validate_env(&wanted.env)?;
+    let call = Call {
+        execution: ExecutionId(Uuid::now_v7()),
+        environment,
+        request: envelope::request_id(&request),
+        data: wanted.data,
+        env: wanted.env,
+        limits: doors.limits.resolve(wanted.limits.timeout_ms, wanted.limits.memory_mb),
+    };
+    // Dropped with this future: the caller's presence.
+    let (_caller, gone) = oneshot::channel::<()>();
+    let told = actix_web::rt::spawn(run(doors.handles.clone(), call, gone));
+    let report = told.await.map_err(|_| ApiError::GivenUp)???;
+    let outcome = report.outcome.as_str();
+    let body = ExecutionBody::new(report, doors.clock.wall());
+    Ok(answer::named(answer::json(StatusCode::OK, &body), outcome))
+}
+
+/// Asks for the call, and tells the pool when the caller is gone before the answer. Lives in a task of its own, so that
+/// neither message is lost with the request.
+async fn run(
+    handles: Handles,
+    call: Call,
+    gone: oneshot::Receiver<()>,
+) -> Result<Result<ExecutionReport, ExecuteError>, HandleError> {
+    let execution = call.execution;
+    let answer = Box::pin(handles.execute.ask(Execute { call }));
+    match select(answer, gone).await {
+        Either::Left((report, _)) => report,
+        Either::Right((_, answer)) => {
+            // Nobody is left to hear that it failed; the call then ends by its own time limit.
+            let _ = handles.cancel.ask(CancelExecution { execution }).await;
+            answer.await
+        }
+    }
+}
+
+struct Wanted {
+    data: String,
+    env: BTreeMap<String, String>,
+    limits: LimitsBody,
+}
+
+fn parse(bytes: &[u8]) -> Result<Wanted, Malformed> {
+    let mut fields = Fields::of_body(bytes)?;
+    let data = fields
+        .take("data")
+        .map_or_else(|| "null".to_owned(), |raw| raw.get().to_owned());
+    let env = fields.strings("env", "an object of strings by name")?;
+    let limits = match fields.object("limits")? {
+        None => LimitsBody::default(),
+        Some(mut limits) => LimitsBody {
+            timeout_ms: limits.read("timeoutMs", "a whole number of milliseconds, 0 or more")?,
+            memory_mb: limits.read("memoryMb", "a whole number of MiB, 0 or more")?,
+        },
+    };
+    Ok(Wanted { data, env, limits })
+}

@@ -1,0 +1,111 @@
+//! The routes of the health socket.
+
+use std::time::Duration;
+
+use actix::Message;
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::rt::time::timeout;
+use actix_web::web::{self, Data, ServiceConfig};
+
+use crate::api::answer;
+use crate::api::dto::{ErrorBody, HealthBody, LiveBody, ReadyBody, health::reasons};
+use crate::api::environments::only;
+use crate::api::{Doors, Handles};
+use crate::domain::health::HealthPicture;
+use crate::messages::handle::Handle;
+use crate::messages::reaper::GetReaper;
+use crate::messages::sandbox_pool::GetPool;
+use crate::messages::supervisor::GetHealth;
+
+/// An actor that has not answered after this long counts as hung.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Adds the routes of this file.
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .service(web::resource("/livez").get(livez).default_service(only("GET")))
+        .service(web::resource("/readyz").get(readyz).default_service(only("GET")))
+        .service(web::resource("/healthz").get(healthz).default_service(only("GET")));
+}
+
+async fn livez(doors: Data<Doors>) -> HttpResponse {
+    let body = match picture(&doors.handles).await {
+        Ok(picture) => LiveBody {
+            live: picture.live,
+            reasons: reasons(&picture),
+        },
+        Err(reason) => LiveBody {
+            live: false,
+            reasons: vec![reason.to_owned()],
+        },
+    };
+    sealed(good_if(body.live), &body)
+}
+
+async fn readyz(doors: Data<Doors>) -> HttpResponse {
+    let body = match picture(&doors.handles).await {
+        Ok(picture) => ReadyBody {
+            ready: picture.ready,
+            reasons: reasons(&picture),
+        },
+        Err(reason) => ReadyBody {
+            ready: false,
+            reasons: vec![reason.to_owned()],
+        },
+    };
+    sealed(good_if(body.ready), &body)
+}
+
+/// 503 only when the daemon is not live: what is not ready is told in the body.
+async fn healthz(doors: Data<Doors>) -> HttpResponse {
+    let handles = &doors.handles;
+    let asked = futures_util::future::join3(
+        picture(handles),
+        answered(&handles.pool, GetPool),
+        answered(&handles.reaper, GetReaper),
+    );
+    let (picture, pool, reaper) = asked.await;
+    match picture {
+        Ok(picture) => {
+            let body = HealthBody::new(picture, pool, reaper);
+            sealed(good_if(body.live), &body)
+        }
+        Err(reason) => {
+            let body = ErrorBody {
+                error: reason.to_owned(),
+                code: Some("unavailable".to_owned()),
+                details: None,
+            };
+            sealed(StatusCode::SERVICE_UNAVAILABLE, &body)
+        }
+    }
+}
+
+async fn picture(handles: &Handles) -> Result<HealthPicture, &'static str> {
+    answered(&handles.health, GetHealth)
+        .await
+        .ok_or("the supervisor does not answer")
+}
+
+async fn answered<M>(handle: &Handle<M>, question: M) -> Option<M::Result>
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    timeout(ANSWER_WITHIN, handle.ask(question)).await.ok()?.ok()
+}
+
+fn good_if(good: bool) -> StatusCode {
+    if good {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+fn sealed<T: serde::Serialize>(status: StatusCode, body: &T) -> HttpResponse {
+    let mut response = answer::json(status, body);
+    answer::harden(response.headers_mut());
+    response
+}

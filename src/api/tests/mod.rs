@@ -1,0 +1,9 @@
+//! The doors, tried from outside, with recording actors behind the handles.
+
+mod harness;
+mod health;
+mod limits;
+mod routes;
+mod run;
+mod set_up;
+mod wire;

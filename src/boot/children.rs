@@ -1,0 +1,81 @@
+//! How each child of the Supervisor is made: a thread of its own, its handles published, and both taken back.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::parts::{self, Parts};
+use crate::actors::reaper::{self, Reaper};
+use crate::actors::sandbox_pool::SandboxPool;
+use crate::actors::supervisor::{ChildSpec, RunningChild};
+use crate::api::Handles;
+use crate::config::Config;
+use crate::messages::handle::Handle;
+
+/// The children in their start order; they are stopped in the reverse of it.
+pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec> {
+    if !config.sandbox.enabled {
+        return Vec::new();
+    }
+    let (holdings, expire) = (Handle::default(), Handle::default());
+    let pool_deps = parts::pool_deps(parts, config);
+    let reaper_deps = reaper::Deps {
+        engine: Arc::clone(&parts.engine),
+        volumes: Arc::clone(&parts.volumes),
+        store: parts.store.clone(),
+        clock: parts.clock.clone(),
+        zombies: Arc::clone(&parts.zombies),
+        holdings: holdings.clone(),
+        expire: expire.clone(),
+        interval: config.reaper.interval,
+        idle_ttl_seconds: config.reaper.idle_ttl.map_or(0, |span| span.as_secs()),
+        keep_executions: config.store.keep_executions,
+        log: parts.log.new(slog::o!("actor" => "reaper")),
+    };
+    let pool = {
+        let handles = handles.clone();
+        move |seat| {
+            let arbiter = Arbiter::new();
+            let deps = pool_deps.clone();
+            let address = SandboxPool::start_in_arbiter(&arbiter.handle(), move |_| SandboxPool::new(deps, seat));
+            handles.set_up.publish(&address);
+            handles.execute.publish(&address);
+            handles.cancel.publish(&address);
+            handles.delete.publish(&address);
+            handles.pool.publish(&address);
+            holdings.publish(&address);
+            expire.publish(&address);
+            let (handles, holdings, expire) = (handles.clone(), holdings.clone(), expire.clone());
+            let dismiss = move || {
+                handles.set_up.withdraw();
+                handles.execute.withdraw();
+                handles.cancel.withdraw();
+                handles.delete.withdraw();
+                handles.pool.withdraw();
+                holdings.withdraw();
+                expire.withdraw();
+                arbiter.stop();
+            };
+            RunningChild { drain: address.recipient(), dismiss: Box::new(dismiss) }
+        }
+    };
+    let reaper = {
+        let handle = handles.reaper.clone();
+        move |seat| {
+            let arbiter = Arbiter::new();
+            let deps = reaper_deps.clone();
+            let address = Reaper::start_in_arbiter(&arbiter.handle(), move |_| Reaper::new(deps, seat));
+            handle.publish(&address);
+            let handle = handle.clone();
+            let dismiss = move || {
+                handle.withdraw();
+                arbiter.stop();
+            };
+            RunningChild { drain: address.recipient(), dismiss: Box::new(dismiss) }
+        }
+    };
+    vec![
+        ChildSpec { name: "sandbox_pool", essential: true, start: Box::new(pool) },
+        ChildSpec { name: "reaper", essential: false, start: Box::new(reaper) },
+    ]
+}

@@ -1,0 +1,227 @@
+//! The adapters and settings that a configuration stands for.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slog::Logger;
+
+use super::host::Home;
+use crate::adapters::cgroup::HostCgroups;
+use crate::adapters::clock::SystemClock;
+use crate::adapters::process::{HostSpawner, HostZombies};
+use crate::adapters::runsc::{Choice, OutputLimits, RunscEngine, Settings};
+use crate::adapters::sandboxes_off::SandboxesOff;
+use crate::adapters::sqlite::SqliteStore;
+use crate::adapters::systemd::SystemdNotifier;
+use crate::adapters::volumes::HostVolumes;
+use crate::api::access::Tokens;
+use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
+use crate::config::{self, Config, LogFormat};
+use crate::domain::environment::Runtime;
+use crate::domain::execution::{LimitPolicy, Limits};
+use crate::domain::pool::PoolPolicy;
+use crate::domain::restart::RestartPolicy;
+use crate::ports::cgroup::Cgroups;
+use crate::ports::notify::ServiceNotifier;
+use crate::ports::process::Zombies;
+use crate::ports::sandbox::SandboxEngine;
+use crate::ports::store::StoreError;
+use crate::ports::volumes::Volumes;
+use crate::telemetry::{self, Format, Guard, error_chain};
+
+/// What a set-up's transpile task may use.
+const TRANSPILE_LIMITS: Limits = Limits { timeout: Duration::from_secs(30), memory_mb: 256 };
+/// The most bytes of request bodies held at once, over all connections.
+const BODIES_AT_ONCE: usize = 128 << 20;
+/// The warning that goes with every answer, too.
+const WITHOUT_GVISOR: &str =
+    "gVisor is disabled: handlers run in plain containers that share the host's kernel; for development only";
+
+/// Every adapter of one daemon.
+pub struct Parts {
+    pub clock: Arc<SystemClock>,
+    pub store: Arc<SqliteStore>,
+    pub volumes: Arc<dyn Volumes>,
+    pub engine: Arc<dyn SandboxEngine>,
+    pub zombies: Arc<dyn Zombies>,
+    pub notifier: Arc<dyn ServiceNotifier>,
+    pub warnings: Vec<String>,
+    pub isolated: bool,
+    pub log: Logger,
+}
+
+/// The daemon's logger.
+pub fn logger(log: &config::Log) -> (Logger, Guard) {
+    let format = match log.format {
+        LogFormat::Auto => Format::Auto,
+        LogFormat::Pretty => Format::Pretty,
+        LogFormat::Json => Format::Json,
+    };
+    telemetry::start(log.level, format, std::io::stderr().is_terminal())
+}
+
+impl Parts {
+    /// Builds all of them. Only the store can fail: a host that cannot make sandboxes still answers, and says why.
+    ///
+    /// # Errors
+    /// When the store cannot be opened.
+    pub async fn build(config: &Config, home: &Home, log: &Logger) -> Result<Self, StoreError> {
+        let store = SqliteStore::open(&config.store.path, config.store.read_connections).await?;
+        let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
+        let isolated = !config.sandbox.disable_gvisor;
+        let mut warnings = Vec::new();
+        if !isolated {
+            warnings.push(WITHOUT_GVISOR.to_owned());
+        }
+        Ok(Self {
+            clock: Arc::new(SystemClock::start()),
+            store: Arc::new(store),
+            engine: engine(config, home, &volumes, log),
+            volumes,
+            zombies: Arc::new(HostZombies),
+            notifier: Arc::new(SystemdNotifier),
+            warnings,
+            isolated,
+            log: log.clone(),
+        })
+    }
+
+    /// What the doors need.
+    pub fn doors(&self, config: &Config, handles: Handles) -> Doors {
+        Doors {
+            handles,
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            limits: limit_policy(&config.sandbox),
+            access: access(&config.server),
+            intake: Intake::new(config.server.body_timeout, BODIES_AT_ONCE),
+            log: self.log.new(slog::o!("door" => "http")),
+        }
+    }
+}
+
+/// The engine of this configuration, without a store or a daemon around it. Also what `doctor` looks at.
+pub fn engine(config: &Config, home: &Home, volumes: &Arc<dyn Volumes>, log: &Logger) -> Arc<dyn SandboxEngine> {
+    let parent = config.sandbox.cgroup_parent.as_ref().map(|path| path.to_string_lossy().into_owned());
+    match HostCgroups::detect(parent.as_deref(), &home.instance) {
+        Ok(cgroups) => {
+            let cgroups: Arc<dyn Cgroups> = Arc::new(cgroups);
+            let log = log.new(slog::o!("part" => "sandbox"));
+            let settings = engine_settings(config);
+            Arc::new(RunscEngine::new(settings, Arc::new(HostSpawner), cgroups, Arc::clone(volumes), log))
+        }
+        Err(problem) => Arc::new(SandboxesOff::new(error_chain(&problem).to_string())),
+    }
+}
+
+fn engine_settings(config: &Config) -> Settings {
+    let sandbox = &config.sandbox;
+    let choice = if sandbox.disable_gvisor {
+        Choice::PlainContainer
+    } else {
+        Choice::Gvisor { runsc: (sandbox.runsc != "runsc").then(|| sandbox.runsc.clone().into()) }
+    };
+    let kib = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    Settings {
+        choice,
+        run_dir: config.daemon.run_dir.clone(),
+        state_dir: config.daemon.state_dir.clone(),
+        images: BTreeMap::from([
+            (Runtime::Deno, sandbox.runtime_deno.clone()),
+            (Runtime::Bun, sandbox.runtime_bun.clone()),
+        ]),
+        ready_deadline: sandbox.boot_deadline,
+        cpu_quota_us: Some(quota_us(sandbox.cpu)),
+        pids: sandbox.pids,
+        tmp_mb: sandbox.tmp_mb,
+        output: OutputLimits {
+            keep: kib(sandbox.output_keep_kib.saturating_mul(1024)),
+            discard: sandbox.output_discard_mib.saturating_mul(1 << 20),
+            log_kib: kib(sandbox.log_kib),
+            result_kib: kib(sandbox.result_kib),
+            ..OutputLimits::default()
+        },
+    }
+}
+
+/// Cores as microseconds in every 100 ms.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the configuration bounds it to 0.01..=1024")]
+fn quota_us(cores: f64) -> u64 {
+    (cores * 100_000.0).round() as u64
+}
+
+fn limit_policy(sandbox: &config::Sandbox) -> LimitPolicy {
+    let limits = |millis, memory_mb| Limits { timeout: Duration::from_millis(millis), memory_mb };
+    LimitPolicy {
+        default: limits(sandbox.default_timeout_ms, sandbox.default_memory_mb),
+        cap: limits(sandbox.max_timeout_ms, sandbox.max_memory_mb),
+    }
+}
+
+fn access(server: &config::Server) -> Access {
+    use secrecy::ExposeSecret;
+    if server.disable_bearer_token {
+        return Access::Open;
+    }
+    Access::Tokens(Tokens::new(server.bearer_tokens.iter().map(|token| token.expose_secret())))
+}
+
+/// The HTTP door's settings.
+pub fn http_settings(server: &config::Server) -> HttpSettings {
+    HttpSettings {
+        address: server.address,
+        port: server.port,
+        workers: 1,
+        connections: server.max_connections,
+        header_deadline: server.header_timeout,
+        stop_within: server.shutdown_grace,
+        ..HttpSettings::default()
+    }
+}
+
+/// The pool's bounds.
+pub fn pool_policy(sandbox: &config::Sandbox) -> PoolPolicy {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    PoolPolicy {
+        max_executions: sandbox.max_executions,
+        queue: sandbox.queue,
+        queue_wait: sandbox.queue_wait,
+        set_ups: sandbox.setup_concurrency,
+        boots_at_once: if sandbox.boots_at_once == 0 { cores } else { sandbox.boots_at_once },
+    }
+}
+
+/// When children are restarted.
+pub fn restart_policy(config: &Config) -> RestartPolicy {
+    let supervision = &config.supervision;
+    RestartPolicy {
+        backoff_first: supervision.backoff_first,
+        backoff_max: supervision.backoff_max,
+        backoff_steps: supervision.backoff_steps,
+        jitter: supervision.jitter,
+        forget_after: supervision.forget_after,
+        window: supervision.window,
+        max_restarts: usize::try_from(supervision.max_restarts).unwrap_or(usize::MAX),
+        spawns_at_once: supervision.spawns_at_once,
+        beat_deadline: supervision.beat_deadline,
+        drain_deadline: config.daemon.drain_deadline,
+        ..RestartPolicy::default()
+    }
+}
+
+/// What a pool is made of, for each of its lives.
+pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool::Deps {
+    crate::actors::sandbox_pool::Deps {
+        engine: Arc::clone(&parts.engine),
+        volumes: Arc::clone(&parts.volumes),
+        store: parts.store.clone(),
+        clock: parts.clock.clone(),
+        log: parts.log.new(slog::o!("actor" => "sandbox_pool")),
+        policy: pool_policy(&config.sandbox),
+        transpile_limits: TRANSPILE_LIMITS,
+        isolated: parts.isolated,
+        keep_output: config.store.keep_output,
+    }
+}

@@ -1,0 +1,168 @@
+//! The arguments of every command that is about the daemon itself, and the list of all commands.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cli::env::EnvGroup;
+use crate::cli::health::HealthFlags;
+use crate::cli::status::StatusFlags;
+
+/// One daemon per host that keeps sandboxed handlers and GPU work alive.
+#[derive(Debug, Parser)]
+#[command(name = "cloister", version, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true)]
+#[command(after_help = "Example, in a fresh checkout:
+  BEARER_TOKEN=secret cloister serve --state-dir .cloister/state --run-dir .cloister/run &
+  BEARER_TOKEN=secret cloister env setup handler.ts")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon, until it is told to stop
+    #[command(after_help = "Example:
+  BEARER_TOKEN=secret cloister serve --port 8080 --set log.level=debug
+
+Stops on SIGTERM or Ctrl-C when all it has taken on is done; a second signal hurries it.
+Exit codes: 0 stopped as told, 64 wrong usage, 69 port or socket taken, 70 a part gave up, 78 wrong configuration.")]
+    Serve(ServeFlags),
+    /// Make, call, show and delete environments on a running daemon
+    Env(Box<EnvGroup>),
+    /// Ask a running daemon whether it is alive or ready
+    Health(HealthFlags),
+    /// Show the parts of a running daemon
+    Status(StatusFlags),
+    /// Say what this host can and cannot do, each with its remedy
+    #[command(after_help = "Example:
+  cloister doctor")]
+    Doctor(DoctorFlags),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// The commands that are clients of a running daemon.
+#[derive(Debug)]
+pub enum ClientCommand {
+    Env(Box<EnvGroup>),
+    Health(HealthFlags),
+    Status(StatusFlags),
+}
+
+/// What `serve` was given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServeFlags {
+    #[command(flatten)]
+    pub config: ConfigFlags,
+}
+
+/// What `doctor` was given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DoctorFlags {
+    #[command(flatten)]
+    pub config: ConfigFlags,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The `config` commands.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the configuration and report everything that is wrong with it
+    #[command(after_help = "Example:
+  cloister config check --config /etc/cloister/cloister.toml
+
+Exits with 78 when something is wrong.")]
+    Check {
+        #[command(flatten)]
+        config: ConfigFlags,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the configuration as the daemon would use it, without its secrets
+    #[command(after_help = "Example:
+  cloister config show --origin --set http.port=9000")]
+    Show {
+        #[command(flatten)]
+        config: ConfigFlags,
+        /// Say where each value comes from: default, file, environment or flag
+        #[arg(long)]
+        origin: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where the configuration comes from, and what stands above it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigFlags {
+    /// Configuration file [default: none needed]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// HTTP port; 0 takes any free one
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Address to listen on
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Where records and volumes are kept
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where sockets are made
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Least important messages to log
+    #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub log_level: Option<String>,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
+    pub log_format: Option<String>,
+    /// Set any key of the configuration file; repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
+    pub set: Vec<(String, String)>,
+}
+
+impl ConfigFlags {
+    /// The flags as dotted keys and values, the named ones first. They stand above file and environment.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let named = [
+            ("http.port", self.port.map(|port| port.to_string())),
+            ("http.address", self.address.map(|address| address.to_string())),
+            ("paths.state_dir", self.state_dir.as_ref().map(path)),
+            ("paths.run_dir", self.run_dir.as_ref().map(path)),
+            ("log.level", self.log_level.clone()),
+            ("log.format", self.log_format.clone()),
+        ];
+        let given = named
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        given.chain(self.set.iter().cloned()).collect()
+    }
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if is_key(key) => Ok((key.to_owned(), value.to_owned())),
+        Some((key, _)) => Err(format!(
+            "{key:?} is not a key: write it as in the file, such as http.port"
+        )),
+        None => Err("there is no = in it: write KEY=VALUE, such as http.port=9000".to_owned()),
+    }
+}
+
+fn is_key(key: &str) -> bool {
+    let is_word = |word: &str| {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        !word.is_empty() && word.bytes().all(allowed)
+    };
+    key.split('.').all(is_word)
+}

@@ -1,0 +1,227 @@
+//! A client of the daemon's HTTP door.
+
+use std::error::Error as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use reqwest::{Method, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::dto::{EnvironmentBody, ErrorBody, ExecuteBody, ExecutionBody, SetUpBody};
+use crate::cli::variables::Variables;
+use crate::cli::{exit, printable::printable};
+use crate::domain::id::EnvironmentId;
+
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+/// The daemon bounds calls and set-ups itself; this is for one that no longer answers at all.
+const ANSWER_WITHIN: Duration = Duration::from_secs(600);
+
+/// How the daemon is reached.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Reach {
+    /// The daemon's address [default: $CLOISTER_URL, else http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL", global = true, help_heading = "Connection")]
+    pub url: Option<String>,
+    /// File that holds the token [default: $BEARER_TOKEN itself]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Connection")]
+    pub token_file: Option<PathBuf>,
+    /// Print the daemon's own JSON
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// Why the daemon did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("cannot reach {at} ({cause}): is the daemon running? start it with `cloister serve`")]
+    Unreachable { at: String, cause: String },
+    #[error("{0} did not answer in time: `cloister health` says whether it is alive")]
+    Silent(String),
+    #[error("the token was refused: set BEARER_TOKEN, or name a file that holds it with --token-file")]
+    Token,
+    #[error("{message}{}", .code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
+    Refused { message: String, code: Option<String> },
+    #[error("the address {0:?} cannot be used: write it as http://HOST:PORT")]
+    Url(String),
+    #[error("only plain http is spoken for now: for {0:?} use a local proxy that speaks https, or an ssh tunnel")]
+    Https(String),
+    #[error("{at} gave an answer that is not a Cloister's (status {status}): is it another server?")]
+    Foreign { at: String, status: StatusCode },
+}
+
+impl ClientError {
+    /// The exit code that goes with it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ClientError::Unreachable { .. } | ClientError::Silent(_) => exit::UNAVAILABLE,
+            ClientError::Url(_) | ClientError::Https(_) => exit::USAGE,
+            ClientError::Token | ClientError::Refused { .. } | ClientError::Foreign { .. } => exit::FAILED,
+        }
+    }
+
+    /// Tells apart what went wrong below HTTP.
+    pub fn of_transport(error: &reqwest::Error, at: &str) -> Self {
+        if error.is_timeout() && !error.is_connect() {
+            return Self::Silent(at.to_owned());
+        }
+        let mut cause = error.source();
+        while let Some(deeper) = cause.and_then(|cause| cause.source()) {
+            cause = Some(deeper);
+        }
+        let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
+        Self::Unreachable {
+            at: at.to_owned(),
+            cause,
+        }
+    }
+}
+
+/// An answer, as it came and as it reads.
+pub struct Answer<T> {
+    pub text: String,
+    pub body: T,
+}
+
+/// Speaks to one daemon.
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+impl Client {
+    /// Reads address and token; connects to nobody yet.
+    pub fn new(reach: &Reach, variables: &Variables) -> anyhow::Result<Self> {
+        let url = reach
+            .url
+            .clone()
+            .or_else(|| variables.get("CLOISTER_URL"))
+            .unwrap_or_else(|| DEFAULT_URL.to_owned());
+        let base = checked(&url)?;
+        let token = match &reach.token_file {
+            None => variables.get("BEARER_TOKEN"),
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.with_context(|| format!("cannot read the token file {}", path.display()))?;
+                Some(text.trim().to_owned())
+            }
+        };
+        // A proxy of the surroundings must not get to see the token.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(ANSWER_WITHIN);
+        Ok(Self {
+            http: http.build()?,
+            base,
+            token,
+        })
+    }
+
+    pub async fn set_up(&self, body: &SetUpBody) -> anyhow::Result<Answer<EnvironmentBody>> {
+        self.ask(Method::POST, "/environments/setup", Some(body)).await
+    }
+
+    pub async fn execute(&self, id: EnvironmentId, body: &ExecuteBody) -> anyhow::Result<Answer<ExecutionBody>> {
+        self.ask(Method::POST, &format!("/environments/{id}/execute"), Some(body))
+            .await
+    }
+
+    pub async fn list(&self) -> anyhow::Result<Answer<Vec<EnvironmentBody>>> {
+        self.ask(Method::GET, "/environments", None::<&()>).await
+    }
+
+    pub async fn show(&self, id: EnvironmentId) -> anyhow::Result<Answer<EnvironmentBody>> {
+        self.ask(Method::GET, &format!("/environments/{id}"), None::<&()>).await
+    }
+
+    pub async fn delete(&self, id: EnvironmentId) -> anyhow::Result<()> {
+        self.send(Method::DELETE, &format!("/environments/{id}"), None::<&()>)
+            .await
+            .map(|_| ())
+    }
+
+    async fn ask<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> anyhow::Result<Answer<T>> {
+        let (status, text) = self.send(method, path, body).await?;
+        match serde_json::from_str(&text) {
+            Ok(body) => Ok(Answer { text, body }),
+            Err(_) => Err(ClientError::Foreign {
+                at: self.base.clone(),
+                status,
+            }
+            .into()),
+        }
+    }
+
+    /// Sends and reads; anything but a success is an error.
+    async fn send<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> anyhow::Result<(StatusCode, String)> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let failed = |error: reqwest::Error| ClientError::of_transport(&error, &self.base);
+        let response = request.send().await.map_err(failed)?;
+        let status = response.status();
+        let text = response.text().await.map_err(failed)?;
+        if status.is_success() {
+            Ok((status, text))
+        } else {
+            Err(self.refusal(status, &text).into())
+        }
+    }
+
+    fn refusal(&self, status: StatusCode, text: &str) -> ClientError {
+        if status == StatusCode::UNAUTHORIZED {
+            return ClientError::Token;
+        }
+        match serde_json::from_str::<ErrorBody>(text) {
+            Ok(body) => ClientError::Refused {
+                message: in_words(&body),
+                code: body.code,
+            },
+            Err(_) => ClientError::Foreign {
+                at: self.base.clone(),
+                status,
+            },
+        }
+    }
+}
+
+fn checked(url: &str) -> Result<String, ClientError> {
+    let parsed = Url::parse(url).map_err(|_| ClientError::Url(url.to_owned()))?;
+    match parsed.scheme() {
+        "http" if parsed.has_host() && parsed.query().is_none() => Ok(url.trim_end_matches('/').to_owned()),
+        "https" => Err(ClientError::Https(url.to_owned())),
+        _ => Err(ClientError::Url(url.to_owned())),
+    }
+}
+
+/// The refusal with the places that its details name.
+fn in_words(body: &ErrorBody) -> String {
+    let mut text = printable(&body.error);
+    for place in body.details.iter().flat_map(|details| details.as_array()).flatten() {
+        let word = |name: &str| place[name].as_str().map(printable).unwrap_or_default();
+        let line = place["line"]
+            .as_u64()
+            .map(|line| format!(":{line}"))
+            .unwrap_or_default();
+        text.push_str(&format!("\n  {}{line}: {}", word("module"), word("message")));
+    }
+    text
+}

@@ -1,0 +1,67 @@
+//! `cloister env …`: environments of a running daemon.
+
+mod execute;
+mod modules;
+mod set_up;
+mod show;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::client::{Client, Reach};
+use crate::cli::streams::Streams;
+use crate::cli::variables::Variables;
+
+/// The `env` commands and how the daemon is reached.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  export BEARER_TOKEN=secret
+  id=$(cloister env setup handler.ts)
+  cloister env execute $id --data '{\"a\": 1}'
+  cloister env delete $id")]
+pub struct EnvGroup {
+    #[command(flatten)]
+    reach: Reach,
+    #[command(subcommand)]
+    command: EnvCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum EnvCommand {
+    /// Make an environment of a file, or of all files in a directory, and print its id
+    #[command(after_help = "Examples:
+  cloister env setup handler.ts
+  cloister env setup app/ --main main.ts --runtime bun --ttl 600 --permissions '{\"allowEnv\": [\"API_KEY\"]}'")]
+    Setup(set_up::SetUpFlags),
+    /// Call an environment's handler and print its result
+    #[command(after_help = "Examples:
+  cloister env execute $id --data '{\"a\": 1}' --env API_KEY
+  echo '{\"a\": 1}' | cloister env execute $id --data -
+
+Exits with 0 when the outcome is ok, else with 1; outcome, logs and stderr go to stderr.")]
+    Execute(execute::ExecuteFlags),
+    /// List environments, newest first
+    #[command(after_help = "Example:
+  cloister env list --json | jq -r '.[].id'")]
+    List,
+    /// Show one environment
+    #[command(after_help = "Example:
+  cloister env show 0b8e7c6a-5c1b-4f2e-9d3a-7a1f0e2d4c55")]
+    Show(show::ShowFlags),
+    /// Delete environments, together with the calls that run in them
+    #[command(after_help = "Example:
+  cloister env delete $(cloister env list --json | jq -r '.[].id')")]
+    Delete(show::DeleteFlags),
+}
+
+/// Runs an `env` command.
+pub async fn run(group: EnvGroup, variables: &Variables, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
+    let client = Client::new(&group.reach, variables)?;
+    let json = group.reach.json;
+    match group.command {
+        EnvCommand::Setup(flags) => set_up::run(flags, json, &client, streams).await,
+        EnvCommand::Execute(flags) => execute::run(flags, json, &client, variables, streams).await,
+        EnvCommand::List => show::list(json, &client, streams).await,
+        EnvCommand::Show(flags) => show::show(&flags, json, &client, streams).await,
+        EnvCommand::Delete(flags) => show::delete(&flags, json, &client, streams).await,
+    }
+}

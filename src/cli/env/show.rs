@@ -1,0 +1,115 @@
+//! `cloister env list`, `show` and `delete`.
+
+use clap::Args;
+
+use crate::api::dto::EnvironmentBody;
+use crate::cli::client::{Client, ClientError};
+use crate::cli::exit;
+use crate::cli::printable::printable;
+use crate::cli::streams::Streams;
+use crate::cli::table::{row, table};
+use crate::domain::id::EnvironmentId;
+
+/// Which environment to show.
+#[derive(Debug, Args)]
+pub struct ShowFlags {
+    /// The environment's id
+    #[arg(value_name = "ID")]
+    id: EnvironmentId,
+}
+
+/// Which environments to delete.
+#[derive(Debug, Args)]
+pub struct DeleteFlags {
+    /// The environments' ids
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<EnvironmentId>,
+}
+
+/// Lists what can be executed.
+pub async fn list(json: bool, client: &Client, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
+    let answer = client.list().await?;
+    if json {
+        writeln!(streams.out, "{}", answer.text)?;
+        return Ok(exit::OK);
+    }
+    if answer.body.is_empty() {
+        writeln!(
+            streams.err,
+            "there are no environments: make one with `cloister env setup FILE`"
+        )?;
+        return Ok(exit::OK);
+    }
+    let mut rows = vec![row(["ID", "RUNTIME", "MODULES", "CALLS", "CREATED", "TTL", "MAIN"])];
+    rows.extend(answer.body.iter().map(|environment| {
+        vec![
+            environment.id.to_string(),
+            environment.runtime.to_string(),
+            environment.metadata.module_count.to_string(),
+            environment.execution_count.to_string(),
+            printable(&environment.created_at),
+            format!("{} s", environment.ttl_seconds),
+            printable(&environment.main_module),
+        ]
+    }));
+    write!(streams.out, "{}", table(&rows))?;
+    Ok(exit::OK)
+}
+
+/// Shows one environment.
+pub async fn show(flags: &ShowFlags, json: bool, client: &Client, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
+    let answer = client.show(flags.id).await?;
+    if json {
+        writeln!(streams.out, "{}", answer.text)?;
+    } else {
+        write!(streams.out, "{}", table(&facts(&answer.body)))?;
+    }
+    Ok(exit::OK)
+}
+
+fn facts(environment: &EnvironmentBody) -> Vec<Vec<String>> {
+    let permissions = serde_json::to_string(&environment.metadata.permissions).unwrap_or_default();
+    let last = environment.last_executed_at.as_deref().unwrap_or("never");
+    vec![
+        row(["id", &environment.id.to_string()]),
+        row(["status", environment.status.as_str()]),
+        row(["runtime", environment.runtime.as_str()]),
+        row(["main module", &printable(&environment.main_module)]),
+        row(["modules", &environment.metadata.module_count.to_string()]),
+        row(["permissions", &printable(&permissions)]),
+        row(["created", &printable(&environment.created_at)]),
+        row(["lives for", &format!("{} s", environment.ttl_seconds)]),
+        row(["calls", &environment.execution_count.to_string()]),
+        row(["last call", &printable(last)]),
+        row(["volume", &printable(&environment.volume_name)]),
+    ]
+}
+
+/// Deletes each, and goes on after one that cannot be.
+pub async fn delete(flags: &DeleteFlags, json: bool, client: &Client, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
+    let mut code = exit::OK;
+    let mut told = Vec::new();
+    for id in &flags.ids {
+        let failure = match client.delete(*id).await {
+            Ok(()) => None,
+            Err(error) => match error.downcast_ref::<ClientError>() {
+                Some(ClientError::Refused { message, .. }) => Some(message.clone()),
+                // Without a connection or a token the next one fares no better.
+                _ => return Err(error),
+            },
+        };
+        match &failure {
+            None if !json => writeln!(streams.out, "deleted {id}")?,
+            Some(message) if !json => writeln!(streams.err, "cloister: {id}: {message}")?,
+            _ => {}
+        }
+        if failure.is_some() {
+            code = exit::FAILED;
+        }
+        told.push(serde_json::json!({ "id": id, "deleted": failure.is_none(), "error": failure }));
+    }
+    if json {
+        writeln!(streams.out, "{}", serde_json::Value::from(told))?;
+    }
+    Ok(code)
+}

@@ -1,0 +1,181 @@
+//! `cloister status`: the daemon's parts, pool and reaper in a plain table.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::api::dto::health::{PartBody, PoolPicture, ReaperPicture, state_name};
+use crate::api::dto::{ErrorBody, HealthBody};
+use crate::cli::client::ClientError;
+use crate::cli::exit;
+use crate::cli::printable::printable;
+use crate::cli::socket::{SocketFlags, ask};
+use crate::cli::streams::Streams;
+use crate::cli::table::{row, table};
+use crate::cli::variables::Variables;
+
+const EVERY: Duration = Duration::from_secs(1);
+/// ANSI: cursor home, clear what is below.
+const CLEAR: &str = "\x1b[H\x1b[J";
+
+/// How to show it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cloister status
+  cloister status --watch
+  cloister status --json | jq .pool.running")]
+pub struct StatusFlags {
+    /// Show it again each second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    socket: SocketFlags,
+}
+
+/// Shows the daemon once, or until Ctrl-C.
+pub async fn run(flags: &StatusFlags, variables: &Variables, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
+    let path = flags.socket.path(variables);
+    if !flags.watch {
+        let text = picture(&path, flags.socket.json).await?;
+        write!(streams.out, "{text}")?;
+        return Ok(exit::OK);
+    }
+    loop {
+        // A daemon that is being restarted comes back.
+        let text = picture(&path, flags.socket.json)
+            .await
+            .unwrap_or_else(|error| format!("{error}\n"));
+        let clear = if streams.terminal { CLEAR } else { "" };
+        write!(streams.out, "{clear}{text}")?;
+        streams.out.flush()?;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(exit::OK),
+        }
+    }
+}
+
+async fn picture(path: &Path, json: bool) -> Result<String, ClientError> {
+    let (status, text) = ask(path, "/healthz").await?;
+    match serde_json::from_str::<HealthBody>(&text) {
+        Ok(_) if json => Ok(format!("{text}\n")),
+        Ok(health) => Ok(in_tables(&health)),
+        Err(_) => Err(match serde_json::from_str::<ErrorBody>(&text) {
+            Ok(body) => ClientError::Refused {
+                message: printable(&body.error),
+                code: body.code,
+            },
+            Err(_) => ClientError::Foreign {
+                at: path.display().to_string(),
+                status,
+            },
+        }),
+    }
+}
+
+fn in_tables(health: &HealthBody) -> String {
+    let yes = |good: bool, word: &str| if good { word.to_owned() } else { format!("not {word}") };
+    let mut text = format!(
+        "cloister {}: {}, {}{}\n",
+        printable(&health.version),
+        yes(health.live, "live"),
+        yes(health.ready, "ready"),
+        if health.draining { ", draining" } else { "" },
+    );
+    for warning in &health.warnings {
+        text.push_str(&format!("warning: {}\n", printable(warning)));
+    }
+    text.push('\n');
+    text.push_str(&parts(&health.parts));
+    text.push('\n');
+    text.push_str(
+        &health
+            .pool
+            .as_ref()
+            .map_or_else(|| "the pool does not answer\n".to_owned(), pool),
+    );
+    text.push('\n');
+    text.push_str(
+        &health
+            .reaper
+            .as_ref()
+            .map_or_else(|| "the reaper does not answer\n".to_owned(), reaper),
+    );
+    text
+}
+
+fn parts(parts: &[PartBody]) -> String {
+    let mut rows = vec![row(["PART", "STATE", "RESTARTS", "LAST BEAT", "REASONS"])];
+    rows.extend(parts.iter().map(|part| {
+        let beat = part
+            .beat_age_ms
+            .map_or_else(|| "-".to_owned(), |age| format!("{age} ms ago"));
+        let name = if part.essential {
+            part.name.clone()
+        } else {
+            format!("{} (optional)", part.name)
+        };
+        vec![
+            printable(&name),
+            state_name(part.state).to_owned(),
+            part.restarts.to_string(),
+            beat,
+            printable(&part.reasons.join("; ")),
+        ]
+    }));
+    table(&rows)
+}
+
+fn pool(pool: &PoolPicture) -> String {
+    let counts = [
+        pool.running,
+        pool.queued,
+        pool.booting,
+        pool.destroying,
+        pool.wedged,
+        pool.set_ups,
+        pool.set_ups_queued,
+    ];
+    let mut numbers: Vec<String> = counts.iter().map(ToString::to_string).collect();
+    numbers.push(pool.executions_total.to_string());
+    let heading = row([
+        "RUNNING",
+        "QUEUED",
+        "BOOTING",
+        "DESTROYING",
+        "WEDGED",
+        "SET-UPS",
+        "WAITING SET-UPS",
+        "CALLS SO FAR",
+    ]);
+    table(&[heading, numbers])
+}
+
+fn reaper(reaper: &ReaperPicture) -> String {
+    let counts = [
+        reaper.rounds,
+        reaper.expired_environments,
+        reaper.orphan_volumes,
+        reaper.orphan_records,
+        reaper.orphan_slots,
+        reaper.reaped_zombies,
+        reaper.forgotten_executions,
+        reaper.failures,
+    ];
+    let heading = row([
+        "REAPED: ROUNDS",
+        "EXPIRED",
+        "VOLUMES",
+        "RECORDS",
+        "SLOTS",
+        "ZOMBIES",
+        "OLD CALLS",
+        "FAILURES",
+    ]);
+    let mut text = table(&[heading, counts.iter().map(ToString::to_string).collect()]);
+    for failure in &reaper.last_failures {
+        text.push_str(&format!("  not removed: {}\n", printable(failure)));
+    }
+    text
+}

@@ -1,0 +1,111 @@
+//! `cloister health` and `cloister status` against a played health socket.
+
+use super::played::{Did, Played, Setting};
+
+const HEALTHZ: &str = r#"{"version":"9.9.9","live":true,"ready":false,"draining":false,"warnings":["sandboxes run without gVisor"],
+"parts":[{"name":"sandbox-pool","state":"crash_loop","essential":true,"restarts":6,"reasons":["runsc is not found"]},
+{"name":"reaper","state":"running","essential":false,"restarts":0,"beatAgeMs":120,"reasons":[]}],
+"pool":{"running":1,"queued":2,"booting":0,"destroying":0,"wedged":0,"setUps":0,"setUpsQueued":0,"executionsTotal":41},
+"reaper":{"rounds":4,"expiredEnvironments":1,"orphanVolumes":0,"orphanRecords":0,"orphanSlots":0,"reapedZombies":0,"forgottenExecutions":0,"failures":1,"lastFailures":["tee-env-x: busy"]}}"#;
+
+/// Runs a command whose health socket lies where the variable says.
+fn run(answers: Vec<(u16, &str)>, arguments: &[&str]) -> (Did, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let played = Played::on_socket(&folder.path().join("health.sock"), answers);
+    let variables = vec![("CLOISTER_RUN_DIR", folder.path().to_str().unwrap().to_owned())];
+    let did = Setting {
+        variables,
+        ..Setting::default()
+    }
+    .run(arguments);
+    (did, played.asked().into_iter().map(|asked| asked.line).collect())
+}
+
+fn did(code: u8, out: &str) -> Did {
+    Did {
+        code,
+        out: out.to_owned(),
+        err: String::new(),
+    }
+}
+
+#[test]
+fn a_probe_asks_for_life_or_for_readiness() {
+    let (live, asked) = run(vec![(200, r#"{"live":true,"reasons":[]}"#)], &["health"]);
+    assert_eq!(
+        (live, asked),
+        (did(0, "live\n"), vec!["GET /livez HTTP/1.1".to_owned()])
+    );
+    let not_ready = r#"{"ready":false,"reasons":["sandbox-pool is in a crash loop: runsc is not found"]}"#;
+    let (ready, asked) = run(vec![(503, not_ready)], &["health", "--ready"]);
+    let said = "not ready\n  sandbox-pool is in a crash loop: runsc is not found\n";
+    assert_eq!((ready, asked), (did(1, said), vec!["GET /readyz HTTP/1.1".to_owned()]));
+    let (json, _) = run(vec![(503, not_ready)], &["health", "--ready", "--json"]);
+    assert_eq!(json, did(1, &format!("{not_ready}\n")));
+}
+
+#[test]
+fn a_yes_with_the_wrong_status_or_shape_is_a_no() {
+    let (did_not, _) = run(vec![(503, r#"{"live":true,"reasons":[]}"#)], &["health"]);
+    assert_eq!(did_not.code, 1);
+    let (foreign, _) = run(vec![(200, "OK")], &["health"]);
+    assert!(
+        foreign.code == 1 && foreign.err.contains("not a Cloister's"),
+        "{foreign:?}"
+    );
+}
+
+#[test]
+fn nobody_there_is_a_no_that_says_where() {
+    let health = Setting::default().run(&["health", "--socket", "/nonexistent/health.sock"]);
+    assert_eq!(health.code, 1);
+    insta::assert_snapshot!(health.err, @"cloister: cannot reach /nonexistent/health.sock (No such file or directory (os error 2)): is the daemon running? start it with `cloister serve`");
+    assert_eq!(
+        Setting::default()
+            .run(&["status", "--socket", "/nonexistent/health.sock"])
+            .code,
+        69
+    );
+}
+
+#[test]
+fn the_status_is_a_table() {
+    let (status, asked) = run(vec![(200, HEALTHZ)], &["status"]);
+    assert_eq!((status.code, asked), (0, vec!["GET /healthz HTTP/1.1".to_owned()]));
+    insta::assert_snapshot!(status.out, @"
+    cloister 9.9.9: live, not ready
+    warning: sandboxes run without gVisor
+
+    PART               STATE            RESTARTS  LAST BEAT   REASONS
+    sandbox-pool       in a crash loop  6         -           runsc is not found
+    reaper (optional)  running          0         120 ms ago
+
+    RUNNING  QUEUED  BOOTING  DESTROYING  WEDGED  SET-UPS  WAITING SET-UPS  CALLS SO FAR
+    1        2       0        0           0       0        0                41
+
+    REAPED: ROUNDS  EXPIRED  VOLUMES  RECORDS  SLOTS  ZOMBIES  OLD CALLS  FAILURES
+    4               1        0        0        0      0        0          1
+      not removed: tee-env-x: busy
+    ");
+}
+
+#[test]
+fn a_status_without_an_answering_part_says_so() {
+    let (json, _) = run(vec![(503, HEALTHZ)], &["status", "--json"]);
+    assert_eq!(json, did(0, &format!("{HEALTHZ}\n")));
+    let silent = r#"{"error":"the supervisor does not answer","code":"unavailable"}"#;
+    let (refused, _) = run(vec![(503, silent)], &["status"]);
+    assert_eq!(
+        (refused.code, refused.err.as_str()),
+        (1, "cloister: the supervisor does not answer (unavailable)\n")
+    );
+    let quiet = HEALTHZ.split(",\n\"pool\"").next().unwrap().to_owned() + r#","pool":null,"reaper":null}"#;
+    let (status, _) = run(vec![(200, &quiet)], &["status"]);
+    assert!(
+        status
+            .out
+            .ends_with("the pool does not answer\n\nthe reaper does not answer\n"),
+        "{}",
+        status.out
+    );
+}

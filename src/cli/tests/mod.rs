@@ -1,0 +1,6 @@
+//! The command line, tried as a user would, against a daemon that is played.
+
+mod arguments;
+mod env;
+mod health;
+mod played;

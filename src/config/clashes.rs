@@ -1,0 +1,118 @@
+//! Values that are fine alone and wrong together.
+
+use super::error::Fault;
+use super::file;
+use super::origin::Origin;
+use super::reader::Reader;
+use super::sections::{Config, Supervision};
+use super::span;
+use super::value::Value;
+
+/// Finds clashes, and lowers untouched defaults to caps that somebody chose.
+pub(super) fn settle(config: &mut Config, reader: &mut Reader<'_>, needs_token: bool) {
+    let sandbox = &mut config.sandbox;
+    cap(
+        reader,
+        "sandbox.default_timeout_ms",
+        &mut sandbox.default_timeout_ms,
+        "sandbox.max_timeout_ms",
+        sandbox.max_timeout_ms,
+    );
+    cap(
+        reader,
+        "sandbox.default_memory_mb",
+        &mut sandbox.default_memory_mb,
+        "sandbox.max_memory_mb",
+        sandbox.max_memory_mb,
+    );
+    if sandbox.output_keep_kib > sandbox.output_discard_mib.saturating_mul(1024) {
+        let (keep, discard) = (sandbox.output_keep_kib, sandbox.output_discard_mib);
+        let texts = [format!("{keep} KiB is above"), format!("{discard} MiB")];
+        clash(reader, "sandbox.output_keep_kib", "sandbox.output_discard_mib", texts);
+    }
+    let Supervision {
+        backoff_first,
+        backoff_max,
+        beat_every,
+        beat_deadline,
+        ..
+    } = config.supervision;
+    if backoff_first > backoff_max {
+        let texts = [
+            format!("{} is above", span::render(backoff_first)),
+            span::render(backoff_max),
+        ];
+        clash(reader, "supervision.backoff_first", "supervision.backoff_max", texts);
+    }
+    if beat_every >= beat_deadline {
+        let texts = [
+            format!("{} is not below", span::render(beat_every)),
+            span::render(beat_deadline),
+        ];
+        clash(reader, "supervision.beat_every", "supervision.beat_deadline", texts);
+    }
+    let server = &config.server;
+    let refused_token = reader
+        .faults
+        .iter()
+        .any(|fault| fault.text.starts_with("server.bearer_tokens"));
+    if needs_token && server.bearer_tokens.is_empty() && !server.disable_bearer_token && !refused_token {
+        let text = "server.bearer_tokens: no bearer token is set; set BEARER_TOKEN to a secret, \
+                    or DISABLE_BEARER_TOKEN=true to serve everybody";
+        reader.faults.push(Fault::missing(text));
+    }
+}
+
+/// What works, and should be known.
+pub(super) fn warnings(config: &Config, reader: &Reader<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let server = &config.server;
+    if server.disable_bearer_token {
+        warnings.push(match server.bearer_tokens.len() {
+            0 => "the HTTP door is open to everybody: server.disable_bearer_token is set".to_owned(),
+            _ => {
+                "the HTTP door is open to everybody: server.disable_bearer_token outranks the bearer tokens".to_owned()
+            }
+        });
+    }
+    let weak = |value: &Value| value.has_weak_token();
+    if reader
+        .entries
+        .iter()
+        .any(|entry| entry.key == "server.bearer_tokens" && weak(&entry.value))
+    {
+        warnings.push("a bearer token has fewer than 16 characters and can be guessed".to_owned());
+    }
+    if let Origin::File { path, .. } = reader.origin("server.bearer_tokens")
+        && file::is_public(&path)
+    {
+        warnings.push(format!(
+            "{} holds bearer tokens and every user can read it: chmod o= it",
+            path.display()
+        ));
+    }
+    if config.sandbox.enabled && config.sandbox.disable_gvisor {
+        warnings.push("handlers run without gVisor: sandbox.disable_gvisor is for development only".to_owned());
+    }
+    warnings
+}
+
+/// A chosen default above its cap is a clash; an untouched one follows the cap.
+fn cap(reader: &mut Reader<'_>, key: &'static str, value: &mut u64, cap_key: &'static str, cap: u64) {
+    if *value <= cap {
+        return;
+    }
+    if reader.origin(key).is_default() {
+        *value = cap;
+        reader.derive(key, cap_key, Value::Whole(cap));
+    } else {
+        clash(reader, key, cap_key, [format!("{value} is above"), cap.to_string()]);
+    }
+}
+
+/// `texts`: the first value with how it stands to the other, and the other value.
+fn clash(reader: &mut Reader<'_>, key: &str, other: &str, texts: [String; 2]) {
+    let [standing, value] = texts;
+    let origin = reader.origin(other);
+    reader.refuse(key, &format!("{standing} {other} = {value} ({origin})"));
+}

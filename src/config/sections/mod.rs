@@ -1,0 +1,61 @@
+//! The typed settings, one struct for each section of the file. `config/default.toml` documents every key.
+
+mod daemon;
+mod log;
+mod reaper;
+mod sandbox;
+mod server;
+mod store;
+mod supervision;
+
+use std::time::Duration;
+
+pub use daemon::Daemon;
+pub use log::{Log, LogFormat};
+pub use reaper::Reaper;
+pub use sandbox::Sandbox;
+pub use server::Server;
+pub use store::Store;
+pub use supervision::Supervision;
+
+use super::reader::Reader;
+
+/// Everything that can be configured. Paths are absolute, and what was left to be derived is filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub daemon: Daemon,
+    pub log: Log,
+    pub server: Server,
+    pub sandbox: Sandbox,
+    pub store: Store,
+    pub reaper: Reaper,
+    pub supervision: Supervision,
+}
+
+impl Config {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let daemon = Daemon::read(reader);
+        let state_dir = daemon.state_dir.clone();
+        Self {
+            daemon,
+            log: Log::read(reader),
+            server: Server::read(reader),
+            sandbox: Sandbox::read(reader, &state_dir),
+            store: Store::read(reader, &state_dir),
+            reaper: Reaper::read(reader),
+            supervision: Supervision::read(reader),
+        }
+    }
+}
+
+const fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;

@@ -1,0 +1,112 @@
+//! `[sandbox]`: where handlers run, how many at once, and what one call may use.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{HOUR, MINUTE, Reader, secs};
+use crate::config::value::Value;
+use crate::domain::execution::MIN_MEMORY_MB;
+
+/// `[sandbox]`
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    /// False: this host runs no handlers.
+    pub enabled: bool,
+    /// A name to look up in PATH, or a path when it holds a `/`.
+    pub runsc: String,
+    /// True: plain containers instead of gVisor. For development only.
+    pub disable_gvisor: bool,
+    /// The directory of the Deno runtime.
+    pub runtime_deno: PathBuf,
+    /// The directory of the Bun runtime.
+    pub runtime_bun: PathBuf,
+    pub max_executions: usize,
+    /// Calls that may wait for a place.
+    pub queue: usize,
+    pub queue_wait: Duration,
+    pub setup_concurrency: usize,
+    /// At least 1; the host's cores when it is left at 0.
+    pub boots_at_once: usize,
+    pub default_timeout_ms: u64,
+    pub max_timeout_ms: u64,
+    pub default_memory_mb: u64,
+    pub max_memory_mb: u64,
+    /// Cores, with a fraction.
+    pub cpu: f64,
+    pub pids: u64,
+    pub tmp_mb: u64,
+    /// From a sandbox's start until its runner says that it is ready.
+    pub boot_deadline: Duration,
+    /// What is kept of stdout and of stderr, each.
+    pub output_keep_kib: u64,
+    /// What is read and thrown away beyond that before the call is ended.
+    pub output_discard_mib: u64,
+    pub result_kib: u64,
+    pub log_kib: u64,
+    /// The cgroup below which sandboxes' cgroups are made, as a path from the hierarchy's root; the daemon's own if none.
+    pub cgroup_parent: Option<PathBuf>,
+}
+
+impl Sandbox {
+    pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path) -> Self {
+        Self {
+            enabled: reader.switch("sandbox.enabled"),
+            runsc: reader.text("sandbox.runsc"),
+            disable_gvisor: reader.switch("sandbox.disable_gvisor"),
+            runtime_deno: runtime(reader, "sandbox.runtime_deno", &state_dir.join("runtimes/deno")),
+            runtime_bun: runtime(reader, "sandbox.runtime_bun", &state_dir.join("runtimes/bun")),
+            max_executions: reader.whole("sandbox.max_executions", 1..=10_000),
+            queue: reader.whole("sandbox.queue", 0..=1_000_000),
+            queue_wait: reader.span("sandbox.queue_wait", secs(0)..=secs(HOUR)),
+            setup_concurrency: reader.whole("sandbox.setup_concurrency", 1..=1000),
+            boots_at_once: boots_at_once(reader),
+            default_timeout_ms: reader.whole("sandbox.default_timeout_ms", 1..=86_400_000),
+            max_timeout_ms: reader.whole("sandbox.max_timeout_ms", 1..=86_400_000),
+            default_memory_mb: reader.whole("sandbox.default_memory_mb", MIN_MEMORY_MB..=1_048_576),
+            max_memory_mb: reader.whole("sandbox.max_memory_mb", MIN_MEMORY_MB..=1_048_576),
+            cpu: reader.real("sandbox.cpu", 0.01..=1024.0),
+            pids: reader.whole("sandbox.pids", 16..=100_000),
+            tmp_mb: reader.whole("sandbox.tmp_mb", 1..=1_048_576),
+            boot_deadline: reader.span("sandbox.boot_deadline", secs(1)..=secs(10 * MINUTE)),
+            output_keep_kib: reader.whole("sandbox.output_keep_kib", 1..=1_048_576),
+            output_discard_mib: reader.whole("sandbox.output_discard_mib", 1..=1_048_576),
+            result_kib: reader.whole("sandbox.result_kib", 1..=1_048_576),
+            log_kib: reader.whole("sandbox.log_kib", 1..=1_048_576),
+            cgroup_parent: cgroup_parent(reader),
+        }
+    }
+}
+
+/// The first system's variable held an image's name, which would otherwise pass as a relative path.
+fn runtime(reader: &mut Reader<'_>, key: &'static str, derived: &Path) -> PathBuf {
+    let path = reader.path_or(key, "daemon.state_dir", derived);
+    if !reader.origin(key).is_default() && path.to_string_lossy().contains(':') {
+        reader.refuse(
+            key,
+            "this looks like an image's name; give the directory that the set-up step made",
+        );
+    }
+    path
+}
+
+fn boots_at_once(reader: &mut Reader<'_>) -> usize {
+    let asked: usize = reader.whole("sandbox.boots_at_once", 0..=1000);
+    if asked > 0 {
+        return asked;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let shown = Value::Whole(u64::try_from(cores).unwrap_or(1));
+    reader.derive("sandbox.boots_at_once", "the host's cores", shown);
+    cores
+}
+
+fn cgroup_parent(reader: &mut Reader<'_>) -> Option<PathBuf> {
+    let path = reader.path_if_any("sandbox.cgroup_parent")?;
+    if path.components().any(|part| part.as_os_str() == "..") || path.starts_with("/sys/fs/cgroup") {
+        reader.refuse(
+            "sandbox.cgroup_parent",
+            "give the path from the cgroup hierarchy's root, such as /cloister.slice",
+        );
+    }
+    Some(path)
+}

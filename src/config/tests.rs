@@ -1,0 +1,415 @@
+//! The layers, their errors as a person reads them, and the shipped files.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use secrecy::ExposeSecret;
+use tempfile::TempDir;
+
+use super::value::Rule;
+use super::*;
+
+/// What a test gives, with a token unless it says otherwise.
+struct Given {
+    directory: TempDir,
+    sources: Sources,
+}
+
+fn given(text: &str, environment: &[(&str, &str)], flags: &[(&str, &str, &str)]) -> Given {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("cloister.toml");
+    std::fs::write(&path, text).expect("written");
+    let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let flag = |(flag, key, value): &(&str, &str, &str)| FlagValue {
+        flag: (*flag).to_owned(),
+        key: (*key).to_owned(),
+        value: (*value).to_owned(),
+    };
+    let sources = Sources {
+        file: Some(path),
+        standard_file: "/nonexistent/cloister.toml".into(),
+        environment: environment.iter().map(pair).collect(),
+        flags: flags.iter().map(flag).collect(),
+        serving: true,
+    };
+    Given { directory, sources }
+}
+
+const TOKEN: (&str, &str) = ("BEARER_TOKEN", "a-token-that-nobody-guesses");
+
+impl Given {
+    fn loaded(&self) -> Loaded {
+        load(&self.sources).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    /// All errors, with the directory taken out.
+    fn errors(&self) -> String {
+        let errors = load(&self.sources).map(|_| ()).expect_err("errors");
+        errors
+            .to_string()
+            .replace(&format!("{}/", self.directory.path().display()), "")
+    }
+}
+
+#[test]
+fn nothing_but_a_token_is_needed() {
+    let loaded = given("", &[TOKEN], &[]).loaded();
+    let config = &loaded.config;
+    assert_eq!(config.server.port, 8080);
+    assert_eq!(config.server.bearer_tokens[0].expose_secret(), TOKEN.1);
+    assert_eq!(config.store.path, Path::new("/var/lib/cloister/cloister.db"));
+    assert_eq!(config.daemon.health_socket, Path::new("/run/cloister/health.sock"));
+    assert_eq!(config.store.keep_executions, Duration::from_secs(7 * 24 * 3600));
+    assert_eq!(config.reaper.idle_ttl, None);
+    assert!(config.sandbox.boots_at_once >= 1);
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn flags_outrank_the_environment_which_outranks_the_file() {
+    let file = "[server]\nport = 1\nmax_connections = 2\nheader_timeout = \"3 s\"\n";
+    let environment = [TOKEN, ("PORT", "11"), ("CLOISTER__SERVER__MAX_CONNECTIONS", "12")];
+    let loaded = given(file, &environment, &[("--port", "server.port", "21")]).loaded();
+    let server = &loaded.config.server;
+    assert_eq!(
+        (server.port, server.max_connections, server.header_timeout.as_secs()),
+        (21, 12, 3)
+    );
+    let origins = [
+        "server.port",
+        "server.max_connections",
+        "server.body_timeout",
+        "store.path",
+    ];
+    let told = origins.map(|key| loaded.origin(key).map(ToString::to_string).unwrap_or_default());
+    assert_eq!(
+        told,
+        [
+            "flag --port",
+            "environment variable CLOISTER__SERVER__MAX_CONNECTIONS",
+            "default",
+            "default, from daemon.state_dir"
+        ]
+    );
+    let line = loaded.origin("server.header_timeout").expect("known").to_string();
+    assert!(line.ends_with("cloister.toml:4"), "{line}");
+}
+
+#[test]
+fn the_first_systems_variables_set_what_they_did() {
+    let environment = [
+        ("PORT", "9000"),
+        ("DISABLE_BEARER_TOKEN", "true"),
+        ("BEARER_TOKEN", ""),
+        ("LOG_LEVEL", "DEBUG"),
+        ("RUNTIME_IMAGE", "/runtimes/any"),
+        ("RUNTIME_IMAGE_DENO", "/runtimes/deno"),
+        ("RUNTIME_IMAGE_BUN", "/runtimes/bun"),
+        ("DISABLE_GVISOR", "1"),
+        ("SETUP_CONCURRENCY", "3"),
+        ("MAX_TIMEOUT_MS", "2000"),
+        ("MAX_MEMORY_MB", "64"),
+        ("CLOISTER_STATE_DIR", "/state"),
+        ("CLOISTER_RUN_DIR", "/run/c"),
+        ("DB_HOST", ""),
+    ];
+    let loaded = given("", &environment, &[]).loaded();
+    let config = &loaded.config;
+    assert_eq!(config.log.level, slog::Level::Debug);
+    assert_eq!(config.sandbox.runtime_deno, Path::new("/runtimes/deno"));
+    assert_eq!(config.store.path, Path::new("/state/cloister.db"));
+    assert_eq!(config.daemon.health_socket, Path::new("/run/c/health.sock"));
+    assert_eq!(
+        (config.sandbox.default_timeout_ms, config.sandbox.default_memory_mb),
+        (2000, 64),
+        "defaults follow caps"
+    );
+    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+}
+
+#[test]
+fn a_command_that_only_asks_needs_no_token() {
+    let mut asking = given("", &[], &[]);
+    asking.sources.serving = false;
+    assert!(asking.loaded().config.server.bearer_tokens.is_empty());
+}
+
+#[test]
+fn the_file_is_named_by_flag_then_variable_then_custom() {
+    let mut here = given("[server]\nport = 7\n", &[TOKEN], &[]);
+    let path = here.sources.file.take().expect("a file");
+    assert_eq!(here.loaded().config.server.port, 8080);
+    here.sources
+        .environment
+        .push(("CLOISTER_CONFIG".into(), path.display().to_string()));
+    assert_eq!(here.loaded().config.server.port, 7);
+    here.sources.environment.pop();
+    here.sources.standard_file = path;
+    assert_eq!(here.loaded().config.server.port, 7);
+}
+
+#[test]
+fn all_errors_are_told_at_once() {
+    let file = r#"
+[sever]
+[server]
+prot = 1
+port = 70000
+address = "localhost"
+bearer_tokens = "secret-token-in-the-wrong-shape"
+header_timeout = 10
+max_connections = "12"
+disable_bearer_token = 1
+[sandbox]
+default_timeout_ms = 9000
+max_timeout_ms = 5000
+cpu = -0.5
+queue_wait = "soon"
+output_keep_kib = 2048
+output_discard_mib = 1
+[log]
+level = "loud"
+[store]
+path = { file = "x" }
+[[reaper]]
+interval = "1 s"
+[supervision]
+beat_every = "1 min"
+backoff_first = "2 min"
+"#;
+    let environment = [
+        ("PORT", "8080"),
+        ("CLOISTER__SERVER__PORT", "8081"),
+        ("SETUP_CONCURRENCY", "0"),
+        ("CLOISTER__SANDBOX__MAX_EXECUTION", "3"),
+        ("RUNTIME_IMAGE_DENO", "denoland/deno:alpine-1.40.0"),
+        ("DB_HOST", "db.example"),
+        ("DB_PASSWORD", "hunter2"),
+    ];
+    let flags = [("--port", "server.port", "many"), ("--set", "server.colour", "red")];
+    insta::assert_snapshot!(given(file, &environment, &flags).errors());
+}
+
+#[test]
+fn a_missing_token_says_how_to_set_one() {
+    insta::assert_snapshot!(given("", &[("BEARER_TOKEN", "")], &[]).errors(), @"server.bearer_tokens: no bearer token is set; set BEARER_TOKEN to a secret, or DISABLE_BEARER_TOKEN=true to serve everybody");
+}
+
+#[test]
+fn a_syntax_error_is_placed_and_quotes_nothing() {
+    let text = "[server]\nport = 1\nbearer_tokens = [\"tip-top-secret]\n";
+    insta::assert_snapshot!(given(text, &[], &[]).errors(), @"cloister.toml:3:34: not TOML: unclosed array, expected `]`");
+    insta::assert_snapshot!(given("[server]\nport = 1\nport = 2\n", &[TOKEN], &[]).errors(), @"cloister.toml:3:1: not TOML: duplicate key");
+    let missing = given("", &[TOKEN], &[]);
+    std::fs::remove_file(missing.sources.file.as_ref().expect("a file")).expect("removed");
+    insta::assert_snapshot!(missing.errors(), @"cloister.toml: it cannot be read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn a_token_is_shown_nowhere() {
+    let secret = "tip-top-secret-token";
+    let file = format!("[server]\nbearer_tokens = [\"{secret}\", \"second-{secret}\"]\n");
+    let loaded = given(&file, &[], &[]).loaded();
+    assert_eq!(loaded.config.server.bearer_tokens.len(), 2);
+    let shown = [
+        format!("{loaded:?}"),
+        format!("{:#?}", loaded.config),
+        render(&loaded, true, false),
+        render(&loaded, false, true),
+    ];
+    assert!(shown.iter().all(|text| !text.contains(secret)));
+    assert!(shown[2].contains(r#"bearer_tokens = ["***", "***"]"#));
+
+    let wrong = [
+        given(&format!("[server]\nbearer_tokens = [\"{secret} \"]\n"), &[], &[]).errors(),
+        given(&format!("[server]\nbearer_tokens = \"{secret}\"\n"), &[], &[]).errors(),
+        given(&format!("[server]\nbearer_token = \"{secret}\"\n"), &[], &[]).errors(),
+        given("", &[("BEARER_TOKEN", &format!("{secret}\n"))], &[]).errors(),
+        given(
+            "",
+            &[("BEARER_TOKEN", secret), ("CLOISTER__SERVER__BEARER_TOKENS", "x")],
+            &[],
+        )
+        .errors(),
+    ];
+    assert!(wrong.iter().all(|text| !text.contains(secret)), "{wrong:#?}");
+    insta::assert_snapshot!(wrong.join("\n"));
+}
+
+#[test]
+fn a_public_file_with_tokens_and_a_weak_token_are_warned_of() {
+    let loose = given("[server]\nbearer_tokens = [\"short\"]\n", &[], &[]);
+    let path = loose.sources.file.clone().expect("a file");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode;
+    std::fs::set_permissions(&path, mode(0o644)).expect("loosened");
+    assert_eq!(loose.loaded().warnings.len(), 2, "{:?}", loose.loaded().warnings);
+    std::fs::set_permissions(&path, mode(0o600)).expect("tightened");
+    assert_eq!(
+        loose.loaded().warnings,
+        ["a bearer token has fewer than 16 characters and can be guessed"]
+    );
+}
+
+#[test]
+fn several_tokens_come_from_a_list_and_one_is_taken_whole() {
+    let tokens = |variable, value| {
+        let loaded = given("", &[(variable, value)], &[]).loaded();
+        loaded
+            .config
+            .server
+            .bearer_tokens
+            .iter()
+            .map(|token| token.expose_secret().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(tokens("BEARER_TOKEN", "a,b"), ["a,b"]);
+    assert_eq!(tokens("CLOISTER__SERVER__BEARER_TOKENS", "a, b"), ["a", "b"]);
+}
+
+#[test]
+fn show_names_every_key_and_its_origin() {
+    let file = "[sandbox]\ncpu = 2\nboots_at_once = 3\n";
+    let given = given(
+        file,
+        &[TOKEN, ("PORT", "9000")],
+        &[("--log-level", "log.level", "WARN")],
+    );
+    let text = render(&given.loaded(), true, false);
+    insta::assert_snapshot!(text.replace(&format!("{}/", given.directory.path().display()), ""));
+    let json: serde_json::Value = serde_json::from_str(&render(&given.loaded(), true, true)).expect("JSON");
+    assert_eq!(
+        json["server"]["port"],
+        serde_json::json!({"value": 9000, "origin": "environment variable PORT"})
+    );
+}
+
+#[test]
+fn the_reference_and_the_sections_have_the_same_keys() {
+    let reference: BTreeSet<String> = layer::defaults()
+        .map_err(|fault| fault.text)
+        .expect("it is TOML")
+        .values
+        .into_keys()
+        .collect();
+    let loaded = given("", &[TOKEN], &[]).loaded();
+    let asked: Vec<&str> = loaded.entries.iter().map(|entry| entry.key).collect();
+    assert_eq!(
+        asked.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>(),
+        reference
+    );
+    assert_eq!(asked.len(), reference.len(), "no key is read twice");
+    for (name, _) in environment::NAMES {
+        assert!(
+            DEFAULTS
+                .lines()
+                .any(|line| line.starts_with("# Variable:") && line.contains(name)),
+            "{name}"
+        );
+    }
+    for (name, key) in environment::NAMES {
+        assert!(reference.contains(key), "{name} sets {key}");
+    }
+}
+
+#[test]
+fn every_shipped_example_loads() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
+    let files: Vec<_> = std::fs::read_dir(folder)
+        .expect("listed")
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for path in files {
+        let text = std::fs::read_to_string(&path).expect("read");
+        let loaded = given(&text, &[TOKEN], &[]).loaded();
+        let chosen = loaded
+            .entries
+            .iter()
+            .any(|entry| matches!(entry.origin, Origin::File { .. }));
+        assert!(chosen, "{} sets nothing", path.display());
+    }
+}
+
+fn any_value(rule: &Rule) -> BoxedStrategy<String> {
+    let quoted = |text: String| toml_edit::Value::from(text).to_string();
+    match rule {
+        Rule::Text { .. } => "[a-z\"'\\\\é ]{1,12}".prop_map(quoted).boxed(),
+        Rule::Path { .. } => "/[a-z\"'\\\\é .]{1,12}(/[a-z]{1,5}){0,3}".prop_map(quoted).boxed(),
+        Rule::Address => any::<std::net::IpAddr>()
+            .prop_map(move |ip| quoted(ip.to_string()))
+            .boxed(),
+        Rule::Switch => any::<bool>().prop_map(|on| on.to_string()).boxed(),
+        Rule::Whole(range) => range.clone().prop_map(|number| number.to_string()).boxed(),
+        Rule::Real(range) => range.clone().prop_map(|number| format!("{number:?}")).boxed(),
+        Rule::Span(range) => {
+            let millis = |span: &Duration| u64::try_from(span.as_millis()).expect("small");
+            let spans = millis(range.start())..=millis(range.end());
+            spans
+                .prop_map(move |ms| quoted(span::render(Duration::from_millis(ms))))
+                .boxed()
+        }
+        Rule::Choice { allowed, .. } => proptest::sample::select(*allowed)
+            .prop_map(move |text| quoted(text.into()))
+            .boxed(),
+        Rule::Secrets => proptest::collection::vec("[!-~]{1,20}", 1..4)
+            .prop_map(|tokens| toml_edit::Array::from_iter(tokens).to_string())
+            .boxed(),
+    }
+}
+
+#[test]
+fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
+    let entries = given("", &[TOKEN], &[]).loaded().entries;
+    let keys: Vec<&'static str> = entries.iter().map(|entry| entry.key).collect();
+    let chosen: Vec<_> = entries
+        .iter()
+        .map(|entry| proptest::option::of(any_value(&entry.rule)))
+        .collect();
+    let cases = ProptestConfig {
+        cases: 128,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let loads = std::cell::Cell::new(0);
+    TestRunner::new(cases)
+        .run(&chosen, |values| {
+            let lines = keys
+                .iter()
+                .zip(values)
+                .filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)));
+            let first = given(&lines.collect::<String>(), &[], &[]);
+            let loaded = match load(&first.sources) {
+                Ok(loaded) => loaded,
+                // Only what is wrong together can be wrong here.
+                Err(errors) => {
+                    let text = errors.to_string();
+                    let clash = |line: &str| {
+                        [
+                            "is above",
+                            "is not below",
+                            "no bearer token",
+                            "a socket's may have",
+                            "the cgroup hierarchy's root",
+                        ]
+                        .iter()
+                        .any(|part| line.contains(part))
+                    };
+                    prop_assert!(text.lines().all(clash), "{}", text);
+                    return Ok(());
+                }
+            };
+            loads.set(loads.get() + 1);
+            let shown = render(&loaded, false, false);
+            let again = given(&shown, &[], &[]).loaded();
+            prop_assert_eq!(render(&again, false, false), shown);
+            prop_assert_eq!(again.config.sandbox.cpu, loaded.config.sandbox.cpu);
+            prop_assert_eq!(again.config.store.path, loaded.config.store.path);
+            Ok(())
+        })
+        .expect("the property holds");
+    assert!(loads.get() > 0, "no generated configuration was without clashes");
+}

@@ -1,0 +1,421 @@
+//! The pool's machine.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Answer, Effect, Event, PoolPicture, PoolPolicy, Refusal};
+use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
+use crate::domain::sandbox::{Slot, SlotEffect, SlotEvent, SlotState};
+use crate::domain::time::Moment;
+
+/// A boot that fails is tried once more: the handler has not begun, so nothing happens twice.
+const BOOT_ATTEMPTS: u32 = 2;
+/// Set-ups that may wait, for each that may run.
+const SET_UP_QUEUE_FACTOR: usize = 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Arriving,
+    Queued,
+    InSlot(SlotId),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    environment: EnvironmentId,
+    since: Moment,
+    attempts: u32,
+    place: Place,
+}
+
+#[derive(Debug)]
+struct Held {
+    slot: Slot,
+    environment: EnvironmentId,
+    /// The call it serves, until that is answered.
+    call: Option<ExecutionId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deletion {
+    Clearing,
+    Removing,
+}
+
+/// All calls, slots, set-ups and deletions of one daemon.
+#[derive(Debug)]
+pub struct Pool {
+    policy: PoolPolicy,
+    calls: BTreeMap<ExecutionId, Waiting>,
+    slots: BTreeMap<SlotId, Held>,
+    queues: BTreeMap<EnvironmentId, VecDeque<ExecutionId>>,
+    /// Environments with waiting calls, in the order of their turns.
+    turns: VecDeque<EnvironmentId>,
+    set_ups: BTreeMap<EnvironmentId, bool>,
+    set_up_queue: VecDeque<(EnvironmentId, bool)>,
+    deletions: BTreeMap<EnvironmentId, Deletion>,
+    set_ups_turn: bool,
+    swept: bool,
+    draining: bool,
+    drained: bool,
+    executions_total: u64,
+}
+
+impl Pool {
+    /// An empty pool that boots nothing before [`Event::Swept`].
+    pub fn new(policy: PoolPolicy) -> Self {
+        Self {
+            policy,
+            calls: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            turns: VecDeque::new(),
+            set_ups: BTreeMap::new(),
+            set_up_queue: VecDeque::new(),
+            deletions: BTreeMap::new(),
+            set_ups_turn: true,
+            swept: false,
+            draining: false,
+            drained: false,
+            executions_total: 0,
+        }
+    }
+
+    /// Takes one event and says what follows from it.
+    pub fn step(&mut self, event: Event, now: Moment) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Swept => self.swept = true,
+            Event::CallCame { execution, environment } => self.call_came(execution, environment, now, &mut effects),
+            Event::LookedUp { execution, found } => self.looked_up(execution, found, now, &mut effects),
+            Event::CallCancelled { execution } => self.end_call(execution, Answer::Cancelled, &mut effects),
+            Event::Booted { slot } => self.booted(slot, &mut effects),
+            Event::BootFailed { slot } => self.boot_failed(slot, &mut effects),
+            Event::Settled { slot } => self.settled(slot, &mut effects),
+            Event::Destroyed { slot } => self.step_slot(slot, SlotEvent::Destroyed, &mut effects),
+            Event::DestroyFailed { slot } => self.step_slot(slot, SlotEvent::DestroyFailed, &mut effects),
+            Event::RetryDue { slot } => self.step_slot(slot, SlotEvent::RetryDue, &mut effects),
+            Event::SetUpCame { environment, transpiles } => self.set_up_came(environment, transpiles, &mut effects),
+            Event::SetUpEnded { environment } => drop(self.set_ups.remove(&environment)),
+            Event::DeleteCame { environment } => self.delete_came(environment, &mut effects),
+            Event::DeleteEnded { environment } => drop(self.deletions.remove(&environment)),
+            Event::Tick => self.refuse_overdue(now, &mut effects),
+            Event::Drain { hurry } => self.drain(hurry, &mut effects),
+        }
+        self.grant(&mut effects);
+        self.remove_cleared(&mut effects);
+        self.finish_drain(&mut effects);
+        effects
+    }
+
+    fn call_came(
+        &mut self,
+        execution: ExecutionId,
+        environment: EnvironmentId,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.calls.contains_key(&execution) {
+            return;
+        }
+        self.executions_total += 1;
+        let refusal = if self.draining {
+            Some(Answer::Refused(Refusal::Draining))
+        } else if self.deletions.contains_key(&environment) {
+            Some(Answer::Absent)
+        } else if self.calls.len() >= self.policy.queue.saturating_add(self.policy.max_executions) {
+            Some(Answer::Refused(Refusal::QueueFull { retry_after: self.retry_after() }))
+        } else {
+            None
+        };
+        if let Some(answer) = refusal {
+            effects.push(Effect::Answer { execution, answer });
+            return;
+        }
+        self.calls.insert(execution, Waiting { environment, since: now, attempts: 0, place: Place::Arriving });
+        effects.push(Effect::LookUp { execution, environment });
+    }
+
+    fn looked_up(&mut self, execution: ExecutionId, found: bool, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(call) = self.calls.get_mut(&execution) else { return };
+        if call.place != Place::Arriving {
+            return;
+        }
+        if !found {
+            self.calls.remove(&execution);
+            effects.push(Effect::Answer { execution, answer: Answer::Absent });
+            return;
+        }
+        call.place = Place::Queued;
+        let patience = self.policy.queue_wait.saturating_sub(now.since(call.since));
+        let environment = call.environment;
+        self.enqueue(environment, execution, false);
+        effects.push(Effect::WakeIn(patience));
+    }
+
+    fn enqueue(&mut self, environment: EnvironmentId, execution: ExecutionId, in_front: bool) {
+        let queue = self.queues.entry(environment).or_default();
+        if queue.is_empty() {
+            if in_front { self.turns.push_front(environment) } else { self.turns.push_back(environment) }
+        }
+        if in_front { queue.push_front(execution) } else { queue.push_back(execution) }
+    }
+
+    fn dequeue(&mut self, environment: EnvironmentId, execution: ExecutionId) {
+        if let Some(queue) = self.queues.get_mut(&environment) {
+            queue.retain(|waiting| *waiting != execution);
+            if queue.is_empty() {
+                self.queues.remove(&environment);
+                self.turns.retain(|turn| *turn != environment);
+            }
+        }
+    }
+
+    /// Answers a call now, wherever it is, and lets go of what it held.
+    fn end_call(&mut self, execution: ExecutionId, answer: Answer, effects: &mut Vec<Effect>) {
+        let Some(call) = self.calls.remove(&execution) else { return };
+        effects.push(Effect::Answer { execution, answer });
+        match call.place {
+            Place::Arriving => {}
+            Place::Queued => self.dequeue(call.environment, execution),
+            Place::InSlot(slot) => {
+                if let Some(held) = self.slots.get_mut(&slot) {
+                    held.call = None;
+                }
+                self.step_slot(slot, SlotEvent::Cancelled, effects);
+            }
+        }
+    }
+
+    fn booted(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {
+        self.step_slot(slot, SlotEvent::Booted, effects);
+        self.step_slot(slot, SlotEvent::Claimed, effects);
+    }
+
+    fn boot_failed(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {
+        let Some(held) = self.slots.get_mut(&slot) else { return };
+        if held.slot.state() != SlotState::Booting {
+            return;
+        }
+        let call = held.call.take();
+        self.step_slot(slot, SlotEvent::BootFailed, effects);
+        let Some(execution) = call else { return };
+        let Some(waiting) = self.calls.get_mut(&execution) else { return };
+        if waiting.attempts >= BOOT_ATTEMPTS {
+            self.calls.remove(&execution);
+            effects.push(Effect::Answer { execution, answer: Answer::BootFailed });
+            return;
+        }
+        waiting.place = Place::Queued;
+        let environment = waiting.environment;
+        self.enqueue(environment, execution, true);
+    }
+
+    fn settled(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {
+        let Some(held) = self.slots.get_mut(&slot) else { return };
+        if held.slot.state() != SlotState::Running {
+            return;
+        }
+        if let Some(execution) = held.call.take() {
+            self.calls.remove(&execution);
+            effects.push(Effect::Answer { execution, answer: Answer::Settled });
+        }
+        self.step_slot(slot, SlotEvent::Settled, effects);
+    }
+
+    fn step_slot(&mut self, slot: SlotId, event: SlotEvent, effects: &mut Vec<Effect>) {
+        let Some(held) = self.slots.get_mut(&slot) else { return };
+        match held.slot.step(event) {
+            Some(SlotEffect::Run) => {
+                if let Some(execution) = held.call {
+                    effects.push(Effect::Run { slot, execution });
+                }
+            }
+            Some(SlotEffect::Destroy) => effects.push(Effect::Destroy { slot }),
+            Some(SlotEffect::RetryAfter(after)) => effects.push(Effect::RetryDestroy { slot, after }),
+            Some(SlotEffect::Retire) => drop(self.slots.remove(&slot)),
+            None => {}
+        }
+    }
+
+    fn set_up_came(&mut self, environment: EnvironmentId, transpiles: bool, effects: &mut Vec<Effect>) {
+        let refusal = if self.draining {
+            Refusal::Draining
+        } else if self.set_up_queue.len() >= self.policy.set_ups.saturating_mul(SET_UP_QUEUE_FACTOR) {
+            Refusal::QueueFull { retry_after: self.retry_after() }
+        } else {
+            self.set_up_queue.push_back((environment, transpiles));
+            return;
+        };
+        effects.push(Effect::RefuseSetUp { environment, refusal });
+    }
+
+    fn delete_came(&mut self, environment: EnvironmentId, effects: &mut Vec<Effect>) {
+        if self.deletions.contains_key(&environment) {
+            return;
+        }
+        self.deletions.insert(environment, Deletion::Clearing);
+        let of_it = |(execution, call): (&ExecutionId, &Waiting)| {
+            (call.environment == environment).then_some((*execution, matches!(call.place, Place::InSlot(_))))
+        };
+        let calls: Vec<(ExecutionId, bool)> = self.calls.iter().filter_map(of_it).collect();
+        for (execution, begun) in calls {
+            self.end_call(execution, if begun { Answer::Cancelled } else { Answer::Absent }, effects);
+        }
+    }
+
+    fn refuse_overdue(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let retry_after = self.retry_after();
+        let overdue: Vec<ExecutionId> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| call.place == Place::Queued && now.since(call.since) >= self.policy.queue_wait)
+            .map(|(execution, _)| *execution)
+            .collect();
+        for execution in overdue {
+            self.end_call(execution, Answer::Refused(Refusal::WaitedTooLong { retry_after }), effects);
+        }
+    }
+
+    fn drain(&mut self, hurry: bool, effects: &mut Vec<Effect>) {
+        self.draining = true;
+        for (environment, _) in std::mem::take(&mut self.set_up_queue) {
+            effects.push(Effect::RefuseSetUp { environment, refusal: Refusal::Draining });
+        }
+        if hurry {
+            for execution in self.calls.keys().copied().collect::<Vec<_>>() {
+                self.end_call(execution, Answer::Cancelled, effects);
+            }
+        }
+    }
+
+    /// Starts what may start, set-ups and calls in turns.
+    fn grant(&mut self, effects: &mut Vec<Effect>) {
+        if !self.swept {
+            return;
+        }
+        loop {
+            let granted = if self.set_ups_turn {
+                self.grant_set_up(effects) || self.grant_call(effects)
+            } else {
+                self.grant_call(effects) || self.grant_set_up(effects)
+            };
+            if !granted {
+                return;
+            }
+            self.set_ups_turn = !self.set_ups_turn;
+        }
+    }
+
+    fn grant_set_up(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let Some(&(environment, transpiles)) = self.set_up_queue.front() else { return false };
+        let boot_is_free = !transpiles || self.booting() < self.policy.boots_at_once.max(1);
+        if self.set_ups.len() >= self.policy.set_ups.max(1) || !boot_is_free {
+            return false;
+        }
+        self.set_up_queue.pop_front();
+        self.set_ups.insert(environment, transpiles);
+        effects.push(Effect::BeginSetUp { environment });
+        true
+    }
+
+    fn grant_call(&mut self, effects: &mut Vec<Effect>) -> bool {
+        if self.slots.len() >= self.policy.max_executions || self.booting() >= self.policy.boots_at_once.max(1) {
+            return false;
+        }
+        let Some(environment) = self.turns.pop_front() else { return false };
+        let Some(queue) = self.queues.get_mut(&environment) else { return true };
+        let next = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&environment);
+        } else {
+            self.turns.push_back(environment);
+        }
+        let Some(execution) = next else { return true };
+        let Some(call) = self.calls.get_mut(&execution) else { return true };
+        let slot = slot_for(execution, call.attempts);
+        call.attempts += 1;
+        call.place = Place::InSlot(slot);
+        self.slots.insert(slot, Held { slot: Slot::default(), environment, call: Some(execution) });
+        effects.push(Effect::Boot { slot, execution });
+        true
+    }
+
+    fn booting(&self) -> usize {
+        let transpiling = self.set_ups.values().filter(|transpiles| **transpiles).count();
+        self.count(SlotState::Booting) + transpiling
+    }
+
+    fn count(&self, state: SlotState) -> usize {
+        self.slots.values().filter(|held| held.slot.state() == state).count()
+    }
+
+    fn remove_cleared(&mut self, effects: &mut Vec<Effect>) {
+        for (&environment, deletion) in &mut self.deletions {
+            let held = |held: &Held| held.environment == environment && held.slot.state() != SlotState::Wedged;
+            if *deletion == Deletion::Clearing && !self.slots.values().any(held) {
+                *deletion = Deletion::Removing;
+                effects.push(Effect::RemoveEnvironment { environment });
+            }
+        }
+    }
+
+    fn finish_drain(&mut self, effects: &mut Vec<Effect>) {
+        let idle = self.calls.is_empty() && self.set_ups.is_empty() && self.deletions.is_empty();
+        let clear = self.slots.values().all(|held| held.slot.state() == SlotState::Wedged);
+        if self.draining && !self.drained && idle && clear {
+            self.drained = true;
+            effects.push(Effect::Drained);
+        }
+    }
+
+    /// A guess at when there will be room: the waiting calls over the slots, a second each, at most half a minute.
+    fn retry_after(&self) -> Duration {
+        let rounds = self.calls.len() / self.policy.max_executions.max(1);
+        Duration::from_secs(u64::try_from(rounds).unwrap_or(30).clamp(1, 30))
+    }
+
+    /// True while a call, a set-up or a deletion of the environment is under way.
+    pub fn is_in_use(&self, environment: EnvironmentId) -> bool {
+        self.environments().contains(&environment)
+    }
+
+    /// Every environment with a call, a slot, a set-up or a deletion under way.
+    pub fn environments(&self) -> BTreeSet<EnvironmentId> {
+        let calls = self.calls.values().map(|call| call.environment);
+        let slots = self.slots.values().map(|held| held.environment);
+        let set_ups = self.set_ups.keys().chain(self.set_up_queue.iter().map(|(environment, _)| environment));
+        calls.chain(slots).chain(set_ups.copied()).chain(self.deletions.keys().copied()).collect()
+    }
+
+    /// Every slot that is not gone, those of running set-ups included.
+    pub fn slots(&self) -> BTreeSet<SlotId> {
+        self.slots.keys().copied().chain(self.set_ups.keys().map(|environment| set_up_slot(*environment))).collect()
+    }
+
+    /// How full the pool is.
+    pub fn picture(&self) -> PoolPicture {
+        PoolPicture {
+            running: self.count(SlotState::Running),
+            queued: self.calls.values().filter(|call| !matches!(call.place, Place::InSlot(_))).count(),
+            booting: self.booting(),
+            destroying: self.count(SlotState::Destroying),
+            wedged: self.count(SlotState::Wedged),
+            set_ups: self.set_ups.len(),
+            set_ups_queued: self.set_up_queue.len(),
+            executions_total: self.executions_total,
+        }
+    }
+}
+
+/// The slot of a set-up's transpile task bears its environment's number.
+pub fn set_up_slot(environment: EnvironmentId) -> SlotId {
+    SlotId(environment.0)
+}
+
+/// The slot of a call's n-th boot bears its execution's number, the attempt mixed in.
+fn slot_for(execution: ExecutionId, attempt: u32) -> SlotId {
+    SlotId(Uuid::from_u128(execution.0.as_u128() ^ (u128::from(attempt) << 32)))
+}

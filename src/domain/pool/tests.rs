@@ -1,0 +1,339 @@
+//! What the pool promises, first as examples, then over arbitrary histories.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::time::Moment;
+
+fn policy() -> PoolPolicy {
+    PoolPolicy { max_executions: 3, queue: 4, queue_wait: Duration::from_secs(10), set_ups: 2, boots_at_once: 2 }
+}
+
+fn call(n: u128) -> ExecutionId {
+    ExecutionId(Uuid::from_u128(n))
+}
+
+fn env(n: u128) -> EnvironmentId {
+    EnvironmentId(Uuid::from_u128(n))
+}
+
+fn open(policy: PoolPolicy) -> Pool {
+    let mut pool = Pool::new(policy);
+    assert_eq!(pool.step(Event::Swept, Moment(0)), []);
+    pool
+}
+
+fn arrive(pool: &mut Pool, execution: u128, environment: u128) -> Vec<Effect> {
+    pool.step(Event::CallCame { execution: call(execution), environment: env(environment) }, Moment(0));
+    pool.step(Event::LookedUp { execution: call(execution), found: true }, Moment(0))
+}
+
+fn boots(effects: &[Effect]) -> Vec<(SlotId, ExecutionId)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Boot { slot, execution } => Some((*slot, *execution)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn answers(effects: &[Effect]) -> Vec<(ExecutionId, Answer)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Answer { execution, answer } => Some((*execution, *answer)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_call_boots_runs_answers_and_only_then_its_slot_is_destroyed() {
+    let mut pool = open(policy());
+    let (slot, execution) = boots(&arrive(&mut pool, 1, 10))[0];
+    assert_eq!(pool.step(Event::Booted { slot }, Moment(1)), [Effect::Run { slot, execution }]);
+    assert_eq!(
+        pool.step(Event::Settled { slot }, Moment(2)),
+        [Effect::Answer { execution, answer: Answer::Settled }, Effect::Destroy { slot }]
+    );
+    assert!(pool.is_in_use(env(10)));
+    pool.step(Event::Destroyed { slot }, Moment(3));
+    assert!(!pool.is_in_use(env(10)));
+}
+
+#[test]
+fn nothing_boots_before_the_leftovers_are_swept() {
+    let mut pool = Pool::new(policy());
+    assert_eq!(boots(&arrive(&mut pool, 1, 10)), []);
+    assert_eq!(boots(&pool.step(Event::Swept, Moment(1))).len(), 1);
+}
+
+#[test]
+fn boots_are_bounded_and_environments_take_turns() {
+    let mut pool = open(policy());
+    let mut order = Vec::new();
+    for (execution, environment) in [(1, 10), (2, 10), (3, 10), (4, 10), (5, 20)] {
+        order.extend(boots(&arrive(&mut pool, execution, environment)));
+    }
+    assert_eq!(order.len(), 2, "two boots at once");
+    let effects = pool.step(Event::Booted { slot: order[0].0 }, Moment(1));
+    assert_eq!(boots(&effects)[0].1, call(3));
+    pool.step(Event::Booted { slot: order[1].0 }, Moment(2));
+    pool.step(Event::Settled { slot: order[0].0 }, Moment(3));
+    let effects = pool.step(Event::Destroyed { slot: order[0].0 }, Moment(4));
+    assert_eq!(boots(&effects)[0].1, call(5), "environment 20 does not wait behind all of 10's calls");
+}
+
+#[test]
+fn a_full_queue_refuses_and_a_long_wait_is_refused() {
+    let mut pool = open(policy());
+    for execution in 1..=7 {
+        arrive(&mut pool, execution, 10);
+    }
+    let full = arrive(&mut pool, 8, 10);
+    assert_eq!(answers(&full), []);
+    let came = Event::CallCame { execution: call(9), environment: env(10) };
+    assert!(matches!(answers(&pool.step(came, Moment(0)))[0].1, Answer::Refused(Refusal::QueueFull { .. })));
+    let late = answers(&pool.step(Event::Tick, Moment(10_000)));
+    assert!(!late.is_empty());
+    assert!(late.iter().all(|(_, answer)| matches!(answer, Answer::Refused(Refusal::WaitedTooLong { .. }))));
+}
+
+#[test]
+fn a_failed_boot_is_tried_once_more_in_a_fresh_slot() {
+    let mut pool = open(policy());
+    let (first, _) = boots(&arrive(&mut pool, 1, 10))[0];
+    let effects = pool.step(Event::BootFailed { slot: first }, Moment(1));
+    let (second, _) = boots(&effects)[0];
+    assert_ne!(first, second);
+    let effects = pool.step(Event::BootFailed { slot: second }, Moment(2));
+    assert_eq!(answers(&effects), [(call(1), Answer::BootFailed)]);
+}
+
+#[test]
+fn a_deletion_ends_its_calls_and_removes_only_when_no_slot_is_left() {
+    let mut pool = open(policy());
+    let (slot, _) = boots(&arrive(&mut pool, 1, 10))[0];
+    pool.step(Event::Booted { slot }, Moment(1));
+    let effects = pool.step(Event::DeleteCame { environment: env(10) }, Moment(2));
+    assert_eq!(answers(&effects), [(call(1), Answer::Cancelled)]);
+    assert!(!effects.contains(&Effect::RemoveEnvironment { environment: env(10) }));
+    let late = pool.step(Event::CallCame { execution: call(2), environment: env(10) }, Moment(3));
+    assert_eq!(answers(&late), [(call(2), Answer::Absent)]);
+    let effects = pool.step(Event::Destroyed { slot }, Moment(4));
+    assert_eq!(effects, [Effect::RemoveEnvironment { environment: env(10) }]);
+}
+
+#[test]
+fn a_drain_finishes_what_was_accepted_and_a_hurried_one_cancels_it() {
+    for hurry in [false, true] {
+        let mut pool = open(policy());
+        let (slot, _) = boots(&arrive(&mut pool, 1, 10))[0];
+        pool.step(Event::Booted { slot }, Moment(1));
+        let effects = pool.step(Event::Drain { hurry }, Moment(2));
+        assert_eq!(answers(&effects).len(), usize::from(hurry));
+        let refused = pool.step(Event::CallCame { execution: call(2), environment: env(10) }, Moment(2));
+        assert_eq!(answers(&refused), [(call(2), Answer::Refused(Refusal::Draining))]);
+        pool.step(Event::Settled { slot }, Moment(3));
+        assert_eq!(pool.step(Event::Destroyed { slot }, Moment(4)), [Effect::Drained]);
+    }
+}
+
+#[test]
+fn set_ups_are_bounded_and_wait_for_a_boot_when_they_need_one() {
+    let mut pool = open(policy());
+    let came = |n| Event::SetUpCame { environment: env(n), transpiles: true };
+    assert_eq!(pool.step(came(1), Moment(0)), [Effect::BeginSetUp { environment: env(1) }]);
+    assert_eq!(pool.step(came(2), Moment(0)), [Effect::BeginSetUp { environment: env(2) }]);
+    assert_eq!(pool.step(came(3), Moment(0)), []);
+    assert_eq!(boots(&arrive(&mut pool, 1, 10)), [], "both boots are taken");
+    let effects = pool.step(Event::SetUpEnded { environment: env(1) }, Moment(1));
+    assert_eq!(effects.len(), 1, "one of the two gets its turn");
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Call(u128, u128),
+    Found(usize, bool),
+    Cancel(usize),
+    Boot(usize, bool),
+    Settle(usize),
+    Destroy(usize, bool),
+    Retry(usize),
+    SetUp(u128, bool),
+    SetUpEnd(usize),
+    Delete(u128),
+    DeleteEnd(usize),
+    Pass(u64),
+    Drain(bool),
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    let index = 0..64usize;
+    prop_oneof![
+        6 => (0..40u128, 0..4u128).prop_map(|(c, e)| Act::Call(c, e)),
+        6 => (index.clone(), prop::bool::weighted(0.9)).prop_map(|(i, f)| Act::Found(i, f)),
+        1 => index.clone().prop_map(Act::Cancel),
+        5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Boot(i, ok)),
+        5 => index.clone().prop_map(Act::Settle),
+        5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Destroy(i, ok)),
+        2 => index.clone().prop_map(Act::Retry),
+        2 => (100..120u128, any::<bool>()).prop_map(|(e, t)| Act::SetUp(e, t)),
+        2 => index.clone().prop_map(Act::SetUpEnd),
+        1 => (0..4u128).prop_map(Act::Delete),
+        2 => index.prop_map(Act::DeleteEnd),
+        2 => (0..6000u64).prop_map(Act::Pass),
+        1 => any::<bool>().prop_map(Act::Drain),
+    ]
+}
+
+/// The world around the pool: what it was asked to do and has not yet done.
+#[derive(Default)]
+struct World {
+    now: u64,
+    asked: BTreeSet<ExecutionId>,
+    answered: BTreeSet<ExecutionId>,
+    looking: Vec<ExecutionId>,
+    booting: Vec<SlotId>,
+    running: Vec<SlotId>,
+    destroying: Vec<SlotId>,
+    wedged: Vec<SlotId>,
+    slot_env: BTreeMap<SlotId, EnvironmentId>,
+    call_env: BTreeMap<ExecutionId, EnvironmentId>,
+    set_ups: Vec<EnvironmentId>,
+    set_ups_seen: BTreeSet<EnvironmentId>,
+    removing: Vec<EnvironmentId>,
+    deleting: BTreeSet<EnvironmentId>,
+    drained: usize,
+}
+
+fn take<T>(list: &mut Vec<T>, index: usize) -> Option<T> {
+    if list.is_empty() { None } else { Some(list.remove(index % list.len())) }
+}
+
+impl World {
+    fn event(&mut self, act: Act) -> Option<Event> {
+        Some(match act {
+            Act::Call(c, e) => {
+                if !self.asked.insert(call(c)) {
+                    return None;
+                }
+                self.call_env.insert(call(c), env(e));
+                Event::CallCame { execution: call(c), environment: env(e) }
+            }
+            Act::Found(i, found) => Event::LookedUp { execution: take(&mut self.looking, i)?, found },
+            Act::Cancel(i) => Event::CallCancelled { execution: *self.asked.iter().nth(i % self.asked.len().max(1))? },
+            Act::Boot(i, ok) => {
+                let slot = take(&mut self.booting, i)?;
+                if ok { Event::Booted { slot } } else { Event::BootFailed { slot } }
+            }
+            Act::Settle(i) => Event::Settled { slot: take(&mut self.running, i)? },
+            Act::Destroy(i, ok) => {
+                let slot = take(&mut self.destroying, i)?;
+                if ok { Event::Destroyed { slot } } else { Event::DestroyFailed { slot } }
+            }
+            Act::Retry(i) => Event::RetryDue { slot: take(&mut self.wedged, i)? },
+            Act::SetUp(e, transpiles) => {
+                if !self.set_ups_seen.insert(env(e)) {
+                    return None;
+                }
+                Event::SetUpCame { environment: env(e), transpiles }
+            }
+            Act::SetUpEnd(i) => Event::SetUpEnded { environment: take(&mut self.set_ups, i)? },
+            Act::Delete(e) => {
+                self.deleting.insert(env(e));
+                Event::DeleteCame { environment: env(e) }
+            }
+            Act::DeleteEnd(i) => {
+                let environment = take(&mut self.removing, i)?;
+                self.deleting.remove(&environment);
+                Event::DeleteEnded { environment }
+            }
+            Act::Pass(millis) => {
+                self.now += millis;
+                Event::Tick
+            }
+            Act::Drain(hurry) => Event::Drain { hurry },
+        })
+    }
+
+    fn perform(&mut self, effect: Effect) -> Result<(), TestCaseError> {
+        match effect {
+            Effect::LookUp { execution, .. } => self.looking.push(execution),
+            Effect::Boot { slot, execution } => {
+                let environment = self.call_env[&execution];
+                prop_assert!(!self.deleting.contains(&environment), "no call begins once its deletion has");
+                prop_assert!(self.slot_env.insert(slot, environment).is_none(), "a slot's number is used once");
+                self.booting.push(slot);
+            }
+            Effect::Run { slot, .. } => self.running.push(slot),
+            Effect::Destroy { slot } => {
+                self.booting.retain(|s| *s != slot);
+                self.running.retain(|s| *s != slot);
+                self.destroying.push(slot);
+            }
+            Effect::RetryDestroy { slot, .. } => self.wedged.push(slot),
+            Effect::Answer { execution, .. } => {
+                prop_assert!(self.answered.insert(execution), "answered twice");
+            }
+            Effect::BeginSetUp { environment } => self.set_ups.push(environment),
+            Effect::RemoveEnvironment { environment } => {
+                let busy = [&self.booting, &self.running, &self.destroying];
+                let held = busy.iter().flat_map(|slots| slots.iter()).any(|slot| self.slot_env[slot] == environment);
+                prop_assert!(!held, "removed while a slot of it was left");
+                self.removing.push(environment);
+            }
+            Effect::Drained => self.drained += 1,
+            Effect::RefuseSetUp { .. } | Effect::WakeIn(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Everything under way comes to its end.
+    fn finish(&mut self, pool: &mut Pool) -> Result<(), TestCaseError> {
+        for round in 0..400 {
+            let act = match round % 6 {
+                0 => Act::Found(0, true),
+                1 => Act::Boot(0, true),
+                2 => Act::Settle(0),
+                3 => Act::Destroy(0, true),
+                4 => Act::SetUpEnd(0),
+                _ => Act::DeleteEnd(0),
+            };
+            if let Some(event) = self.event(act) {
+                for effect in pool.step(event, Moment(self.now)) {
+                    self.perform(effect)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_history_keeps_the_invariants(acts in prop::collection::vec(any_act(), 1..250)) {
+        let mut pool = open(policy());
+        let mut world = World::default();
+        for act in acts {
+            let Some(event) = world.event(act) else { continue };
+            for effect in pool.step(event, Moment(world.now)) {
+                world.perform(effect)?;
+            }
+            let picture = pool.picture();
+            prop_assert!(picture.running + picture.destroying + picture.wedged <= policy().max_executions);
+            prop_assert!(picture.booting <= policy().boots_at_once);
+            prop_assert!(picture.set_ups <= policy().set_ups);
+        }
+        for effect in pool.step(Event::Drain { hurry: false }, Moment(world.now)) {
+            world.perform(effect)?;
+        }
+        world.finish(&mut pool)?;
+        prop_assert_eq!(&world.asked, &world.answered, "every call is answered");
+        prop_assert_eq!(world.drained, 1);
+    }
+}
