@@ -1,3 +1,5 @@
+//! The dialogue in order and out of it: honest, forged, cut and garbage.
+
 use proptest::prelude::*;
 use serde_json::json;
 
