@@ -262,7 +262,10 @@ fn the_reference_and_the_sections_have_the_same_keys() {
     assert_eq!(asked.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>(), reference);
     assert_eq!(asked.len(), reference.len(), "no key is read twice");
     for (name, _) in environment::NAMES {
-        assert!(crate::config::layer::DEFAULTS.lines().any(|line| line.starts_with("# Variable:") && line.contains(name)), "{name}");
+        assert!(
+            crate::config::layer::DEFAULTS.lines().any(|line| line.starts_with("# Variable:") && line.contains(name)),
+            "{name}"
+        );
     }
     for (name, key) in environment::NAMES {
         assert!(reference.contains(key), "{name} sets {key}");

@@ -488,7 +488,10 @@ impl fmt::Debug for Captured {
 impl fmt::Debug for ExecutionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { execution, outcome, .. } = self;
-        f.debug_struct("ExecutionReport").field("execution", execution).field("outcome", outcome).finish_non_exhaustive()
+        f.debug_struct("ExecutionReport")
+            .field("execution", execution)
+            .field("outcome", outcome)
+            .finish_non_exhaustive()
     }
 }
 

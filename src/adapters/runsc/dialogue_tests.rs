@@ -1,4 +1,4 @@
-//! What a dialogue with a runner admits, and what it takes for the handler's own writing.
+//! The dialogue in order and out of it: honest, forged, cut and garbage.
 
 use proptest::prelude::*;
 use serde_json::json;

@@ -45,7 +45,7 @@ mod tools;
 mod watch;
 
 #[cfg(test)]
-mod real_tests;
+mod tests;
 
 use std::collections::BTreeMap;
 use std::error::Error;

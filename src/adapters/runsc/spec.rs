@@ -172,6 +172,10 @@ fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
         mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777", &tmp_size])?,
         bind("/runtime", &bundle.runner)?,
     ];
+    if bundle.gvisor {
+        // runsc mounts a sysfs of its own where the bundle has nothing at /sys.
+        mounts.push(mount("/sys", "tmpfs", "tmpfs", &["ro", "nosuid", "noexec", "nodev", "mode=555", "size=4k"])?);
+    }
     match &bundle.duty {
         Duty::Call { workspace, emitted } => {
             mounts.push(bind("/workspace", workspace)?);

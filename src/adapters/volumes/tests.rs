@@ -110,7 +110,10 @@ async fn a_full_disk_is_said_so_and_leaves_nothing() {
     let left = names(&mounted);
     crate::sys::mounts::detach(&mounted).expect("detach");
     for made in [large, many] {
-        assert!(matches!(&made, Err(VolumeError::File { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull), "{made:?}");
+        assert!(
+            matches!(&made, Err(VolumeError::File { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull),
+            "{made:?}"
+        );
     }
     assert_eq!(left, Vec::<String>::new());
 }

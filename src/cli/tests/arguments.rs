@@ -62,7 +62,8 @@ fn serve_gives_its_flags_as_dotted_keys() {
     let Invocation::Serve(flags) = parsed(line) else { panic!("serve") };
     assert_eq!(flags.config.config, Some("c.toml".into()));
     let settings = flags.config.settings();
-    let settings: Vec<String> = settings.into_iter().map(|(flag, key, value)| format!("{flag} {key}={value}")).collect();
+    let settings: Vec<String> =
+        settings.into_iter().map(|(flag, key, value)| format!("{flag} {key}={value}")).collect();
     insta::assert_snapshot!(settings.join("\n"), @r"
     --port server.port=0
     --address server.address=::1

@@ -79,8 +79,8 @@ impl World {
         Self::new(Choice::Gvisor { runsc: None })
     }
 
-    /// As after a crash: a new engine that knows nothing of the former one's slots.
-    fn restart(&mut self) {
+    /// As after a crash: a new engine that knows nothing of the former one's slots. Returns the former one.
+    fn restart(&mut self) -> Option<RunscEngine> {
         let settings = Settings {
             choice: self.choice.clone(),
             run_dir: self.dir.path().join("run"),
@@ -93,13 +93,13 @@ impl World {
             output: OutputLimits { keep: 64 << 10, discard: 8 << 20, ..OutputLimits::default() },
         };
         let log = Logger::root(Discard, o!());
-        self.engine = Some(RunscEngine::new(
+        self.engine.replace(RunscEngine::new(
             settings,
             Arc::new(HostSpawner),
             Arc::clone(&self.cgroups) as _,
             Arc::clone(&self.volumes) as _,
             log,
-        ));
+        ))
     }
 
     fn engine(&self) -> &RunscEngine {

@@ -65,7 +65,8 @@ async fn the_next_life_of_the_daemon_finds_and_destroys_what_the_last_one_left()
     let mut world = World::gvisor();
     let (first, _) = world.ready(Runtime::Deno, "export const handler = () => 1", 128).await;
     let (second, _) = world.ready(Runtime::Bun, "export const handler = () => 1", 128).await;
-    world.restart();
+    // Its pipes stay open: a runner whose daemon hangs up would leave by itself.
+    let former = world.restart();
     let engine = world.engine();
     let left = engine.leftovers().await.unwrap();
     for slot in [first, second] {
@@ -73,6 +74,18 @@ async fn the_next_life_of_the_daemon_finds_and_destroys_what_the_last_one_left()
         assert_eq!(kinds, ["bundle", "cgroup", "process", "runtime state"]);
         engine.destroy(slot).await.unwrap();
     }
+    world.assert_clean().await;
+    drop(former);
+}
+
+#[tokio::test]
+async fn sandboxes_whose_daemon_is_gone_are_found_whether_or_not_they_left_by_themselves() {
+    let mut world = World::gvisor();
+    let (slot, _) = world.ready(Runtime::Bun, "export const handler = () => 1", 128).await;
+    drop(world.restart());
+    let left = world.engine().leftovers().await.unwrap();
+    assert!(left.contains(&Leftover { slot, kind: "cgroup" }), "{left:?}");
+    world.engine().destroy(slot).await.unwrap();
     world.assert_clean().await;
 }
 

@@ -105,3 +105,21 @@ async fn behind_a_closed_directory_sandboxes_run_without_a_user_namespace() {
     let evidence = world.call(Runtime::Deno, "export const handler = () => 1", USUAL).await;
     assert_eq!(judge(&evidence), Outcome::Ok);
 }
+
+#[tokio::test]
+async fn there_is_no_sysfs_and_no_device_of_the_host() {
+    let world = World::gvisor();
+    let source = r#"
+        import { readdirSync } from "node:fs";
+        export const handler = () => ["/sys", "/dev"].map((dir) => readdirSync(dir).sort());"#;
+    let evidence = world.call(Runtime::Bun, source, USUAL).await;
+    let Some(Settlement::Result(json)) = evidence.settlement else { panic!("{evidence:?}") };
+    let [sys, dev]: [Vec<String>; 2] = serde_json::from_str(&json).unwrap();
+    assert_eq!(sys, Vec::<String>::new());
+    // All of them the sentry's own; fuse and tun need a mount or a capability, which nobody there has.
+    let harmless = [
+        "fd", "full", "fuse", "net", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
+        "urandom", "zero",
+    ];
+    assert!(dev.iter().all(|name| harmless.contains(&name.as_str())), "{dev:?}");
+}
