@@ -2,6 +2,14 @@
 //!
 //! A benchmark is not a timed test: nothing fails here for being slow, but a call that fails counts as failed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a benchmark ends where its assumption does, and it measures from outside the house"
+)]
+
 mod bare;
 mod daemon;
 mod table;

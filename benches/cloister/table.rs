@@ -39,8 +39,8 @@ impl Table {
 
     pub fn print(&self) {
         println!(
-            "\n{:<4} {:<38} {:>10} {:>10} {:>10} {:>7}  {:<20} {}",
-            "row", "what", "median", "worst", "floor", "ratio", "goal", "ok"
+            "\n{:<4} {:<38} {:>10} {:>10} {:>10} {:>7}  {:<20} ok",
+            "row", "what", "median", "worst", "floor", "ratio", "goal"
         );
         for row in &self.0 {
             let floor = row.floor.map_or_else(|| "-".to_owned(), |floor| format!("{floor:.1}"));

@@ -1,7 +1,5 @@
 //! systemd's notification socket (`sd_notify(3)`), or nobody where `NOTIFY_SOCKET` is not set.
 
-use std::time::Duration;
-
 use sd_notify::NotifyState;
 
 use crate::ports::notify::ServiceNotifier;
@@ -12,13 +10,6 @@ const STATUS_BYTES: usize = 512;
 /// Speaks to systemd. Notices are lost silently when the socket does not take them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemdNotifier;
-
-impl SystemdNotifier {
-    /// How often the watchdog must be fed at the least (`WatchdogSec=`), or none when it is off. Feed it twice as often.
-    pub fn watchdog_interval() -> Option<Duration> {
-        sd_notify::watchdog_enabled()
-    }
-}
 
 impl ServiceNotifier for SystemdNotifier {
     fn ready(&self) {

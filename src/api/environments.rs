@@ -10,7 +10,7 @@ use crate::api::dto::EnvironmentBody;
 use crate::api::error::ApiError;
 use crate::api::json::Fields;
 use crate::api::{Doors, answer};
-use crate::domain::environment::{EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
+use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::id::EnvironmentId;
 use crate::messages::sandbox_pool::{DeleteEnvironment, SetUp};
 
@@ -89,8 +89,13 @@ async fn list(doors: Data<Doors>) -> Result<HttpResponse, ApiError> {
 
 async fn show(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let id = id_of(&request)?;
-    let environment = doors.store.environment(id).await?.ok_or(ApiError::Absent(id))?;
-    Ok(answer::json(StatusCode::OK, &EnvironmentBody::from(environment)))
+    Ok(answer::json(StatusCode::OK, &EnvironmentBody::from(ready(&doors, id).await?)))
+}
+
+/// An environment that can be executed. One that is being made or deleted does not exist for a caller.
+pub async fn ready(doors: &Doors, id: EnvironmentId) -> Result<Environment, ApiError> {
+    let found = doors.store.environment(id).await?;
+    found.filter(|environment| environment.status == EnvironmentStatus::Ready).ok_or(ApiError::Absent(id))
 }
 
 async fn delete(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {

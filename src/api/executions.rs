@@ -1,4 +1,4 @@
-//! The route that calls an environment's handler.
+//! The routes that call an environment's handler and list its calls.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::api::body::{self, EXECUTE_BYTES};
-use crate::api::dto::{ExecutionBody, LimitsBody};
-use crate::api::environments::{id_of, only};
+use crate::api::dto::{ExecutionBody, LimitsBody, RecordBody};
+use crate::api::environments::{id_of, only, ready};
 use crate::api::error::ApiError;
 use crate::api::json::{Fields, Malformed};
 use crate::api::{Doors, Handles, answer, envelope};
@@ -20,9 +20,21 @@ use crate::domain::id::ExecutionId;
 use crate::messages::handle::HandleError;
 use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
 
-/// Adds the route of this file.
+/// The most calls that are listed.
+const MOST_RECORDS: u32 = 100;
+
+/// Adds the routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
     config.service(web::resource("/environments/{id}/execute").post(execute).default_service(only("POST")));
+    config.service(web::resource("/environments/{id}/executions").get(list).default_service(only("GET")));
+}
+
+/// The environment's last calls, newest first.
+async fn list(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let environment = ready(&doors, id_of(&request)?).await?;
+    let records = doors.store.executions(environment.id, MOST_RECORDS).await?;
+    let bodies: Vec<RecordBody> = records.into_iter().map(RecordBody::from).collect();
+    Ok(answer::json(StatusCode::OK, &bodies))
 }
 
 async fn execute(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {

@@ -7,8 +7,6 @@ pub enum Exit {
     Fine,
     /// A client command failed, or a check found something.
     Failed,
-    /// The command line is wrong (EX_USAGE).
-    Usage,
     /// A port, a socket or the state directory cannot be had (EX_UNAVAILABLE).
     Unavailable,
     /// An essential part gave up (EX_SOFTWARE).
@@ -23,7 +21,6 @@ impl Exit {
         match self {
             Exit::Fine => 0,
             Exit::Failed => 1,
-            Exit::Usage => 64,
             Exit::Unavailable => 69,
             Exit::GaveUp => 70,
             Exit::Config => 78,

@@ -28,7 +28,6 @@ use std::path::PathBuf;
 pub use environment::variable;
 pub use error::ConfigErrors;
 pub use layer::FlagValue;
-pub use origin::Origin;
 pub use render::render;
 pub use sections::{Config, Daemon, Log, LogFormat, Sandbox, Server};
 
@@ -79,7 +78,8 @@ pub struct Loaded {
 
 impl Loaded {
     /// Where the value of a dotted key came from; none when there is no such key.
-    pub fn origin(&self, key: &str) -> Option<&Origin> {
+    #[cfg(test)]
+    fn origin(&self, key: &str) -> Option<&origin::Origin> {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.origin)
     }
 }

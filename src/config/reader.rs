@@ -18,6 +18,7 @@ use super::value::{Raw, Rule, Value};
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) key: &'static str,
+    #[cfg_attr(not(test), expect(dead_code, reason = "the property tests make values by it"))]
     pub(super) rule: Rule,
     pub(super) value: Value,
     pub(super) origin: Origin,

@@ -280,7 +280,8 @@ fn every_shipped_example_loads() {
     for path in files {
         let text = std::fs::read_to_string(&path).expect("read");
         let loaded = given(&text, &[TOKEN], &[]).loaded();
-        let chosen = loaded.entries.iter().any(|entry| matches!(entry.origin, Origin::File { .. }));
+        let chosen =
+            loaded.entries.iter().any(|entry| matches!(entry.origin, crate::config::origin::Origin::File { .. }));
         assert!(chosen, "{} sets nothing", path.display());
     }
 }

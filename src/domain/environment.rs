@@ -65,16 +65,6 @@ pub enum Grant {
     Only(Vec<String>),
 }
 
-impl Grant {
-    /// True when anything at all is granted.
-    pub fn is_granted(&self) -> bool {
-        match self {
-            Grant::Switch(on) => *on,
-            Grant::Only(names) => !names.is_empty(),
-        }
-    }
-}
-
 /// What the handler may do inside its sandbox. On Deno these become its own flags; the sandbox stands below them either way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -313,15 +313,6 @@ pub enum Start {
     Cold,
 }
 
-impl Start {
-    /// The name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Start::Cold => "cold",
-        }
-    }
-}
-
 /// Where the time of a call went, in milliseconds with a fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

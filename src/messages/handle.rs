@@ -11,8 +11,6 @@ use actix::prelude::*;
 pub enum HandleError {
     #[error("the actor is not running at the moment")]
     Absent,
-    #[error("the actor's mailbox is full")]
-    Full,
     #[error("the actor stopped before it answered")]
     Lost,
 }
@@ -77,17 +75,6 @@ where
     /// `Absent` when nobody is published, `Lost` when the actor ended before it answered.
     pub async fn ask(&self, message: M) -> Result<M::Result, HandleError> {
         self.recipient()?.send(message).await.map_err(|_| HandleError::Lost)
-    }
-
-    /// Leaves a message without waiting for anything.
-    ///
-    /// # Errors
-    /// `Full` when the bounded mailbox has no place: the message is not delivered.
-    pub fn tell(&self, message: M) -> Result<(), HandleError> {
-        self.recipient()?.try_send(message).map_err(|refusal| match refusal {
-            actix::prelude::SendError::Full(_) => HandleError::Full,
-            actix::prelude::SendError::Closed(_) => HandleError::Absent,
-        })
     }
 }
 

@@ -22,18 +22,12 @@ pub struct SpawnRequest {
     pub cgroup_entry: Vec<PathBuf>,
 }
 
-/// A process is known by pid and start time, never by pid alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProcessId {
-    pub pid: i32,
-    /// Clock ticks since boot, from `/proc/<pid>/stat`.
-    pub start_time: u64,
-}
-
-/// A running child. Dropping it does not end it.
+/// A running child, known by its pidfd and never by its pid alone. Dropping it does not end it.
 #[async_trait]
 pub trait Process: Send + Sync {
-    fn id(&self) -> ProcessId;
+    /// For tests, which look at it from outside.
+    #[cfg(test)]
+    fn pid(&self) -> i32;
     /// How it ended. May be asked again, also after the end.
     async fn wait(&self) -> ProcessEnd;
     /// SIGKILL to the process itself, by pidfd. No error when it is gone.

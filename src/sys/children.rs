@@ -12,7 +12,6 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use procfs::process::{ProcState, all_processes};
 
-use super::identity;
 use super::pidfd::{Exit, PidFd, any_child_ended};
 use super::watch::Watch;
 
@@ -32,7 +31,6 @@ struct Owned {
 #[derive(Debug)]
 pub struct Child {
     pid: i32,
-    start_time: u64,
     descriptor: PidFd,
     registration: u64,
     /// Set once, by whoever reaps it.
@@ -40,13 +38,9 @@ pub struct Child {
 }
 
 impl Child {
+    #[cfg(test)]
     pub fn pid(&self) -> i32 {
         self.pid
-    }
-
-    /// Clock ticks since boot.
-    pub fn start_time(&self) -> u64 {
-        self.start_time
     }
 
     /// Returns when the child has ended, without reaping it: its pid and process group stay its own.
@@ -131,11 +125,8 @@ pub(super) fn register<T>(fork: impl FnOnce() -> io::Result<(i32, T)>) -> io::Re
         number
     };
     // The child cannot be reaped before this returns, so the pid is still its own.
-    let known = PidFd::open(pid).and_then(|descriptor| Ok((descriptor, identity::start_time(pid)?)));
-    match known {
-        Ok((descriptor, start_time)) => {
-            Ok((Child { pid, start_time, descriptor, registration, exit: Mutex::new(None) }, rest))
-        }
+    match PidFd::open(pid) {
+        Ok(descriptor) => Ok((Child { pid, descriptor, registration, exit: Mutex::new(None) }, rest)),
         Err(error) => {
             let _ = nix::sys::signal::kill(Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             lock(&OWNED).by_pid.remove(&pid);

@@ -1,7 +1,6 @@
 //! Safe wrappers of system calls: the only room with `unsafe` in it.
 pub mod beneath;
 pub mod children;
-pub mod identity;
 pub mod mounts;
 pub mod pidfd;
 pub mod spawn;

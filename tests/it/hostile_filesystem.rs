@@ -49,7 +49,8 @@ export const handler = (event) => ({
         assert_eq!(seen["sys"], json!([]), "{runtime}");
         assert!(seen["proc"].as_u64().unwrap() <= 2, "{runtime} sees {} processes", seen["proc"]);
         assert_ne!(seen["host"], json!(host_name));
-        let devices = seen["dev"].as_array().unwrap();
+        // Deno itself refuses /dev to whoever lacks all of its permissions.
+        let devices = seen["dev"].as_array().cloned().unwrap_or_default();
         let harmless = [
             "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero",
         ];

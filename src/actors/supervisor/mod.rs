@@ -150,7 +150,8 @@ impl Supervisor {
             Effect::Drained { in_time } => {
                 let ended = self.gave_up.map_or(Ended::Drained { in_time }, Ended::GaveUp);
                 if let Some(place) = self.ended.take() {
-                    drop(place.send(ended));
+                    // Nobody listens any more: then nobody has to be told.
+                    let _ = place.send(ended);
                 }
             }
         }

@@ -15,6 +15,7 @@ use super::stopwatch::Stopwatch;
 use super::{Choice, RunscEngine, host};
 use crate::domain::id::SlotId;
 use crate::ports::sandbox::SandboxError;
+use crate::sys::mounts;
 
 /// How long processes may take to die of SIGKILL.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -59,10 +60,13 @@ impl RunscEngine {
     }
 }
 
-/// Removes bundle and runtime state. No mount of ours lies below, and no link is followed.
+/// Takes off what is mounted below and removes bundle and runtime state. No link is followed.
 async fn remove(slot_dir: PathBuf, unmaking: Making) -> Result<(), SandboxError> {
     let remove = move || {
         let _unmaking = unmaking;
+        for point in mounts::points_under(&slot_dir)? {
+            mounts::detach(&point)?;
+        }
         match fs::remove_dir_all(slot_dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -8,11 +8,16 @@ use super::layout::state_in;
 use super::{RunscEngine, host};
 use crate::domain::id::SlotId;
 use crate::ports::sandbox::{Leftover, SandboxError};
+use crate::sys::mounts;
 
 impl RunscEngine {
     pub(super) async fn find_leftovers(&self) -> Result<Vec<Leftover>, SandboxError> {
         let slots = self.layout.slots();
-        let scan = tokio::task::spawn_blocking(move || directories(&slots));
+        let scan = tokio::task::spawn_blocking(move || {
+            let mut found = directories(&slots)?;
+            found.extend(mounted(&slots)?);
+            Ok::<_, io::Error>(found)
+        });
         let names = self.cgroups.list().await.map_err(host("listing the sandboxes' cgroups"))?;
         let mut found = scan
             .await
@@ -30,6 +35,13 @@ impl RunscEngine {
         found.sort();
         Ok(found)
     }
+}
+
+/// The slots below whose directory something is mounted.
+fn mounted(slots: &Path) -> io::Result<Vec<Leftover>> {
+    let slot_of = |point: &Path| point.strip_prefix(slots).ok()?.iter().next()?.to_str()?.parse::<SlotId>().ok();
+    let points = mounts::points_under(slots)?;
+    Ok(points.iter().filter_map(|point| slot_of(point)).map(|slot| Leftover { slot, kind: "mount" }).collect())
 }
 
 /// The slots that have a directory, and what is in it.

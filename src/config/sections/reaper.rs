@@ -10,15 +10,12 @@ pub struct Reaper {
     pub interval: Duration,
     /// Environments that nobody called for so long are deleted; none: they live to the end of their time.
     pub idle_ttl: Option<Duration>,
-    /// What looks orphaned is left alone while it is younger than this.
-    pub grace: Duration,
 }
 
 impl Reaper {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let interval = reader.span("reaper.interval", secs(1)..=secs(DAY));
         let idle_ttl = reader.span("reaper.idle_ttl", secs(0)..=secs(3650 * DAY));
-        let grace = reader.span("reaper.grace", secs(0)..=secs(DAY));
-        Self { interval, idle_ttl: (!idle_ttl.is_zero()).then_some(idle_ttl), grace }
+        Self { interval, idle_ttl: (!idle_ttl.is_zero()).then_some(idle_ttl) }
     }
 }

@@ -44,6 +44,9 @@ enum Deletion {
     Removing,
 }
 
+/// Starts one thing if it may; false when there is nothing to start.
+type Grant = fn(&mut Pool, &mut Vec<Effect>) -> bool;
+
 /// All calls, slots, set-ups and deletions of one daemon.
 #[derive(Debug)]
 pub struct Pool {
@@ -297,12 +300,12 @@ impl Pool {
             return;
         }
         loop {
-            let granted = if self.set_ups_turn {
-                self.grant_set_up(effects) || self.grant_call(effects)
+            let (first, second): (Grant, Grant) = if self.set_ups_turn {
+                (Self::grant_set_up, Self::grant_call)
             } else {
-                self.grant_call(effects) || self.grant_set_up(effects)
+                (Self::grant_call, Self::grant_set_up)
             };
-            if !granted {
+            if !first(self, effects) && !second(self, effects) {
                 return;
             }
             self.set_ups_turn = !self.set_ups_turn;
