@@ -237,9 +237,10 @@ backports_stanza() {
     if [[ $keyring != - ]]; then printf 'Signed-By: %s\n' "$keyring"; fi
 }
 
+# Both: crun is preferred, and refuses hosts with hybrid cgroups, where runc works.
 crun_state() {
-    DETAIL="no crun on PATH"
-    have crun && DETAIL="crun"
+    DETAIL="crun or runc is not on PATH"
+    have crun && have runc && DETAIL="crun and runc"
 }
 
-crun_install() { apt_install crun; }
+crun_install() { apt_install crun runc; }
