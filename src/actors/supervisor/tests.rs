@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -60,12 +61,16 @@ impl Handler<Drain> for TestChild {
     }
 }
 
-struct QuietNotifier;
+/// Counts what it is fed.
+#[derive(Default)]
+struct Watchdog(AtomicUsize);
 
-impl ServiceNotifier for QuietNotifier {
+impl ServiceNotifier for Watchdog {
     fn ready(&self) {}
     fn status(&self, _: &str) {}
-    fn watchdog(&self) {}
+    fn watchdog(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
     fn stopping(&self) {}
 }
 
@@ -104,12 +109,19 @@ impl Nursery {
 }
 
 fn supervise(specs: Vec<ChildSpec>) -> (Addr<Supervisor>, oneshot::Receiver<Ended>) {
+    supervise_watched(specs, Arc::default())
+}
+
+fn supervise_watched(
+    specs: Vec<ChildSpec>,
+    watchdog: Arc<Watchdog>,
+) -> (Addr<Supervisor>, oneshot::Receiver<Ended>) {
     tokio::time::pause();
     let deps = Deps {
         policy: RestartPolicy { jitter: 0.0, ..RestartPolicy::default() },
         beat_every: Duration::from_secs(1),
         clock: Arc::new(PausedClock::start()),
-        notifier: Arc::new(QuietNotifier),
+        notifier: watchdog,
         warnings: Vec::new(),
         log: Logger::root(slog::Discard, slog::o!()),
         seed: 1,
@@ -175,6 +187,24 @@ async fn a_hung_child_is_replaced() {
     pass(Duration::from_secs(5)).await;
     assert_eq!(nursery.lives(), 2);
     assert!(health(&supervisor).await.ready);
+}
+
+#[actix::test]
+async fn a_hung_child_is_replaced_however_often_others_beat() {
+    let (hung, good) = (Nursery::new(Nature::NeverBeats), Nursery::new(Nature::Good));
+    let (_supervisor, _ended) = supervise(vec![good.spec("good", true), hung.spec("hung", false)]);
+    pass(Duration::from_secs(20)).await;
+    assert_eq!((good.lives(), hung.lives()), (1, 2));
+}
+
+#[actix::test]
+async fn the_watchdog_is_fed_each_second_while_all_beat() {
+    let (nursery, watchdog) = (Nursery::new(Nature::Good), Arc::new(Watchdog::default()));
+    let (_supervisor, _ended) =
+        supervise_watched(vec![nursery.spec("a", true), nursery.spec("b", true)], Arc::clone(&watchdog));
+    pass(Duration::from_secs(60)).await;
+    let fed = watchdog.0.load(Ordering::Relaxed);
+    assert!((58..=61).contains(&fed), "fed {fed} times");
 }
 
 #[actix::test]
