@@ -77,6 +77,7 @@ pub struct Supervisor {
     gave_up: Option<ChildName>,
     /// The next tick and when it is due.
     tick: Option<(SpawnHandle, Moment)>,
+    announced_start: bool,
     announced_ready: bool,
     status: String,
 }
@@ -95,6 +96,7 @@ impl Supervisor {
             ended: Some(ended),
             gave_up: None,
             tick: None,
+            announced_start: false,
             announced_ready: false,
             status: String::new(),
         };
@@ -180,9 +182,12 @@ impl Supervisor {
 
     fn tell_service_manager(&mut self) {
         let picture = self.picture();
+        if picture.is_started() && !self.announced_start {
+            self.announced_start = true;
+            self.deps.notifier.ready();
+        }
         if picture.ready && !self.announced_ready {
             self.announced_ready = true;
-            self.deps.notifier.ready();
             info!(self.deps.log, "daemon.ready"; "uptime_ms" => self.deps.clock.now().0);
         }
         let status = picture.summary();

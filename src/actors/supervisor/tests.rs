@@ -16,6 +16,7 @@ enum Nature {
     PanicsAtStart,
     PanicsInHandler,
     NeverBeats,
+    Complains,
     IgnoresDrain,
 }
 
@@ -36,8 +37,10 @@ impl Actor for TestChild {
         if self.nature == Nature::NeverBeats {
             return;
         }
-        self.seat.beat(Vec::new());
-        ctx.run_interval(self.seat.beat_every(), |child, _| child.seat.beat(Vec::new()));
+        let complaints =
+            if self.nature == Nature::Complains { vec!["no sandboxes here".to_owned()] } else { Vec::new() };
+        self.seat.beat(complaints.clone());
+        ctx.run_interval(self.seat.beat_every(), move |child, _| child.seat.beat(complaints.clone()));
     }
 }
 
@@ -61,15 +64,20 @@ impl Handler<Drain> for TestChild {
     }
 }
 
-/// Counts what it is fed.
+/// Counts what it is told and fed.
 #[derive(Default)]
-struct Watchdog(AtomicUsize);
+struct Watchdog {
+    ready: AtomicUsize,
+    fed: AtomicUsize,
+}
 
 impl ServiceNotifier for Watchdog {
-    fn ready(&self) {}
+    fn ready(&self) {
+        self.ready.fetch_add(1, Ordering::Relaxed);
+    }
     fn status(&self, _: &str) {}
     fn watchdog(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.fed.fetch_add(1, Ordering::Relaxed);
     }
     fn stopping(&self) {}
 }
@@ -203,8 +211,17 @@ async fn the_watchdog_is_fed_each_second_while_all_beat() {
     let (_supervisor, _ended) =
         supervise_watched(vec![nursery.spec("a", true), nursery.spec("b", true)], Arc::clone(&watchdog));
     pass(Duration::from_secs(60)).await;
-    let fed = watchdog.0.load(Ordering::Relaxed);
+    let fed = watchdog.fed.load(Ordering::Relaxed);
     assert!((58..=61).contains(&fed), "fed {fed} times");
+}
+
+#[actix::test]
+async fn the_service_manager_hears_of_the_start_once_even_where_no_work_is_taken() {
+    let (nursery, watchdog) = (Nursery::new(Nature::Complains), Arc::new(Watchdog::default()));
+    let (supervisor, _ended) = supervise_watched(vec![nursery.spec("a", true)], Arc::clone(&watchdog));
+    pass(Duration::from_secs(5)).await;
+    assert!(!health(&supervisor).await.ready);
+    assert_eq!(watchdog.ready.load(Ordering::Relaxed), 1);
 }
 
 #[actix::test]
