@@ -120,10 +120,7 @@ fn supervise(specs: Vec<ChildSpec>) -> (Addr<Supervisor>, oneshot::Receiver<Ende
     supervise_watched(specs, Arc::default())
 }
 
-fn supervise_watched(
-    specs: Vec<ChildSpec>,
-    watchdog: Arc<Watchdog>,
-) -> (Addr<Supervisor>, oneshot::Receiver<Ended>) {
+fn supervise_watched(specs: Vec<ChildSpec>, watchdog: Arc<Watchdog>) -> (Addr<Supervisor>, oneshot::Receiver<Ended>) {
     tokio::time::pause();
     let deps = Deps {
         policy: RestartPolicy { jitter: 0.0, ..RestartPolicy::default() },
