@@ -31,7 +31,7 @@ check: ## format, lints and the fast tests (no root, a minute or two)
 
 bench: setup ## measure (root)
 	cargo build --release --locked
-	cargo bench --locked
+	cargo bench --locked --bench cloister
 
 clean-state: ## remove .cloister: runtimes, environments, jobs (stop the daemon first)
 	@if grep -F ' $(CURDIR)/.cloister/' /proc/self/mounts; then \
