@@ -7,7 +7,7 @@ export CLOISTER_RUN_DIR ?= $(CURDIR)/.cloister/run
 FAST_TESTS ?= --bin cloister -- $(addprefix --skip adapters::,runsc::tests cgroup::tests process::tests volumes::tests)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench clean-state
+.PHONY: help setup run test test-host check bench clean-state
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ test: ## run all tests (root)
 	scripts/setup --with-crun
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; exec cargo nextest run --locked; \
 	else set -x; exec cargo test --locked; fi
+
+test-host: setup ## the daemon under real systemd and cgroup v2, in a virtual machine (root, ten minutes; HOST_BINARY=… takes that program)
+	$(if $(HOST_BINARY),,cargo build --release --locked)
+	tests/host/all $(HOST_BINARY)
 
 check: ## format, lints and the fast tests (no root, a minute or two)
 	cargo fmt --check

@@ -133,9 +133,19 @@ async fn sandboxes(config: &Config) -> Vec<Finding> {
     let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
     let quiet = Logger::root(slog::Discard, slog::o!());
     let mark = format!("doctor{}", std::process::id());
-    let (engine, cgroups) = parts::engine(config, &mark, &volumes, &quiet);
+    let (mut engine, mut cgroups) = parts::engine(config, &mark, &volumes, &quiet);
+    let mut elsewhere = false;
+    if cgroups.is_none() && config.sandbox.cgroup_parent.is_none() {
+        // A shell's cgroup on v2 holds the shell, and can hold no limits. The daemon gets one of its own from systemd.
+        let mut from_root = config.clone();
+        from_root.sandbox.cgroup_parent = Some("/".into());
+        let tried = parts::engine(&from_root, &mark, &volumes, &quiet);
+        if tried.1.is_some() {
+            ((engine, cgroups), elsewhere) = (tried, true);
+        }
+    }
     let probe = engine.probe().await;
-    let mut findings = vec![Finding::new("cgroups", Verdict::Good, probe.cgroup.clone())];
+    let mut findings = vec![cgroup_finding(&probe.cgroup, cgroups.is_some(), elsewhere)];
     if probe.problems.is_empty() {
         let text = format!("{} {}", probe.engine, probe.engine_version);
         let verdict = if probe.isolated { Verdict::Good } else { Verdict::Note };
@@ -149,6 +159,21 @@ async fn sandboxes(config: &Config) -> Vec<Finding> {
         cgroups.dissolve();
     }
     findings
+}
+
+fn cgroup_finding(version: &str, usable: bool, elsewhere: bool) -> Finding {
+    let (verdict, text) = match (usable, elsewhere) {
+        (false, _) => (Verdict::Bad, "no hierarchy that can hold limits".to_owned()),
+        (true, false) => (Verdict::Good, version.to_owned()),
+        (true, true) => (
+            Verdict::Note,
+            format!(
+                "{version}, though not from this shell, whose cgroup holds other processes: start the daemon as the \
+                 systemd service, or with `systemd-run --scope -p Delegate=yes cloister serve`"
+            ),
+        ),
+    };
+    Finding::new("cgroups", verdict, text)
 }
 
 /// A sandbox of the runtime, booted up to its runner's `ready` and destroyed again.

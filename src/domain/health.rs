@@ -48,6 +48,13 @@ pub struct HealthPicture {
 }
 
 impl HealthPicture {
+    /// Every essential part is up, perhaps with complaints. A service manager need not wait longer: a host that
+    /// cannot run sandboxes answers all the same, and says why.
+    pub fn is_started(&self) -> bool {
+        let up = |part: &Part| matches!(part.state, PartState::Running | PartState::Degraded | PartState::Off);
+        self.parts.iter().filter(|part| part.essential).all(up)
+    }
+
     /// Names what keeps the daemon from being ready, for a status line.
     pub fn summary(&self) -> String {
         let unwell: Vec<String> = self

@@ -40,6 +40,8 @@ use calls::PendingCall;
 #[cfg(test)]
 pub(crate) mod tests;
 
+/// Readiness until the first act has ended: it may take longer than a beat.
+const SWEEPING: &str = "what an earlier life left is still being removed, and the host looked at";
 /// Places in the mailbox. Callers wait for one; facts from the pool's own futures do not pass through it.
 const MAILBOX: usize = 4096;
 
@@ -95,7 +97,7 @@ impl SandboxPool {
             deletions: HashMap::new(),
             answering: 0,
             drained: false,
-            problems: Vec::new(),
+            problems: vec![SWEEPING.to_owned()],
             store_trouble: None,
         }
     }

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::actors::seat::Seat;
 use crate::domain::health::HealthPicture;
 use crate::domain::restart::{ChildName, Effect, Event, Generation, RestartPolicy, Supervision};
+use crate::domain::time::Moment;
 use crate::messages::child::Drain;
 use crate::messages::supervisor::{Beat, ChildDown, GetHealth, Shutdown};
 use crate::ports::clock::Clock;
@@ -74,7 +75,9 @@ pub struct Supervisor {
     running: HashMap<(ChildName, Generation), RunningChild>,
     ended: Option<oneshot::Sender<Ended>>,
     gave_up: Option<ChildName>,
-    tick: Option<SpawnHandle>,
+    /// The next tick and when it is due.
+    tick: Option<(SpawnHandle, Moment)>,
+    announced_start: bool,
     announced_ready: bool,
     status: String,
 }
@@ -93,6 +96,7 @@ impl Supervisor {
             ended: Some(ended),
             gave_up: None,
             tick: None,
+            announced_start: false,
             announced_ready: false,
             status: String::new(),
         };
@@ -104,15 +108,24 @@ impl Supervisor {
         for effect in self.machine.step(event, now) {
             self.perform(effect, ctx);
         }
-        if let Some(earlier) = self.tick.take() {
-            ctx.cancel_future(earlier);
-        }
-        let wait = self.machine.next_tick(now);
-        self.tick = Some(ctx.run_later(wait, |supervisor, ctx| supervisor.on_tick(ctx)));
+        self.arm_tick(now, ctx);
         self.tell_service_manager();
     }
 
+    /// A tick may be put forward, never back: beats come as often as ticks, and would put it off for ever.
+    fn arm_tick(&mut self, now: Moment, ctx: &mut Context<Self>) {
+        let wait = self.machine.next_tick(now);
+        let due = now.after(wait);
+        match self.tick {
+            Some((_, armed)) if armed <= due => return,
+            Some((later, _)) => drop(ctx.cancel_future(later)),
+            None => {}
+        }
+        self.tick = Some((ctx.run_later(wait, |supervisor, ctx| supervisor.on_tick(ctx)), due));
+    }
+
     fn on_tick(&mut self, ctx: &mut Context<Self>) {
+        self.tick = None;
         self.step(Event::Tick, ctx);
         if self.machine.is_live(self.deps.clock.now()) {
             self.deps.notifier.watchdog();
@@ -169,9 +182,12 @@ impl Supervisor {
 
     fn tell_service_manager(&mut self) {
         let picture = self.picture();
+        if picture.is_started() && !self.announced_start {
+            self.announced_start = true;
+            self.deps.notifier.ready();
+        }
         if picture.ready && !self.announced_ready {
             self.announced_ready = true;
-            self.deps.notifier.ready();
             info!(self.deps.log, "daemon.ready"; "uptime_ms" => self.deps.clock.now().0);
         }
         let status = picture.summary();

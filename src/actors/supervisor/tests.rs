@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -15,6 +16,7 @@ enum Nature {
     PanicsAtStart,
     PanicsInHandler,
     NeverBeats,
+    Complains,
     IgnoresDrain,
 }
 
@@ -35,8 +37,10 @@ impl Actor for TestChild {
         if self.nature == Nature::NeverBeats {
             return;
         }
-        self.seat.beat(Vec::new());
-        ctx.run_interval(self.seat.beat_every(), |child, _| child.seat.beat(Vec::new()));
+        let complaints =
+            if self.nature == Nature::Complains { vec!["no sandboxes here".to_owned()] } else { Vec::new() };
+        self.seat.beat(complaints.clone());
+        ctx.run_interval(self.seat.beat_every(), move |child, _| child.seat.beat(complaints.clone()));
     }
 }
 
@@ -60,12 +64,21 @@ impl Handler<Drain> for TestChild {
     }
 }
 
-struct QuietNotifier;
+/// Counts what it is told and fed.
+#[derive(Default)]
+struct Watchdog {
+    ready: AtomicUsize,
+    fed: AtomicUsize,
+}
 
-impl ServiceNotifier for QuietNotifier {
-    fn ready(&self) {}
+impl ServiceNotifier for Watchdog {
+    fn ready(&self) {
+        self.ready.fetch_add(1, Ordering::Relaxed);
+    }
     fn status(&self, _: &str) {}
-    fn watchdog(&self) {}
+    fn watchdog(&self) {
+        self.fed.fetch_add(1, Ordering::Relaxed);
+    }
     fn stopping(&self) {}
 }
 
@@ -104,12 +117,19 @@ impl Nursery {
 }
 
 fn supervise(specs: Vec<ChildSpec>) -> (Addr<Supervisor>, oneshot::Receiver<Ended>) {
+    supervise_watched(specs, Arc::default())
+}
+
+fn supervise_watched(
+    specs: Vec<ChildSpec>,
+    watchdog: Arc<Watchdog>,
+) -> (Addr<Supervisor>, oneshot::Receiver<Ended>) {
     tokio::time::pause();
     let deps = Deps {
         policy: RestartPolicy { jitter: 0.0, ..RestartPolicy::default() },
         beat_every: Duration::from_secs(1),
         clock: Arc::new(PausedClock::start()),
-        notifier: Arc::new(QuietNotifier),
+        notifier: watchdog,
         warnings: Vec::new(),
         log: Logger::root(slog::Discard, slog::o!()),
         seed: 1,
@@ -175,6 +195,33 @@ async fn a_hung_child_is_replaced() {
     pass(Duration::from_secs(5)).await;
     assert_eq!(nursery.lives(), 2);
     assert!(health(&supervisor).await.ready);
+}
+
+#[actix::test]
+async fn a_hung_child_is_replaced_however_often_others_beat() {
+    let (hung, good) = (Nursery::new(Nature::NeverBeats), Nursery::new(Nature::Good));
+    let (_supervisor, _ended) = supervise(vec![good.spec("good", true), hung.spec("hung", false)]);
+    pass(Duration::from_secs(20)).await;
+    assert_eq!((good.lives(), hung.lives()), (1, 2));
+}
+
+#[actix::test]
+async fn the_watchdog_is_fed_each_second_while_all_beat() {
+    let (nursery, watchdog) = (Nursery::new(Nature::Good), Arc::new(Watchdog::default()));
+    let (_supervisor, _ended) =
+        supervise_watched(vec![nursery.spec("a", true), nursery.spec("b", true)], Arc::clone(&watchdog));
+    pass(Duration::from_secs(60)).await;
+    let fed = watchdog.fed.load(Ordering::Relaxed);
+    assert!((58..=61).contains(&fed), "fed {fed} times");
+}
+
+#[actix::test]
+async fn the_service_manager_hears_of_the_start_once_even_where_no_work_is_taken() {
+    let (nursery, watchdog) = (Nursery::new(Nature::Complains), Arc::new(Watchdog::default()));
+    let (supervisor, _ended) = supervise_watched(vec![nursery.spec("a", true)], Arc::clone(&watchdog));
+    pass(Duration::from_secs(5)).await;
+    assert!(!health(&supervisor).await.ready);
+    assert_eq!(watchdog.ready.load(Ordering::Relaxed), 1);
 }
 
 #[actix::test]
