@@ -120,10 +120,7 @@ fn supervise(specs: Vec<ChildSpec>) -> (Addr<Supervisor>, oneshot::Receiver<Ende
     supervise_watched(specs, Arc::default())
 }
 
-fn supervise_watched(
-    specs: Vec<ChildSpec>,
-    watchdog: Arc<Watchdog>,
-) -> (Addr<Supervisor>, oneshot::Receiver<Ended>) {
+fn supervise_watched(specs: Vec<ChildSpec>, watchdog: Arc<Watchdog>) -> (Addr<Supervisor>, oneshot::Receiver<Ended>) {
     tokio::time::pause();
     let deps = Deps {
         policy: RestartPolicy { jitter: 0.0, ..RestartPolicy::default() },
@@ -131,6 +128,7 @@ fn supervise_watched(
         clock: Arc::new(PausedClock::start()),
         notifier: watchdog,
         warnings: Vec::new(),
+        off: Vec::new(),
         log: Logger::root(slog::Discard, slog::o!()),
         seed: 1,
     };

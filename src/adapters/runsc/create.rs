@@ -153,7 +153,7 @@ impl RunscEngine {
             end = process.wait() => end,
             () = tokio::time::sleep(deadline) => {
                 warn!(self.log, "slot.not_ready"; "slot" => %slot.id, "deadline_ms" => whole_millis(deadline),
-                    "hint" => "starts take CPU time: fewer at once, or a longer sandbox.ready_deadline");
+                    "hint" => "starts take CPU time: fewer at once, or a longer sandbox.boot_deadline");
                 return Err(SandboxError::NotReady(deadline));
             }
         };
