@@ -35,9 +35,9 @@ check: ## format, lints and the fast tests (no root, a minute or two)
 
 bench: setup ## measure (root)
 	cargo build --release --locked
-	cargo bench --locked
+	cargo bench --locked --bench cloister
 
-clean-state: ## remove .cloister: runtimes, environments, jobs (stop the daemon first)
+clean-state: ## remove .cloister: runtimes, environments (stop the daemon first)
 	@if grep -F ' $(CURDIR)/.cloister/' /proc/self/mounts; then \
 	  echo 'make: these are still mounted: stop the daemon first' >&2; exit 1; fi
 	rm -rf --one-file-system '$(CURDIR)/.cloister'

@@ -38,7 +38,8 @@ async function deno(...args) {
 
 /** The place that Deno's message names, or the first module when it names none. */
 function faultOf(told, names) {
-  const message = told.split("\n", 1)[0].replace(/^error: (SyntaxError: )?/, "");
+  const line1 = told.split("\n").find((line) => line.startsWith("error: ")) ?? told.split("\n", 1)[0];
+  const message = line1.replace(/^error: (SyntaxError: )?/, "");
   const [, module, line, column] = told.match(/at file:\/\/\/workspace\/(.+?):(\d+):(\d+)/) ?? [];
   if (!names.includes(module)) return { module: names[0], message };
   return { module, message, line: Number(line), column: Number(column) };

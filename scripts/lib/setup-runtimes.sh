@@ -233,31 +233,3 @@ smoke_test_config() { # ROOTFS PROGRAM-DIRECTORY ARGUMENTS
 }
 END
 }
-
-# ---- the registry that set-ups may reach -----------------------------------------------------------
-
-# registry_configuration: the one that npm uses on this machine. No file of ours names any.
-registry_configuration() {
-    local url
-    # From /, so that a project's own .npmrc has no say. What stands before an "@" is a password.
-    url=$(cd / && npm config get registry 2>/dev/null </dev/null | sed 's#//[^/@]*@#//#')
-    [[ $url == http?(s)://* ]] || die "npm names no registry: npm config get registry"
-    echo '# Written by scripts/setup from "npm config get registry". It is written anew when that changes.'
-    printf '[sandbox]\nregistries = ["%s"]\n' "$url"
-}
-
-registries_state() {
-    local wanted
-    DETAIL="no npm to ask for its registry"
-    have npm || return 1
-    wanted=$(registry_configuration) || return 1
-    DETAIL="$STATE_DIR/sandbox.toml is not what npm says"
-    [[ -f $STATE_DIR/sandbox.toml && $(<"$STATE_DIR/sandbox.toml") == "$wanted" ]] || return 1
-    DETAIL="registry of npm"
-}
-
-registries_install() {
-    say "noting the registry that npm uses, in $STATE_DIR/sandbox.toml"
-    registry_configuration >"$STATE_DIR/.sandbox.toml.new"
-    mv "$STATE_DIR/.sandbox.toml.new" "$STATE_DIR/sandbox.toml"
-}

@@ -39,8 +39,8 @@ async fn livez(doors: Data<Doors>) -> HttpResponse {
 
 async fn readyz(doors: Data<Doors>) -> HttpResponse {
     let body = match picture(&doors.handles).await {
-        Ok(picture) => ReadyBody { ready: picture.ready, reasons: reasons(&picture) },
-        Err(reason) => ReadyBody { ready: false, reasons: vec![reason.to_owned()] },
+        Ok(picture) => ReadyBody { ready: picture.ready, reasons: reasons(&picture), warnings: picture.warnings },
+        Err(reason) => ReadyBody { ready: false, reasons: vec![reason.to_owned()], warnings: Vec::new() },
     };
     sealed(good_if(body.ready), &body)
 }

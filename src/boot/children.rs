@@ -10,7 +10,24 @@ use crate::actors::sandbox_pool::SandboxPool;
 use crate::actors::supervisor::{ChildSpec, RunningChild};
 use crate::api::Handles;
 use crate::config::Config;
+use crate::domain::health::{Part, PartState};
 use crate::messages::handle::Handle;
+
+/// The parts that the configuration turned off.
+pub fn off(config: &Config) -> Vec<Part> {
+    if config.sandbox.enabled {
+        return Vec::new();
+    }
+    let off = |name: &str| Part {
+        name: name.to_owned(),
+        state: PartState::Off,
+        essential: false,
+        restarts: 0,
+        beat_age_ms: None,
+        reasons: vec!["sandbox.enabled is false".to_owned()],
+    };
+    vec![off("sandbox_pool"), off("reaper")]
+}
 
 /// The children in their start order; they are stopped in the reverse of it.
 pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec> {

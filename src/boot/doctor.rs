@@ -94,8 +94,13 @@ fn privileges() -> Finding {
 
 fn directory(what: &'static str, path: &PathBuf) -> Finding {
     let probe = path.join(format!(".doctor-{}", std::process::id()));
+    let was_there = path.exists();
     let tried = std::fs::create_dir_all(path).and_then(|()| std::fs::write(&probe, b"x"));
     let _ = std::fs::remove_file(&probe);
+    if !was_there {
+        // Only what is empty goes: a daemon may have started meanwhile.
+        let _ = std::fs::remove_dir(path);
+    }
     match tried {
         Ok(()) => Finding::new(what, Verdict::Good, path.display().to_string()),
         Err(source) => {

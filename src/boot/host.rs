@@ -49,7 +49,8 @@ pub struct Home {
 /// # Errors
 /// A directory that cannot be used, or one that another daemon uses.
 pub fn prepare(daemon: &Daemon, log: &Logger) -> Result<Home, HostError> {
-    make_directory(&daemon.state_dir, 0o700, "CLOISTER_STATE_DIR")?;
+    // Open to pass through: sandboxes have host ids of their own and must reach runtimes and volumes below it.
+    make_directory(&daemon.state_dir, 0o711, "CLOISTER_STATE_DIR")?;
     make_directory(&daemon.run_dir, 0o755, "CLOISTER_RUN_DIR")?;
     let lock = lock(&daemon.state_dir.join("lock"))?;
     let instance = instance(&daemon.state_dir.join("instance"))?;

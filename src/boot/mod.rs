@@ -80,6 +80,7 @@ async fn run(loaded: Loaded, home: host::Home, log: Logger) -> Exit {
         clock: Arc::clone(&parts.clock) as Arc<dyn Clock>,
         notifier: Arc::clone(&parts.notifier),
         warnings: parts.warnings.clone(),
+        off: children::off(&config),
         log: log.new(slog::o!("actor" => "supervisor")),
         seed: u64::from(std::process::id()) ^ parts.clock.wall().0.unsigned_abs(),
     };

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT drain; a second one hurries.
+//! SIGTERM and SIGINT drain; a second one hurries. SIGHUP is heard and changes nothing.
 
 use actix::prelude::*;
 use slog::{Logger, info, warn};
@@ -10,10 +10,13 @@ use crate::messages::supervisor::Shutdown;
 pub fn forward(supervisor: &Recipient<Shutdown>, log: &Logger) {
     let (supervisor, log) = (supervisor.clone(), log.clone());
     actix::spawn(async move {
-        let (mut term, mut int) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(term), Ok(int)) => (term, int),
-            (Err(source), _) | (_, Err(source)) => {
-                warn!(log, "signals.unheard"; "error" => %source);
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        let (mut term, mut int, mut hup) = match kinds.map(signal) {
+            [Ok(term), Ok(int), Ok(hup)] => (term, int, hup),
+            unheard => {
+                for error in unheard.into_iter().filter_map(Result::err) {
+                    warn!(log, "signals.unheard"; "error" => %error);
+                }
                 return;
             }
         };
@@ -22,6 +25,10 @@ pub fn forward(supervisor: &Recipient<Shutdown>, log: &Logger) {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
+                _ = hup.recv() => {
+                    warn!(log, "signals.hup_ignored"; "hint" => "this version does not reload: restart it instead");
+                    continue;
+                }
             }
             info!(log, "daemon.draining"; "hurry" => hurry);
             if supervisor.send(Shutdown { hurry }).await.is_err() {

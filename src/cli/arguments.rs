@@ -9,7 +9,7 @@ use crate::cli::env::EnvGroup;
 use crate::cli::health::HealthFlags;
 use crate::cli::status::StatusFlags;
 
-/// One daemon per host that keeps sandboxed handlers and GPU work alive.
+/// One daemon per host that runs handlers nobody reviewed, each call in a sandbox of its own.
 #[derive(Debug, Parser)]
 #[command(name = "cloister", version, disable_help_subcommand = true)]
 #[command(arg_required_else_help = true)]
@@ -29,7 +29,7 @@ pub enum Command {
   BEARER_TOKEN=secret cloister serve --port 8080 --set log.level=debug
 
 Stops on SIGTERM or Ctrl-C when all it has taken on is done; a second signal hurries it.
-Exit codes: 0 stopped as told, 64 wrong usage, 69 port or socket taken, 70 a part gave up, 78 wrong configuration.")]
+Exit codes: 0 stopped as told, 64 wrong usage, 69 port, socket or state directory taken, 70 a part gave up, 78 wrong configuration.")]
     Serve(ServeFlags),
     /// Make, call, show and delete environments on a running daemon
     Env(Box<EnvGroup>),
@@ -104,7 +104,7 @@ Exits with 78 when something is wrong.")]
 /// Where the configuration comes from, and what stands above it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigFlags {
-    /// Configuration file [default: none needed]
+    /// Configuration file [default: $CLOISTER_CONFIG, else /etc/cloister/cloister.toml if there is one]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// HTTP port; 0 takes any free one
@@ -113,10 +113,10 @@ pub struct ConfigFlags {
     /// Address to listen on
     #[arg(long, value_name = "IP")]
     pub address: Option<IpAddr>,
-    /// Where records and volumes are kept
+    /// Where records, volumes and runtimes are kept
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Where sockets are made
+    /// Where sockets, bundles and runners are made
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
     /// Least important messages to log

@@ -21,6 +21,7 @@ mod hostile_network;
 mod hostile_resources;
 mod hostile_results;
 mod lifecycle;
+mod plaintext;
 mod reaping;
 mod rounds;
 mod support;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use slog::{Logger, info, warn};
+use slog::{Logger, debug, info, warn};
 use tokio::sync::oneshot;
 
 use crate::actors::seat::Seat;
@@ -116,7 +116,7 @@ impl Reaper {
         ctx.spawn(work.into_actor(self).map(|reaped, reaper, _| {
             let reaped = u64::try_from(reaped.unwrap_or(0)).unwrap_or(0);
             if reaped > 0 {
-                info!(reaper.deps.log, "reaper.zombies"; "reaped" => reaped);
+                debug!(reaper.deps.log, "reaper.zombies"; "reaped" => reaped);
                 reaper.picture.reaped_zombies += reaped;
             }
         }));

@@ -1,15 +1,20 @@
 //! The pool's first act: what an earlier life left is destroyed before anything new is made.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use slog::{info, warn};
+use uuid::Uuid;
 
 use super::{Deps, SandboxPool};
-use crate::domain::id::SlotId;
+use crate::domain::id::{EnvironmentId, SlotId};
 use crate::domain::pool::Event;
 use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
+
+/// How often a host with a problem is looked at again.
+const PROBE_AGAIN: Duration = Duration::from_secs(10);
 
 struct Swept {
     problems: Vec<String>,
@@ -20,7 +25,8 @@ struct Swept {
 impl SandboxPool {
     /// Ends what an earlier life began, learns what the host can do, and starts to beat.
     pub(super) fn sweep(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_interval(self.seat.beat_every(), |pool, _| pool.seat.beat(pool.complaints()));
+        ctx.run_interval(self.seat.beat_every(), Self::beat);
+        ctx.run_interval(PROBE_AGAIN, Self::probe_again);
         let work = sweep(self.deps.clone());
         self.spawn(ctx, work, |pool, swept, ctx| {
             pool.note_store(&swept.store);
@@ -30,6 +36,28 @@ impl SandboxPool {
             pool.step(Event::Swept, ctx);
             pool.seat.beat(pool.complaints());
         });
+    }
+}
+
+impl SandboxPool {
+    /// Beats, and asks a store that did not answer whether it does again: a daemon that is not ready gets no calls
+    /// that could find out.
+    fn beat(&mut self, ctx: &mut Context<Self>) {
+        self.seat.beat(self.complaints());
+        if self.store_trouble.is_some() {
+            let store = Arc::clone(&self.deps.store);
+            let ask = async move { store.environment(EnvironmentId(Uuid::nil())).await };
+            self.spawn(ctx, ask, |pool, answer, _| pool.note_store(&answer));
+        }
+    }
+
+    /// Looks again at a host that something was wrong with: what was installed meanwhile is found.
+    fn probe_again(&mut self, ctx: &mut Context<Self>) {
+        if self.problems.is_empty() {
+            return;
+        }
+        let engine = Arc::clone(&self.deps.engine);
+        self.spawn(ctx, async move { engine.probe().await }, |pool, probe, _| pool.problems = probe.problems);
     }
 }
 

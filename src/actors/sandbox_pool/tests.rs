@@ -17,8 +17,9 @@ use crate::messages::sandbox_pool::{
 };
 use crate::messages::supervisor::{Beat, ChildDown};
 
-/// Stands where the Supervisor would, and forgets what it is told.
-struct Parent;
+/// Stands where the Supervisor would, and remembers the last complaints.
+#[derive(Default)]
+struct Parent(Vec<String>);
 
 impl Actor for Parent {
     type Context = Context<Self>;
@@ -26,7 +27,20 @@ impl Actor for Parent {
 
 impl Handler<Beat> for Parent {
     type Result = ();
-    fn handle(&mut self, _: Beat, _: &mut Self::Context) {}
+    fn handle(&mut self, beat: Beat, _: &mut Self::Context) {
+        self.0 = beat.complaints;
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "Vec<String>")]
+struct LastComplaints;
+
+impl Handler<LastComplaints> for Parent {
+    type Result = Vec<String>;
+    fn handle(&mut self, _: LastComplaints, _: &mut Self::Context) -> Vec<String> {
+        self.0.clone()
+    }
 }
 
 impl Handler<ChildDown> for Parent {
@@ -35,7 +49,7 @@ impl Handler<ChildDown> for Parent {
 }
 
 pub(crate) fn seat() -> Seat {
-    Seat::new(&Parent.start(), "test", Generation(1), Duration::from_secs(1))
+    Seat::new(&Parent::default().start(), "test", Generation(1), Duration::from_secs(1))
 }
 
 fn limits() -> Limits {
@@ -43,6 +57,10 @@ fn limits() -> Limits {
 }
 
 fn start(world: &World) -> Addr<SandboxPool> {
+    start_under(world, &Parent::default().start())
+}
+
+fn start_under(world: &World, parent: &Addr<Parent>) -> Addr<SandboxPool> {
     tokio::time::pause();
     let policy =
         PoolPolicy { max_executions: 2, queue: 3, queue_wait: Duration::from_secs(10), set_ups: 2, boots_at_once: 2 };
@@ -57,7 +75,7 @@ fn start(world: &World) -> Addr<SandboxPool> {
         isolated: true,
         keep_output: false,
     };
-    SandboxPool::new(deps, seat()).start()
+    SandboxPool::new(deps, Seat::new(parent, "test", Generation(1), Duration::from_secs(1))).start()
 }
 
 fn request() -> SetUpRequest {
@@ -188,14 +206,19 @@ async fn a_wedged_slot_keeps_its_place_until_it_is_gone() {
 }
 
 #[actix::test]
-async fn a_store_that_is_down_is_an_error_and_a_complaint_and_recovers() {
+async fn a_store_that_is_down_is_an_error_and_a_complaint_and_recovers_without_a_call() {
     let world = World::default();
-    let pool = start(&world);
+    let parent = Parent::default().start();
+    let pool = start_under(&world, &parent);
     let id = set_up(&pool, 1).await;
     *world.store.down.lock().unwrap() = true;
     assert!(matches!(call(&pool, id, 1).await, Err(ExecuteError::Host { .. })));
     assert!(pool.send(SetUp { id: EnvironmentId(Uuid::from_u128(2)), request: request() }).await.unwrap().is_err());
+    settle(1100).await;
+    assert_eq!(parent.send(LastComplaints).await.unwrap(), ["the store cannot answer: it is down"]);
     *world.store.down.lock().unwrap() = false;
+    settle(2100).await;
+    assert_eq!(parent.send(LastComplaints).await.unwrap(), Vec::<String>::new());
     assert_eq!(call(&pool, id, 2).await.unwrap().outcome, Outcome::Ok);
 }
 

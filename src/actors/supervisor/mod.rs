@@ -16,7 +16,7 @@ use slog::{Logger, crit, info, warn};
 use tokio::sync::oneshot;
 
 use crate::actors::seat::Seat;
-use crate::domain::health::HealthPicture;
+use crate::domain::health::{HealthPicture, Part};
 use crate::domain::restart::{ChildName, Effect, Event, Generation, RestartPolicy, Supervision};
 use crate::domain::time::Moment;
 use crate::messages::child::Drain;
@@ -62,6 +62,8 @@ pub struct Deps {
     pub notifier: Arc<dyn ServiceNotifier>,
     /// Loud facts for the health picture.
     pub warnings: Vec<String>,
+    /// Parts that this host does not use, with the reason.
+    pub off: Vec<Part>,
     pub log: Logger,
     /// Feeds the jitter.
     pub seed: u64,
@@ -204,7 +206,7 @@ impl Supervisor {
             ready: self.machine.is_ready(),
             draining: self.machine.is_draining(),
             warnings: self.deps.warnings.clone(),
-            parts: self.machine.parts(now),
+            parts: self.machine.parts(now).into_iter().chain(self.deps.off.iter().cloned()).collect(),
         }
     }
 }

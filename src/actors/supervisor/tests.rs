@@ -128,6 +128,7 @@ fn supervise_watched(specs: Vec<ChildSpec>, watchdog: Arc<Watchdog>) -> (Addr<Su
         clock: Arc::new(PausedClock::start()),
         notifier: watchdog,
         warnings: Vec::new(),
+        off: Vec::new(),
         log: Logger::root(slog::Discard, slog::o!()),
         seed: 1,
     };

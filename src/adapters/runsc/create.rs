@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use slog::{info, warn};
+use slog::{debug, warn};
 use tokio::time::timeout;
 
 use super::channel::Incoming;
@@ -40,12 +40,12 @@ impl RunscEngine {
             source: "a slot of this name exists already".into(),
         })?;
         let mut line = self.start(&slot, spec).await?;
-        info!(self.log, "slot.created"; "slot" => %slot.id, "ms" => watch.millis());
+        debug!(self.log, "slot.created"; "slot" => %slot.id, "ms" => watch.millis());
         self.wait_ready(&slot, &mut line).await?;
         let idle = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
         let _ = slot.idle.set(idle);
         slot.park(line);
-        info!(self.log, "slot.ready"; "slot" => %slot.id, "ms" => watch.millis(), "memory" => idle.memory_bytes);
+        debug!(self.log, "slot.ready"; "slot" => %slot.id, "ms" => watch.millis(), "memory" => idle.memory_bytes);
         Ok(())
     }
 
@@ -153,7 +153,7 @@ impl RunscEngine {
             end = process.wait() => end,
             () = tokio::time::sleep(deadline) => {
                 warn!(self.log, "slot.not_ready"; "slot" => %slot.id, "deadline_ms" => whole_millis(deadline),
-                    "hint" => "starts take CPU time: fewer at once, or a longer sandbox.ready_deadline");
+                    "hint" => "starts take CPU time: fewer at once, or a longer sandbox.boot_deadline");
                 return Err(SandboxError::NotReady(deadline));
             }
         };

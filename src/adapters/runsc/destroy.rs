@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use slog::info;
+use slog::debug;
 use tokio::time::timeout;
 
 use super::flags::{Kind, delete};
@@ -42,7 +42,7 @@ impl RunscEngine {
         self.delete_by_runc(&slot_dir).await?;
         remove(slot_dir, unmaking).await?;
         self.slots.strike(&slot);
-        info!(self.log, "slot.destroyed"; "slot" => %id, "ms" => stopwatch.millis());
+        debug!(self.log, "slot.destroyed"; "slot" => %id, "ms" => stopwatch.millis());
         Ok(())
     }
 

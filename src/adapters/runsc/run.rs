@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use slog::info;
+use slog::debug;
 
 use super::dialogue::{Caps, Dialogue, Settled, Task};
 use super::frame::encode;
@@ -141,7 +141,7 @@ impl RunscEngine {
         let body = serde_json::to_vec(&request).map_err(host("writing the request"))?;
         let request = encode(&body).ok_or_else(|| cannot_ask(RequestError::TooLarge))?;
         let before = self.restrict(&slot, limits)?;
-        info!(self.log, "slot.claimed"; "slot" => %id, "ms" => stopwatch.millis());
+        debug!(self.log, "slot.claimed"; "slot" => %id, "ms" => stopwatch.millis());
 
         let work = watch::Task {
             request,

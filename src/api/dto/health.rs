@@ -20,6 +20,9 @@ pub struct LiveBody {
 pub struct ReadyBody {
     pub ready: bool,
     pub reasons: Vec<String>,
+    /// Loud facts that do not change readiness. Absent when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// One part of the daemon.

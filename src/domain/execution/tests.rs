@@ -1,5 +1,8 @@
 //! What each kind of evidence proves.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
