@@ -293,15 +293,16 @@ impl World {
         Ok(())
     }
 
-    /// Everything under way comes to its end.
+    /// Everything under way comes to its end: what is wedged is tried again, for it may hold all the places.
     fn finish(&mut self, pool: &mut Pool) -> Result<(), TestCaseError> {
-        for round in 0..400 {
-            let act = match round % 6 {
+        for round in 0..500 {
+            let act = match round % 7 {
                 0 => Act::Found(0, true),
                 1 => Act::Boot(0, true),
                 2 => Act::Settle(0),
                 3 => Act::Destroy(0, true),
                 4 => Act::SetUpEnd(0),
+                5 => Act::Retry(0),
                 _ => Act::DeleteEnd(0),
             };
             if let Some(event) = self.event(act) {
