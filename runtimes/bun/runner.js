@@ -1,6 +1,9 @@
 // The Bun runner. See ../PROTOCOL.md and ../README.md.
 
-import { closeSync, readSync, writeSync } from "node:fs";
+import fs from "node:fs";
+
+// Constants: an imported name is a live binding, which `mock.module` of bun:test replaces.
+const { closeSync, readSync, writeSync } = fs;
 
 const { apply } = Reflect;
 const { captureStackTrace } = Error;

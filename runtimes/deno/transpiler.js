@@ -32,14 +32,15 @@ function receive() {
 }
 
 async function deno(...args) {
-  const { success, stderr } = await new Deno.Command(Deno.execPath(), { args, stdout: "null", stderr: "piped" }).output();
+  const command = new Deno.Command(Deno.execPath(), { args, cwd: WORKSPACE, stdout: "null", stderr: "piped" });
+  const { success, stderr } = await command.output();
   return { success, told: new TextDecoder().decode(stderr) };
 }
 
 /** The place that Deno's message names, or the first module when it names none. */
 function faultOf(told, names) {
-  const line1 = told.split("\n").find((line) => line.startsWith("error: ")) ?? told.split("\n", 1)[0];
-  const message = line1.replace(/^error: (SyntaxError: )?/, "");
+  const said = told.split("\n").find((line) => line.startsWith("error: "));
+  const message = said?.replace(/^error: (SyntaxError: )?/, "") ?? "Deno's compiler could not read it; it may be nested too deeply";
   const [, module, line, column] = told.match(/at file:\/\/\/workspace\/(.+?):(\d+):(\d+)/) ?? [];
   if (!names.includes(module)) return { module: names[0], message };
   return { module, message, line: Number(line), column: Number(column) };
@@ -57,17 +58,21 @@ async function transpile(modules) {
   const emitted = (name) => Deno.readTextFileSync(EMITTED + name + ".js");
   if (cached.success) return { modules: Object.fromEntries(names.map((name) => [name, emitted(name)])) };
   // The modules' graph is not whole here: one may import what is not there, which is the handler's affair at its call.
-  // What each module says by itself must be TypeScript, though.
-  const output = {};
-  for (const name of names) {
-    const alone = await deno("transpile", "--no-config", "--no-check", "--output", "/tmp/alone.js", WORKSPACE + name);
-    if (!alone.success) return { errors: [faultOf(alone.told, [name])] };
-    output[name] = Deno.readTextFileSync("/tmp/alone.js");
+  // What each module says by itself must be TypeScript, though. Deno's cache knows its own entries by their hash, so
+  // that a source in an entry's place is passed over, and the module is compiled when it is called.
+  const alone = await deno("transpile", "--no-config", "--no-check", "--outdir", "/tmp/alone", ...names);
+  return alone.success ? { modules } : { errors: [faultOf(alone.told, names)] };
+}
+
+async function answer(modules) {
+  try {
+    return await transpile(modules);
+  } catch (error) {
+    return { errors: [{ module: Object.keys(modules)[0], message: `it could not be transpiled: ${error.message}` }] };
   }
-  return { modules: output };
 }
 
 send({ type: "ready", protocol: 1, runtime: "deno", version: Deno.version.deno });
 const { nonce, modules } = receive();
-send({ type: "transpiled", nonce, ...(await transpile(modules)) });
+send({ type: "transpiled", nonce, ...(await answer(modules)) });
 Deno.exit(0);

@@ -65,6 +65,7 @@ async fn run(loaded: Loaded, home: host::Home, log: Logger) -> Exit {
         Ok(opened) => opened,
         Err(problem) => {
             error!(log, "door.closed"; "error" => error_chain(&problem));
+            parts.dissolve();
             return Exit::Unavailable;
         }
     };
@@ -99,9 +100,7 @@ async fn run(loaded: Loaded, home: host::Home, log: Logger) -> Exit {
     };
     opened.close().await;
     parts.store.close().await;
-    if let Some(cgroups) = &parts.cgroups {
-        cgroups.dissolve();
-    }
+    parts.dissolve();
     exit
 }
 

@@ -92,6 +92,13 @@ impl Parts {
         })
     }
 
+    /// Removes the daemon's own cgroup subtree, when nothing is left in it.
+    pub fn dissolve(&self) {
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.dissolve();
+        }
+    }
+
     /// What the doors need.
     pub fn doors(&self, config: &Config, handles: Handles) -> Doors {
         Doors {

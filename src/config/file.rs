@@ -16,7 +16,11 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Reads the file at `path`.
 pub(super) fn read(path: &Path) -> Result<Layer, Fault> {
     let unreadable = |error: std::io::Error| Fault::in_file(path.display(), format!("it cannot be read: {error}"));
-    if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
+    let found = std::fs::metadata(path).map_err(unreadable)?;
+    if !found.is_file() {
+        return Err(Fault::in_file(path.display(), "it is not a regular file"));
+    }
+    if found.len() > MAX_BYTES {
         return Err(Fault::in_file(path.display(), "it is larger than 1 MiB and surely not a configuration"));
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;

@@ -16,10 +16,11 @@ pub const WORKSPACE: &str = "workspace";
 /// The volume's folder with Deno's emitted JavaScript, in the form of its own cache.
 pub const EMITTED: &str = "emitted";
 
-/// True for a module that Deno has to turn into JavaScript before it runs.
+/// True for a module that Deno has to turn into JavaScript before it runs. Declarations (`.d.ts`) are never run.
 pub fn is_typescript(name: &str) -> bool {
+    let is_declaration = [".d.ts", ".d.mts", ".d.cts"].iter().any(|ending| name.ends_with(ending));
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
-    ["ts", "tsx", "mts", "cts", "jsx"].contains(&extension)
+    !is_declaration && ["ts", "tsx", "mts", "cts", "jsx"].contains(&extension)
 }
 
 /// True when a set-up has to boot a sandbox to turn modules into JavaScript.
@@ -44,6 +45,7 @@ mod tests {
         assert!(needs_transpiling(Runtime::Deno, names.iter()));
         assert!(!needs_transpiling(Runtime::Bun, names.iter()));
         assert!(!needs_transpiling(Runtime::Deno, names[1..].iter()));
+        assert!(!needs_transpiling(Runtime::Deno, ["types.d.ts".to_owned()].iter()));
     }
 
     #[test]

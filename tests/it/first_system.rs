@@ -63,6 +63,28 @@ async fn setup_execute_twice_list_delete() {
 }
 
 #[tokio::test]
+async fn typescript_that_cannot_be_read_names_its_place_and_declarations_are_left_alone() {
+    let daemon = Daemon::start().await;
+    let client = daemon.client();
+    let broken = json!({ "mainModule": "a.ts", "modules": { "a.ts": "let fine;\nexport const x: = 1" } });
+    let refused = client.set_up(broken).await;
+    refused.expect_error(400, "validation_error");
+    let fault = &refused.json["details"][0];
+    assert_eq!((&fault["module"], &fault["line"]), (&json!("a.ts"), &json!(2)), "{}", refused.text);
+    assert!(fault["message"].as_str().unwrap().contains("Unexpected token"), "{}", refused.text);
+    let modules = json!({
+        "main.ts": "import type { N } from './types.d.ts'; export const handler = (e: { data: N }) => e.data",
+        "types.d.ts": "export type N = number;",
+    });
+    let id = client.environment_of("deno", modules, "main.ts").await;
+    let answer = client.execute(&id, json!({ "data": 3, "limits": { "timeoutMs": 20000 } })).await;
+    assert_eq!(answer.expect("ok").result(), 3);
+    let deep = format!("export const x: any = {}1{}", "(".repeat(100_000), ")".repeat(100_000));
+    let refused = client.set_up(json!({ "mainModule": "a.ts", "modules": { "a.ts": deep } })).await;
+    refused.expect_error(400, "validation_error");
+}
+
+#[tokio::test]
 async fn the_newest_environment_is_listed_first() {
     let daemon = Daemon::start().await;
     let client = daemon.client();

@@ -36,6 +36,31 @@ frame.set(body, 4);
 }
 
 #[tokio::test]
+async fn b1_a_replaced_node_fs_does_not_learn_the_nonce() {
+    let daemon = Daemon::start().await;
+    let source = r#"
+import fs from "node:fs";
+import { mock } from "bun:test";
+const write = fs.writeSync;
+const frame = (message) => {
+  const body = Buffer.from(JSON.stringify(message));
+  const head = Buffer.alloc(4);
+  head.writeUInt32BE(body.length);
+  return Buffer.concat([head, body]);
+};
+await mock.module("node:fs", () => ({ ...fs, writeSync: (fd, bytes) => {
+  const [, nonce] = /"nonce":"(\w+)"/.exec(Buffer.from(bytes).toString("latin1"));
+  write(3, frame({ type: "imported", nonce }));
+  write(3, frame({ type: "result", nonce, json: '"forged"' }));
+  for (;;);
+} }));
+console.log("x");"#;
+    let client = daemon.client();
+    let answer = client.try_out("bun", source, json!({ "limits": { "timeoutMs": 20000 } })).await;
+    assert_ne!(answer.outcome(), "ok", "{}", answer.text);
+}
+
+#[tokio::test]
 async fn b2_polluted_prototypes_and_strange_values_give_a_valid_answer() {
     let daemon = Daemon::start().await;
     let client = daemon.client();

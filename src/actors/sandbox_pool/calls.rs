@@ -85,7 +85,7 @@ impl SandboxPool {
         let store = Arc::clone(&self.deps.store);
         let work = async move { store.environment(id).await };
         self.spawn(ctx, work, move |pool, answer, ctx| {
-            pool.note_store(&answer);
+            pool.note_unreadable(&answer);
             let Some(pending) = pool.calls.get_mut(&execution) else { return };
             match answer {
                 Ok(found) => {
@@ -167,6 +167,7 @@ impl SandboxPool {
             }
             Err(error) => {
                 warn!(self.deps.log, "slot.boot_failed"; "execution" => %execution, "error" => error_chain(&error));
+                self.suspect_host = true;
                 pending.failure = Some(host("starting the sandbox", &error, kind_of(&error)));
                 Boot::Failed
             }

@@ -75,6 +75,8 @@ pub struct SandboxPool {
     drained: bool,
     /// What is wrong with the host, as the last probe told it.
     problems: Vec<String>,
+    /// A sandbox did not boot: the host may have changed under the daemon.
+    suspect_host: bool,
     /// Why the store did not answer the last time it was asked.
     store_trouble: Option<String>,
 }
@@ -98,6 +100,7 @@ impl SandboxPool {
             answering: 0,
             drained: false,
             problems: vec![SWEEPING.to_owned()],
+            suspect_host: false,
             store_trouble: None,
         }
     }
@@ -170,7 +173,14 @@ impl SandboxPool {
         self.problems.iter().chain(self.store_trouble.iter()).cloned().collect()
     }
 
-    /// Remembers whether the store answers, for readiness.
+    /// A store that cannot be read is in trouble; one that can be read may still not be written.
+    fn note_unreadable<T>(&mut self, answer: &Result<T, crate::ports::store::StoreError>) {
+        if answer.is_err() {
+            self.note_store(answer);
+        }
+    }
+
+    /// Remembers whether the store takes what is written, for readiness.
     fn note_store<T>(&mut self, answer: &Result<T, crate::ports::store::StoreError>) {
         self.store_trouble = answer.as_ref().err().map(|error| error_chain(error).to_string());
     }

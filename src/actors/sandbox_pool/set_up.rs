@@ -113,7 +113,8 @@ async fn undo(deps: &Deps, id: EnvironmentId) {
 
 fn kind_of(error: &SandboxError) -> FailureKind {
     match error {
-        SandboxError::Off(_) | SandboxError::RuntimeMissing(_) => FailureKind::Permanent,
+        // A source that the compiler cannot take in its time and memory stays one.
+        SandboxError::Off(_) | SandboxError::RuntimeMissing(_) | SandboxError::TaskFailed(_) => FailureKind::Permanent,
         _ => FailureKind::Retryable,
     }
 }

@@ -8,6 +8,7 @@ use slog::{info, warn};
 use uuid::Uuid;
 
 use super::{Deps, SandboxPool};
+use crate::domain::environment::EnvironmentStatus;
 use crate::domain::id::{EnvironmentId, SlotId};
 use crate::domain::pool::Event;
 use crate::ports::store::StoreError;
@@ -46,16 +47,19 @@ impl SandboxPool {
         self.seat.beat(self.complaints());
         if self.store_trouble.is_some() {
             let store = Arc::clone(&self.deps.store);
-            let ask = async move { store.environment(EnvironmentId(Uuid::nil())).await };
+            // A write that changes nothing.
+            let ask = async move { store.set_status(EnvironmentId(Uuid::nil()), EnvironmentStatus::Ready).await };
             self.spawn(ctx, ask, |pool, answer, _| pool.note_store(&answer));
         }
     }
 
-    /// Looks again at a host that something was wrong with: what was installed meanwhile is found.
+    /// Looks again at a host that something was wrong with, or on which a sandbox did not boot: what was installed or
+    /// removed meanwhile is found.
     fn probe_again(&mut self, ctx: &mut Context<Self>) {
-        if self.problems.is_empty() {
+        if self.problems.is_empty() && !self.suspect_host {
             return;
         }
+        self.suspect_host = false;
         let engine = Arc::clone(&self.deps.engine);
         self.spawn(ctx, async move { engine.probe().await }, |pool, probe, _| pool.problems = probe.problems);
     }

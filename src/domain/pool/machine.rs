@@ -30,6 +30,13 @@ struct Waiting {
     place: Place,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct WaitingSetUp {
+    environment: EnvironmentId,
+    transpiles: bool,
+    since: Moment,
+}
+
 #[derive(Debug)]
 struct Held {
     slot: Slot,
@@ -57,7 +64,7 @@ pub struct Pool {
     /// Environments with waiting calls, in the order of their turns.
     turns: VecDeque<EnvironmentId>,
     set_ups: BTreeMap<EnvironmentId, bool>,
-    set_up_queue: VecDeque<(EnvironmentId, bool)>,
+    set_up_queue: VecDeque<WaitingSetUp>,
     deletions: BTreeMap<EnvironmentId, Deletion>,
     set_ups_turn: bool,
     swept: bool,
@@ -100,7 +107,9 @@ impl Pool {
             Event::Destroyed { slot } => self.step_slot(slot, SlotEvent::Destroyed, &mut effects),
             Event::DestroyFailed { slot } => self.step_slot(slot, SlotEvent::DestroyFailed, &mut effects),
             Event::RetryDue { slot } => self.step_slot(slot, SlotEvent::RetryDue, &mut effects),
-            Event::SetUpCame { environment, transpiles } => self.set_up_came(environment, transpiles, &mut effects),
+            Event::SetUpCame { environment, transpiles } => {
+                self.set_up_came(WaitingSetUp { environment, transpiles, since: now }, &mut effects);
+            }
             Event::SetUpEnded { environment } => drop(self.set_ups.remove(&environment)),
             Event::DeleteCame { environment } => self.delete_came(environment, &mut effects),
             Event::DeleteEnded { environment } => drop(self.deletions.remove(&environment)),
@@ -243,16 +252,17 @@ impl Pool {
         }
     }
 
-    fn set_up_came(&mut self, environment: EnvironmentId, transpiles: bool, effects: &mut Vec<Effect>) {
+    fn set_up_came(&mut self, waiting: WaitingSetUp, effects: &mut Vec<Effect>) {
         let refusal = if self.draining {
             Refusal::Draining
         } else if self.set_up_queue.len() >= self.policy.set_ups.saturating_mul(SET_UP_QUEUE_FACTOR) {
             Refusal::QueueFull { retry_after: self.retry_after() }
         } else {
-            self.set_up_queue.push_back((environment, transpiles));
+            self.set_up_queue.push_back(waiting);
+            effects.push(Effect::WakeIn(self.policy.queue_wait));
             return;
         };
-        effects.push(Effect::RefuseSetUp { environment, refusal });
+        effects.push(Effect::RefuseSetUp { environment: waiting.environment, refusal });
     }
 
     fn delete_came(&mut self, environment: EnvironmentId, effects: &mut Vec<Effect>) {
@@ -280,11 +290,17 @@ impl Pool {
         for execution in overdue {
             self.end_call(execution, Answer::Refused(Refusal::WaitedTooLong { retry_after }), effects);
         }
+        let late = |waiting: &WaitingSetUp| now.since(waiting.since) >= self.policy.queue_wait;
+        let (overdue, waiting) = std::mem::take(&mut self.set_up_queue).into_iter().partition::<Vec<_>, _>(late);
+        self.set_up_queue = waiting.into();
+        for WaitingSetUp { environment, .. } in overdue {
+            effects.push(Effect::RefuseSetUp { environment, refusal: Refusal::WaitedTooLong { retry_after } });
+        }
     }
 
     fn drain(&mut self, hurry: bool, effects: &mut Vec<Effect>) {
         self.draining = true;
-        for (environment, _) in std::mem::take(&mut self.set_up_queue) {
+        for WaitingSetUp { environment, .. } in std::mem::take(&mut self.set_up_queue) {
             effects.push(Effect::RefuseSetUp { environment, refusal: Refusal::Draining });
         }
         if hurry {
@@ -313,19 +329,23 @@ impl Pool {
     }
 
     fn grant_set_up(&mut self, effects: &mut Vec<Effect>) -> bool {
-        let Some(&(environment, transpiles)) = self.set_up_queue.front() else { return false };
-        let boot_is_free = !transpiles || self.booting() < self.policy.boots_at_once.max(1);
-        if self.set_ups.len() >= self.policy.set_ups.max(1) || !boot_is_free {
+        if self.set_ups.len() >= self.policy.set_ups.max(1) {
             return false;
         }
-        self.set_up_queue.pop_front();
-        self.set_ups.insert(environment, transpiles);
-        effects.push(Effect::BeginSetUp { environment });
+        // One that boots nothing passes those that wait for a boot.
+        let may_boot = self.transpiling() < self.policy.transpiles_at_once();
+        let next = self.set_up_queue.iter().position(|waiting| may_boot || !waiting.transpiles);
+        let Some(waiting) = next.and_then(|at| self.set_up_queue.remove(at)) else { return false };
+        self.set_ups.insert(waiting.environment, waiting.transpiles);
+        effects.push(Effect::BeginSetUp { environment: waiting.environment });
         true
     }
 
     fn grant_call(&mut self, effects: &mut Vec<Effect>) -> bool {
-        if self.slots.len() >= self.policy.max_executions || self.booting() >= self.policy.boots_at_once.max(1) {
+        // Set-ups that transpile take boots away, but never the last one: a slow compiler must not stop the calls.
+        let boots = self.policy.boots_at_once.max(1);
+        let taken = self.transpiling().min(boots - 1) + self.count(SlotState::Booting);
+        if self.slots.len() >= self.policy.max_executions || taken >= boots {
             return false;
         }
         let Some(environment) = self.turns.pop_front() else { return false };
@@ -346,9 +366,9 @@ impl Pool {
         true
     }
 
-    fn booting(&self) -> usize {
-        let transpiling = self.set_ups.values().filter(|transpiles| **transpiles).count();
-        self.count(SlotState::Booting) + transpiling
+    /// Set-ups that have a sandbox of their own, for as long as they last.
+    fn transpiling(&self) -> usize {
+        self.set_ups.values().filter(|transpiles| **transpiles).count()
     }
 
     fn count(&self, state: SlotState) -> usize {
@@ -389,7 +409,7 @@ impl Pool {
     pub fn environments(&self) -> BTreeSet<EnvironmentId> {
         let calls = self.calls.values().map(|call| call.environment);
         let slots = self.slots.values().map(|held| held.environment);
-        let set_ups = self.set_ups.keys().chain(self.set_up_queue.iter().map(|(environment, _)| environment));
+        let set_ups = self.set_ups.keys().chain(self.set_up_queue.iter().map(|waiting| &waiting.environment));
         calls.chain(slots).chain(set_ups.copied()).chain(self.deletions.keys().copied()).collect()
     }
 
@@ -403,7 +423,7 @@ impl Pool {
         PoolPicture {
             running: self.count(SlotState::Running),
             queued: self.calls.values().filter(|call| !matches!(call.place, Place::InSlot(_))).count(),
-            booting: self.booting(),
+            booting: self.count(SlotState::Booting) + self.transpiling(),
             destroying: self.count(SlotState::Destroying),
             wedged: self.count(SlotState::Wedged),
             set_ups: self.set_ups.len(),

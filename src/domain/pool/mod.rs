@@ -11,7 +11,7 @@
 //! calls take turns, too. A slot counts against `max_executions` from its boot until nothing of it is left.
 //!
 //! Invariants, held by the property tests: every call that came is answered exactly once; never more slots than
-//! `max_executions`, never more boots at once than `boots_at_once`; no call of an environment begins once its
+//! `max_executions`, never more boots at once than `boots_at_once`, and always one for the calls; no call of an environment begins once its
 //! deletion has; an environment is removed only when no slot of it is left but wedged ones; a drain ends.
 
 mod machine;
@@ -37,6 +37,13 @@ pub struct PoolPolicy {
     pub set_ups: usize,
     /// Sandboxes that may boot at once: more than there are cores only slow each other down.
     pub boots_at_once: usize,
+}
+
+impl PoolPolicy {
+    /// How many set-ups may have a sandbox at once: half of the boots, and one at the least.
+    pub fn transpiles_at_once(&self) -> usize {
+        (self.boots_at_once / 2).max(1)
+    }
 }
 
 /// Why work is not taken now.

@@ -144,15 +144,29 @@ fn a_drain_finishes_what_was_accepted_and_a_hurried_one_cancels_it() {
 }
 
 #[test]
-fn set_ups_are_bounded_and_wait_for_a_boot_when_they_need_one() {
+fn set_ups_that_boot_leave_a_boot_to_the_calls_and_are_passed_by_those_that_do_not() {
     let mut pool = open(policy());
-    let came = |n| Event::SetUpCame { environment: env(n), transpiles: true };
-    assert_eq!(pool.step(came(1), Moment(0)), [Effect::BeginSetUp { environment: env(1) }]);
-    assert_eq!(pool.step(came(2), Moment(0)), [Effect::BeginSetUp { environment: env(2) }]);
-    assert_eq!(pool.step(came(3), Moment(0)), []);
-    assert_eq!(boots(&arrive(&mut pool, 1, 10)), [], "both boots are taken");
+    let came = |n, transpiles| Event::SetUpCame { environment: env(n), transpiles };
+    let begin = |n| Effect::BeginSetUp { environment: env(n) };
+    assert!(pool.step(came(1, true), Moment(0)).contains(&begin(1)));
+    assert!(!pool.step(came(2, true), Moment(0)).contains(&begin(2)), "half of two boots is one");
+    assert!(pool.step(came(3, false), Moment(0)).contains(&begin(3)), "it needs no boot");
+    assert_eq!(boots(&arrive(&mut pool, 1, 10)).len(), 1, "the other boot is the calls'");
+    assert_eq!(boots(&arrive(&mut pool, 2, 10)), []);
+    pool.step(Event::SetUpEnded { environment: env(3) }, Moment(1));
     let effects = pool.step(Event::SetUpEnded { environment: env(1) }, Moment(1));
-    assert_eq!(effects.len(), 1, "one of the two gets its turn");
+    assert_eq!(effects.len(), 2, "a call and the second set-up");
+}
+
+#[test]
+fn a_set_up_that_waits_too_long_is_refused() {
+    let mut pool = open(policy());
+    for n in 1..=2 {
+        pool.step(Event::SetUpCame { environment: env(n), transpiles: true }, Moment(0));
+    }
+    let effects = pool.step(Event::Tick, Moment(10_000));
+    let refused = |effect: &Effect| matches!(effect, Effect::RefuseSetUp { environment, .. } if *environment == env(2));
+    assert!(effects.iter().any(refused), "{effects:?}");
 }
 
 #[derive(Debug, Clone)]
@@ -327,7 +341,8 @@ proptest! {
             }
             let picture = pool.picture();
             prop_assert!(picture.running + picture.destroying + picture.wedged <= policy().max_executions);
-            prop_assert!(picture.booting <= policy().boots_at_once);
+            prop_assert!(world.booting.len() <= policy().boots_at_once);
+            prop_assert!(picture.booting - world.booting.len() <= policy().transpiles_at_once());
             prop_assert!(picture.set_ups <= policy().set_ups);
         }
         for effect in pool.step(Event::Drain { hurry: false }, Moment(world.now)) {
