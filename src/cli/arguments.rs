@@ -13,9 +13,10 @@ use crate::cli::status::StatusFlags;
 #[derive(Debug, Parser)]
 #[command(name = "cloister", version, disable_help_subcommand = true)]
 #[command(arg_required_else_help = true)]
-#[command(after_help = "Example, in a fresh checkout:
-  BEARER_TOKEN=secret cloister serve --state-dir .cloister/state --run-dir .cloister/run &
-  BEARER_TOKEN=secret cloister env setup handler.ts")]
+#[command(after_help = "Example, in a checkout after scripts/setup (or simply: make run):
+  export BEARER_TOKEN=$(head -c 24 /dev/urandom | base64) CLOISTER_RUN_DIR=$PWD/.cloister/run
+  cloister serve --state-dir .cloister --address 127.0.0.1 &
+  cloister env setup handler.ts")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

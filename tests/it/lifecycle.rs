@@ -62,6 +62,7 @@ async fn a_taken_port_and_a_taken_state_are_errors_69() {
     let elsewhere = Home::new();
     let output = command(&elsewhere, &Settings::default().env("PORT", port)).output().unwrap();
     assert_eq!(output.status.code(), Some(69), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(crate::support::host::subtrees(&elsewhere), Vec::<std::path::PathBuf>::new());
     let output = command(&daemon.home, &Settings::default()).output().unwrap();
     assert_eq!(output.status.code(), Some(69), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(daemon.health("/readyz").await.unwrap().0, 200, "the first daemon is not disturbed");

@@ -191,7 +191,7 @@ fn installed(images: &BTreeMap<Runtime, PathBuf>) -> (BTreeMap<Runtime, String>,
                 let place = image.map_or_else(|| "nowhere".to_owned(), |image| image.display().to_string());
                 let variable = format!("RUNTIME_IMAGE_{}", runtime.as_str().to_uppercase());
                 missing.push(format!(
-                    "the {runtime} runtime is not installed (looked in {place}): run the set-up step, or point {variable} at an image"
+                    "the {runtime} runtime is not installed (looked in {place}): run the set-up step (scripts/setup, with this CLOISTER_STATE_DIR), or point {variable} at an image"
                 ));
             }
         }

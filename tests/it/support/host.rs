@@ -12,12 +12,17 @@ fn instance(home: &Home) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-/// Every directory that is a slot's cgroup, in any hierarchy.
-pub fn slot_cgroups(home: &Home) -> Vec<PathBuf> {
+/// The daemon's own cgroup subtree, in every hierarchy.
+pub fn subtrees(home: &Home) -> Vec<PathBuf> {
     let Some(instance) = instance(home) else { return Vec::new() };
     let mut found = Vec::new();
     find_named(Path::new("/sys/fs/cgroup"), &format!("cloister-{instance}"), 6, &mut found);
-    found.into_iter().flat_map(|parent| directories(&parent)).collect()
+    found
+}
+
+/// Every directory that is a slot's cgroup, in any hierarchy.
+pub fn slot_cgroups(home: &Home) -> Vec<PathBuf> {
+    subtrees(home).into_iter().flat_map(|parent| directories(&parent)).collect()
 }
 
 fn find_named(folder: &Path, name: &str, depth: usize, found: &mut Vec<PathBuf>) {
@@ -111,10 +116,7 @@ pub fn clean_up(home: &Home) {
         // It may be gone already.
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     }
-    let Some(instance) = instance(home) else { return };
-    let mut parents = Vec::new();
-    find_named(Path::new("/sys/fs/cgroup"), &format!("cloister-{instance}"), 6, &mut parents);
-    for parent in parents {
+    for parent in subtrees(home) {
         for slot in directories(&parent) {
             drop(fs::remove_dir(slot));
         }
