@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,8 +71,9 @@ impl Parts {
     /// # Errors
     /// When the store cannot be opened.
     pub async fn build(config: &Config, home: &Home, log: &Logger) -> Result<Self, StoreError> {
-        let store = SqliteStore::open(&config.store.path, config.store.read_connections).await?;
         let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
+        refuse_lost_store(&config.store.path, &*volumes).await?;
+        let store = SqliteStore::open(&config.store.path, config.store.read_connections).await?;
         let isolated = !config.sandbox.disable_gvisor;
         let mut warnings = Vec::new();
         if !isolated {
@@ -111,6 +113,19 @@ impl Parts {
             log: self.log.new(slog::o!("door" => "http")),
         }
     }
+}
+
+/// A new store beside old volumes would let the Reaper take all of them for orphans.
+async fn refuse_lost_store(path: &Path, volumes: &dyn Volumes) -> Result<(), StoreError> {
+    let orphans = if path.exists() { 0 } else { volumes.list().await.map_or(0, |names| names.len()) };
+    if orphans == 0 {
+        return Ok(());
+    }
+    let text = format!(
+        "it is gone, and {orphans} volumes of its environments are still there: put the file back from a backup, or \
+         remove the volumes as well to begin anew"
+    );
+    Err(StoreError::Open { path: path.display().to_string(), source: text.into() })
 }
 
 /// The engine of this configuration, without a store or a daemon around it. Also what `doctor` looks at.

@@ -81,6 +81,20 @@ async fn environments_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_gone_does_not_take_the_volumes_along() {
+    let mut daemon = Daemon::start().await;
+    let id = daemon.client().environment("bun", "export const handler = () => 1").await;
+    daemon.signal(Signal::SIGTERM);
+    daemon.ended(Duration::from_secs(10)).await;
+    std::fs::remove_file(daemon.home.state().join("cloister.db")).unwrap();
+    let output = command(&daemon.home, &Settings::default()).output().unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("1 volumes") && told.contains("backup"), "{told}");
+    assert!(daemon.home.state().join("volumes").join(format!("tee-env-{id}")).exists());
+}
+
+#[tokio::test]
 async fn readiness_names_what_is_missing() {
     let settings = Settings::default()
         .env("RUNTIME_IMAGE_DENO", "/nowhere/deno")
