@@ -116,6 +116,10 @@ pub fn clean_up(home: &Home) {
         // It may be gone already.
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     }
+    // A daemon that was killed in the middle of a destruction leaves its slot frozen, and what is frozen does not die.
+    for cgroup in slot_cgroups(home) {
+        drop(fs::write(cgroup.join("freezer.state"), "THAWED"));
+    }
     for parent in subtrees(home) {
         for slot in directories(&parent) {
             drop(fs::remove_dir(slot));
