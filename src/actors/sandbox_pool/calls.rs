@@ -7,7 +7,7 @@ use actix::prelude::*;
 use slog::{info, warn};
 use tokio::sync::oneshot;
 
-use super::SandboxPool;
+use super::{SandboxPool, kind_of};
 use crate::domain::environment::{Environment, EnvironmentStatus};
 use crate::domain::execution::{Call, Evidence, ExecutionRecord, ExecutionReport, Timings};
 use crate::domain::failure::FailureKind;
@@ -177,10 +177,10 @@ impl SandboxPool {
     pub(super) fn run(&mut self, slot: SlotId, execution: ExecutionId, ctx: &mut Context<Self>) {
         let Some(pending) = self.calls.get_mut(&execution) else { return };
         let Some(environment) = pending.environment.as_ref() else { return };
-        let (call, main_module) = (pending.call.clone(), environment.main_module.clone());
-        // The caller's data is needed once; what stays behind is only what the answer needs.
-        pending.call.data = String::new();
-        pending.call.env.clear();
+        let main_module = environment.main_module.clone();
+        // The caller's data is needed once, and up to a MiB: it moves. What stays behind is what the answer needs.
+        let (data, env) = (std::mem::take(&mut pending.call.data), std::mem::take(&mut pending.call.env));
+        let call = Call { data, env, ..pending.call.clone() };
         let engine = Arc::clone(&self.deps.engine);
         let work = async move { engine.run(slot, call, main_module).await };
         self.spawn(ctx, work, move |pool, ran, ctx| {
@@ -263,11 +263,4 @@ fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -
 fn lost() -> ExecuteError {
     let cause = "the pool was restarted under it".to_owned();
     ExecuteError::Host { doing: "the call", cause, kind: FailureKind::Retryable }
-}
-
-fn kind_of(error: &SandboxError) -> FailureKind {
-    match error {
-        SandboxError::Off(_) | SandboxError::RuntimeMissing(_) => FailureKind::Permanent,
-        _ => FailureKind::Retryable,
-    }
 }

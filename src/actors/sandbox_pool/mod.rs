@@ -25,12 +25,13 @@ use tokio::sync::oneshot;
 use crate::actors::seat::Seat;
 use crate::domain::environment::Environment;
 use crate::domain::execution::Limits;
+use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::pool::{Effect, Event, Pool, PoolPolicy};
 use crate::messages::child::Drain;
 use crate::messages::sandbox_pool::{DeleteError, GetHoldings, GetPool, PoolHoldings, SetUpError};
 use crate::ports::clock::Clock;
-use crate::ports::sandbox::SandboxEngine;
+use crate::ports::sandbox::{SandboxEngine, SandboxError};
 use crate::ports::store::Store;
 use crate::ports::volumes::Volumes;
 use crate::telemetry::error_chain;
@@ -154,7 +155,7 @@ impl SandboxPool {
         work: impl Future<Output = T> + 'static,
         then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
     ) {
-        ctx.spawn(work.into_actor(self).map(then_with(then)));
+        ctx.spawn(work.into_actor(self).map(|outcome, pool, ctx| then(pool, outcome, ctx)));
     }
 
     fn destroy(&mut self, slot: SlotId, ctx: &mut Context<Self>) {
@@ -186,10 +187,13 @@ impl SandboxPool {
     }
 }
 
-fn then_with<T>(
-    then: impl FnOnce(&mut SandboxPool, T, &mut Context<SandboxPool>) + 'static,
-) -> impl FnOnce(T, &mut SandboxPool, &mut Context<SandboxPool>) + 'static {
-    move |outcome, pool, ctx| then(pool, outcome, ctx)
+/// What a failure of the engine means for whoever asked.
+fn kind_of(error: &SandboxError) -> FailureKind {
+    match error {
+        // A source that the compiler cannot take in its time and memory stays one.
+        SandboxError::Off(_) | SandboxError::RuntimeMissing(_) | SandboxError::TaskFailed(_) => FailureKind::Permanent,
+        _ => FailureKind::Retryable,
+    }
 }
 
 impl Actor for SandboxPool {

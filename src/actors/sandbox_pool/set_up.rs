@@ -6,14 +6,14 @@ use actix::prelude::*;
 use slog::{info, warn};
 use tokio::sync::oneshot;
 
-use super::{Deps, PendingSetUp, SandboxPool};
+use super::{Deps, PendingSetUp, SandboxPool, kind_of};
 use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
 use crate::domain::layout;
 use crate::domain::pool::{Event, set_up_slot};
 use crate::messages::sandbox_pool::{SetUp, SetUpError};
-use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec, Transpiled};
+use crate::ports::sandbox::{Purpose, SlotSpec, Transpiled};
 use crate::telemetry::error_chain;
 
 impl Handler<SetUp> for SandboxPool {
@@ -108,14 +108,6 @@ async fn undo(deps: &Deps, id: EnvironmentId) {
     }
     if let Err(error) = deps.store.delete_environment(id).await {
         warn!(deps.log, "set_up.left_record"; "environment" => %id, "error" => error_chain(&error));
-    }
-}
-
-fn kind_of(error: &SandboxError) -> FailureKind {
-    match error {
-        // A source that the compiler cannot take in its time and memory stays one.
-        SandboxError::Off(_) | SandboxError::RuntimeMissing(_) | SandboxError::TaskFailed(_) => FailureKind::Permanent,
-        _ => FailureKind::Retryable,
     }
 }
 
