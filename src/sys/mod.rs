@@ -1,6 +1,7 @@
 //! Safe wrappers of system calls: the only room with `unsafe` in it.
 pub mod beneath;
 pub mod children;
+pub mod marked;
 pub mod mounts;
 pub mod pidfd;
 pub mod spawn;
