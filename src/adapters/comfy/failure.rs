@@ -81,7 +81,9 @@ fn class(kind: &str, message: &str) -> FailureCode {
     ];
     let name = kind.rsplit('.').next().unwrap_or(kind);
     // numpy's own is _ArrayMemoryError.
-    if name == "OutOfMemoryError" || name.ends_with("MemoryError") || OUT_OF_MEMORY.iter().any(|one| message.contains(one))
+    if name == "OutOfMemoryError"
+        || name.ends_with("MemoryError")
+        || OUT_OF_MEMORY.iter().any(|one| message.contains(one))
     {
         return FailureCode::OutOfMemory;
     }

@@ -7,7 +7,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// One text of the socket, as far as it concerns one prompt.
-#[derive(Debug, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
+#[derive(PartialEq)]
 pub(super) enum Message {
     /// Another prompt's, the queue's, or none that is known.
     Other,
@@ -16,11 +17,18 @@ pub(super) enum Message {
     Cached(Vec<String>),
     /// A node begins; none: the prompt is over.
     Executing(Option<String>),
-    Progress { node: Option<String>, value: f64, max: f64 },
+    Progress {
+        node: Option<String>,
+        value: f64,
+        max: f64,
+    },
     /// How many nodes have finished, of those that are not cached.
     Finished(usize),
     /// A node's outputs for people: `{images|audio|text|…: […]}`.
-    Executed { node: String, output: Value },
+    Executed {
+        node: String,
+        output: Value,
+    },
     Succeeded,
     /// The data of `execution_error`.
     Failed(Value),
