@@ -80,8 +80,8 @@ impl BoxKey {
     /// It is shorter than a tag, or was not made with this key and this nonce. It is as it was then.
     pub fn open<'a>(&self, nonce: &Nonce, sealed: &'a mut [u8]) -> Result<&'a mut [u8], Unopened> {
         let (tag, text) = sealed.split_at_mut_checked(TAG_BYTES).ok_or(Unopened)?;
-        let tag = crypto_secretbox::Tag::from_slice(tag);
-        self.cipher().decrypt_in_place_detached((&nonce.0).into(), &[], text, tag).map_err(|_| Unopened)?;
+        let tag: [u8; TAG_BYTES] = (&*tag).try_into().map_err(|_| Unopened)?;
+        self.cipher().decrypt_in_place_detached((&nonce.0).into(), &[], text, (&tag).into()).map_err(|_| Unopened)?;
         Ok(text)
     }
 
