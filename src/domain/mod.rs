@@ -4,16 +4,22 @@
 //! effects, and the property tests drive the very same function.
 
 pub mod base64;
+pub mod bucket;
+pub mod envelope;
 pub mod environment;
 pub mod execution;
 pub mod failure;
 pub mod garbage;
 pub mod health;
 pub mod id;
+pub mod instance;
+pub mod job;
+pub mod json;
 pub mod layout;
 pub mod module_name;
 pub mod pool;
 pub mod redacted;
 pub mod restart;
 pub mod sandbox;
+pub mod secret;
 pub mod time;
