@@ -38,7 +38,8 @@ fn die_by(signal: Signal) {
     }
 }
 
-/// Starts processes that only sleep.
+/// Starts processes that only sleep, and that nobody here waits for.
+#[allow(clippy::zombie_processes, reason = "left behind on purpose")]
 pub fn spawn_children(children: &Children) {
     for _ in 0..children.count {
         let mut command = Command::new(if children.detached { "setsid" } else { "sleep" });

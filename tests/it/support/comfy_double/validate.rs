@@ -93,7 +93,7 @@ impl Check<'_> {
             return errors.is_empty() && self.upstream_is_good(id);
         }
         if let Some(start) = path.iter().position(|above| above == id) {
-            self.cycle(&path[start..].to_vec());
+            self.cycle(&path[start..]);
             return false;
         }
         path.push(id.to_owned());
