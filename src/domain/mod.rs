@@ -3,6 +3,7 @@
 //! Every machine here has the shape `step(&mut self, event, now) -> Vec<Effect>`: the actors perform the
 //! effects, and the property tests drive the very same function.
 
+pub mod base64;
 pub mod bucket;
 pub mod envelope;
 pub mod environment;
