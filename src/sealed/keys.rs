@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use curve25519_dalek::MontgomeryPoint;
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::agreement;
 use super::boxes::BoxKey;
 use super::epk::{Epk, Inadmissible};
 use crate::domain::base64;
@@ -132,7 +132,7 @@ impl SecretKey {
     }
 
     fn of(secret: Box<Zeroizing<[u8; KEY_BYTES]>>) -> Self {
-        let public = PublicKey(MontgomeryPoint::mul_base_clamped(**secret).to_bytes());
+        let public = PublicKey(crypto_box::SecretKey::from(**secret).public_key().to_bytes());
         Self { secret, public }
     }
 
@@ -154,12 +154,8 @@ impl SecretKey {
         if epk.as_bytes() == self.public.as_bytes() {
             return Err(Inadmissible);
         }
-        // Not by the clamped scalar modulo the group's order, as crypto_box 0.9 does it: off the prime-order subgroup
-        // that is another number, and libsodium could not open the answer.
-        let mut shared = MontgomeryPoint(*epk.as_bytes()).mul_clamped(**self.secret);
-        let agreed = BoxKey::of_shared(&shared.0);
-        shared.zeroize();
-        agreed.ok_or(Inadmissible)
+        let shared = agreement::multiply(&self.secret, epk.as_bytes());
+        BoxKey::of_shared(&shared).ok_or(Inadmissible)
     }
 }
 

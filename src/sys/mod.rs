@@ -3,6 +3,7 @@ pub mod beneath;
 pub mod children;
 pub mod mounts;
 pub mod pidfd;
+pub mod salsa;
 pub mod spawn;
 pub mod tree;
 pub mod watch;
