@@ -19,6 +19,7 @@ pub mod layout;
 pub mod module_name;
 pub mod pool;
 pub mod redacted;
+pub mod replay;
 pub mod restart;
 pub mod sandbox;
 pub mod secret;
