@@ -3,6 +3,7 @@
 //! Every machine here has the shape `step(&mut self, event, now) -> Vec<Effect>`: the actors perform the
 //! effects, and the property tests drive the very same function.
 
+pub mod base64;
 pub mod bucket;
 pub mod envelope;
 pub mod environment;
@@ -18,6 +19,7 @@ pub mod layout;
 pub mod module_name;
 pub mod pool;
 pub mod redacted;
+pub mod replay;
 pub mod restart;
 pub mod sandbox;
 pub mod secret;
