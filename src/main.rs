@@ -9,6 +9,7 @@ mod config;
 mod domain;
 mod messages;
 mod ports;
+mod sealed;
 mod sys;
 mod telemetry;
 

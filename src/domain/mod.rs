@@ -4,6 +4,7 @@
 //! effects, and the property tests drive the very same function.
 
 pub mod admission;
+pub mod base64;
 pub mod bucket;
 pub mod envelope;
 pub mod environment;

@@ -4,3 +4,4 @@ mod arguments;
 mod env;
 mod health;
 mod played;
+mod submit;
