@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod local_queue;
 pub mod process;
 pub mod runsc;
 pub mod sandboxes_off;
