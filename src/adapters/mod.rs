@@ -6,6 +6,7 @@ pub mod clock;
 #[cfg(test)]
 pub mod doubles;
 pub mod fetch;
+pub mod local_queue;
 pub mod process;
 pub mod runpod;
 pub mod runsc;
