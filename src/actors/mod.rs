@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod doubles;
+pub mod queue_ingress;
 pub mod reaper;
 pub mod sandbox_pool;
 pub mod seat;
