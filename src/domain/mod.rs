@@ -22,6 +22,7 @@ pub mod module_name;
 pub mod placement;
 pub mod pool;
 pub mod redacted;
+pub mod replay;
 pub mod restart;
 pub mod sandbox;
 pub mod secret;

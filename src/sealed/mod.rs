@@ -12,9 +12,11 @@
 
 #![allow(dead_code, unused_imports, reason = "the key ring comes next")]
 
+mod agreement;
 mod boxes;
 mod epk;
 mod keys;
+mod stream;
 
 pub use boxes::{BoxKey, NONCE_BYTES, NoRoom, Nonce, ReplayTag, TAG_BYTES, Unopened};
 pub use epk::{Epk, Inadmissible};
@@ -22,3 +24,5 @@ pub use keys::{KEY_BYTES, Kid, NotAKey, NotAKid, PublicKey, SecretKey};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors_tests;
