@@ -2,7 +2,9 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod keyring;
 pub mod process;
+pub mod replay_log;
 pub mod runsc;
 pub mod sandboxes_off;
 pub mod sqlite;
