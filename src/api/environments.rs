@@ -8,10 +8,10 @@ use uuid::Uuid;
 use crate::api::body::{self, SET_UP_BYTES};
 use crate::api::dto::EnvironmentBody;
 use crate::api::error::ApiError;
-use crate::api::json::Fields;
 use crate::api::{Doors, answer};
 use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::id::EnvironmentId;
+use crate::domain::json::Fields;
 use crate::messages::sandbox_pool::{DeleteEnvironment, SetUp};
 
 /// The route that needs no token.

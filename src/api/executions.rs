@@ -13,10 +13,10 @@ use crate::api::body::{self, EXECUTE_BYTES};
 use crate::api::dto::{ExecutionBody, LimitsBody, RecordBody};
 use crate::api::environments::{id_of, only, ready};
 use crate::api::error::ApiError;
-use crate::api::json::{Fields, Malformed};
 use crate::api::{Doors, Handles, answer, envelope};
 use crate::domain::execution::{Call, ExecutionReport, validate_env};
 use crate::domain::id::ExecutionId;
+use crate::domain::json::{Fields, Malformed};
 use crate::messages::handle::HandleError;
 use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
 

@@ -20,7 +20,6 @@ mod executions;
 mod health;
 mod health_socket;
 mod held;
-mod json;
 mod server;
 
 use std::sync::Arc;

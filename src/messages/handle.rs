@@ -78,6 +78,16 @@ where
     }
 }
 
+impl<M: Message<Result = ()> + Send + 'static> Handle<M> {
+    /// Tells a fact, and waits for nothing. With nobody published, or with a full mailbox, it is lost: facts that
+    /// matter are told again.
+    pub fn tell(&self, fact: M) {
+        if let Ok(recipient) = self.recipient() {
+            drop(recipient.try_send(fact));
+        }
+    }
+}
+
 impl<M: Message + Send> Handle<M>
 where
     M::Result: Send,

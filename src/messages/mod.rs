@@ -4,7 +4,10 @@
 //! by a task of its own and not by the request that asked for it, since actix skips a message whose sender is gone.
 
 pub mod child;
+pub mod comfy_process;
+pub mod crypto;
 pub mod handle;
+pub mod queue_ingress;
 pub mod reaper;
 pub mod sandbox_pool;
 pub mod supervisor;

@@ -3,10 +3,18 @@
 //! Requests are plain values, and what is privileged (sandboxes, processes, cgroups) is asked for by id and by
 //! passed descriptors, so that those adapters can move into a small root helper.
 
+pub mod bucket;
 pub mod cgroup;
 pub mod clock;
+pub mod comfy;
+pub mod fetch;
+pub mod gpu;
+pub mod job_queue;
+pub mod job_source;
 pub mod notify;
 pub mod process;
+pub mod replay;
 pub mod sandbox;
 pub mod store;
+pub mod vault;
 pub mod volumes;
