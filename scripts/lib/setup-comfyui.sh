@@ -121,7 +121,8 @@ with_progress() {
 size_of() { { du -sm "$1" 2>/dev/null || true; } | awk '{ print $1 " MB" }'; }
 
 end_progress() {
-    if [[ -z $TELLER ]]; then return; fi
+    # A bare return, in a trap, would repeat the status that set-up ends with.
+    if [[ -z $TELLER ]]; then return 0; fi
     kill "$TELLER" 2>/dev/null || true
     wait "$TELLER" 2>/dev/null || true
     TELLER=
