@@ -4,9 +4,13 @@ pub mod bucket;
 pub mod cgroup;
 pub mod clock;
 #[cfg(test)]
+pub mod comfy;
 pub mod doubles;
 pub mod fetch;
+pub mod keyring;
+pub mod local_queue;
 pub mod process;
+pub mod replay_log;
 pub mod runpod;
 pub mod runsc;
 pub mod sandboxes_off;

@@ -97,6 +97,7 @@ async fn run(loaded: Loaded, home: host::Home, log: Logger) -> Exit {
             warn!(log, "daemon.cut_off"; "after" => ?config.daemon.drain_deadline);
             Exit::Fine
         }
+        Ok(Ended::Abandoned) => Exit::Failed,
         Ok(Ended::GaveUp(_)) | Err(_) => Exit::GaveUp,
     };
     opened.close().await;
