@@ -12,7 +12,7 @@ mod supervision;
 
 use std::time::Duration;
 
-pub use bucket::{Bucket, BucketAccess};
+pub use bucket::Bucket;
 pub use daemon::Daemon;
 pub use log::{Log, LogFormat};
 pub use reaper::Reaper;
