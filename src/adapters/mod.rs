@@ -3,8 +3,8 @@
 pub mod bucket;
 pub mod cgroup;
 pub mod clock;
-#[cfg(test)]
 pub mod comfy;
+#[cfg(test)]
 pub mod doubles;
 pub mod fetch;
 pub mod keyring;
