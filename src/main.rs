@@ -17,6 +17,10 @@ use std::process::ExitCode;
 
 use cli::{Invocation, Variables};
 
+/// Nothing that was ever decrypted stays in freed memory.
+#[global_allocator]
+static MEMORY: sys::wipe::Wiping = sys::wipe::Wiping;
+
 fn main() -> ExitCode {
     let code = match cli::parse(std::env::args_os()) {
         Invocation::Serve(flags) => boot::load(&flags.config, true).map_or_else(|exit| exit, boot::serve).code(),

@@ -15,7 +15,7 @@ comfyui_pin() {
 
 # comfyui_kind: what this host's installation is for.
 comfyui_kind() {
-    if [[ -e ${CLOISTER_NVIDIA_DEVICE:-/dev/nvidiactl} ]] || have nvidia-smi; then echo gpu; else echo cpu; fi
+    if [[ -e /dev/nvidiactl ]] || nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then echo gpu; else echo cpu; fi
 }
 
 comfyui_lists() {
@@ -36,9 +36,11 @@ manifest_field() { sed -n "s/.*\"$2\":\"\([^\"]*\)\".*/\1/p" "$1/manifest.json";
 # comfyui_state: complete, of the pinned version, and for this host. Quick: nothing is started but its Python.
 comfyui_state() {
     local dir=$STATE_DIR/comfyui kind python
-    kind=$(comfyui_kind)
     DETAIL="$dir is not there"
     [[ -f $dir/manifest.json ]] || return 1
+    # One for a GPU does without it too, and is not thrown away because a driver is not loaded today.
+    kind=$(manifest_field "$dir" kind)
+    if [[ $kind != gpu ]]; then kind=$(comfyui_kind); fi
     python=$(manifest_field "$dir" python)
     DETAIL="$dir is not ComfyUI $(comfyui_pin version) for this host ($kind)"
     [[ $(<"$dir/manifest.json") == "$(comfyui_manifest "$kind" "$python" "$(manifest_field "$dir" source)")" ]] || return 1
@@ -100,18 +102,26 @@ comfyui_room() {
         "make room, or put the state elsewhere (CLOISTER_STATE_DIR), or do without: scripts/setup --no-comfyui"
 }
 
+TELLER=
 # with_progress DIR COMMAND...: says every ten seconds how much is there.
 with_progress() {
-    local dir=$1 teller
+    local dir=$1
     shift
     (
-        while sleep 10; do say "  $(du -sm "$dir" 2>/dev/null | cut -f 1) MB"; done
+        # Nothing of it may outlive set-up: not the sleep, and not the loop if set-up is killed.
+        trap 'kill "$!" 2>/dev/null; exit 0' TERM
+        while sleep 10 & wait "$!" && kill -0 "$$"; do say "  $(du -sm "$dir" 2>/dev/null | cut -f 1) MB"; done
     ) 9>&- &
-    teller=$!
-    WATCHERS+=("$teller")
+    TELLER=$!
     "$@"
-    kill "$teller"
-    wait "$teller" 2>/dev/null || true
+    end_progress
+}
+
+end_progress() {
+    if [[ -z $TELLER ]]; then return; fi
+    kill "$TELLER" 2>/dev/null || true
+    wait "$TELLER" 2>/dev/null || true
+    TELLER=
 }
 
 # comfyui_without_cuda VENV: lets torch's only build, which is CUDA's, load without CUDA. A build without it needs nothing.
@@ -138,6 +148,8 @@ comfyui_fetch() {
         comfyui_from_sdist "$1"
         echo sdist >"$WORK_DIR/comfyui.source"
     fi
+    # None of the program, and not the same by both ways.
+    find "$1/app" -mindepth 1 -maxdepth 1 -name '.*' -exec rm -rf {} +
     [[ $(comfyui_tree "$1/app") == "$(comfyui_pin tree)" ]] ||
         die "the download is not ComfyUI $version as pinned" "do not use it; see images/comfyui/README.md"
 }
@@ -150,8 +162,6 @@ comfyui_from_git() {
     say "downloading ComfyUI $2 from its own repository (git)"
     timeout 300 git clone --quiet --depth 1 --branch "$2" -c advice.detachedHead=false "$from" "$1" \
         >"$WORK_DIR/git.log" 2>&1 </dev/null || return 1
-    # What a package leaves out too, and what is none of the program.
-    find "$1" -mindepth 1 -maxdepth 1 -name '.*' -exec rm -rf {} +
     [[ $(comfyui_tree "$1") == "$(comfyui_pin tree)" ]] && return
     say "the repository's $2 is not the pinned one: leaving it"
     return 1

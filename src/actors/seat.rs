@@ -50,6 +50,11 @@ impl Seat {
     pub fn leave(&mut self) {
         self.guard.exit = Exit::Requested;
     }
+
+    /// From now on the child's end is one that it chose, to be started anew at once.
+    pub fn recycle(&mut self) {
+        self.guard.exit = Exit::Recycled;
+    }
 }
 
 impl Drop for ExitGuard {

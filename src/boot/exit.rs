@@ -5,7 +5,7 @@
 pub enum Exit {
     /// Drained as asked.
     Fine,
-    /// A client command failed, or a check found something.
+    /// A client command failed, a check found something, or the daemon gave its place up to another one.
     Failed,
     /// A port, a socket or the state directory cannot be had (EX_UNAVAILABLE).
     Unavailable,

@@ -9,6 +9,7 @@ mod children;
 mod doctor;
 mod exit;
 mod host;
+pub mod http;
 mod parts;
 mod settings;
 mod signals;
@@ -96,6 +97,7 @@ async fn run(loaded: Loaded, home: host::Home, log: Logger) -> Exit {
             warn!(log, "daemon.cut_off"; "after" => ?config.daemon.drain_deadline);
             Exit::Fine
         }
+        Ok(Ended::Abandoned) => Exit::Failed,
         Ok(Ended::GaveUp(_)) | Err(_) => Exit::GaveUp,
     };
     opened.close().await;

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::cli::env::EnvGroup;
 use crate::cli::health::HealthFlags;
+use crate::cli::keygen::KeygenFlags;
 use crate::cli::status::StatusFlags;
 use crate::cli::submit::SubmitFlags;
 
@@ -46,6 +47,8 @@ Nothing of the workflow leaves this machine in clear. Until the answer is opened
 $XDG_STATE_HOME/cloister/jobs (~/.local/state/cloister/jobs), for --resume.
 Exit codes: 0 done, 1 the job failed, 64 wrong usage, 69 the other end cannot be reached.")]
     Submit(Box<SubmitFlags>),
+    /// Make a key pair for sealed jobs, or show the public key of a private one
+    Keygen(KeygenFlags),
     /// Ask a running daemon whether it is alive or ready
     Health(HealthFlags),
     /// Show the parts of a running daemon
@@ -66,6 +69,7 @@ pub enum ClientCommand {
     Health(HealthFlags),
     Status(StatusFlags),
     Submit(Box<SubmitFlags>),
+    Keygen(KeygenFlags),
 }
 
 /// What `serve` was given.

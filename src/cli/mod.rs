@@ -7,6 +7,7 @@ pub mod arguments;
 mod client;
 mod env;
 mod health;
+mod keygen;
 mod printable;
 mod socket;
 mod status;
@@ -59,6 +60,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
             Command::Env(group) => Invocation::Client(ClientCommand::Env(group)),
             Command::Health(flags) => Invocation::Client(ClientCommand::Health(flags)),
             Command::Submit(flags) => Invocation::Client(ClientCommand::Submit(flags)),
+            Command::Keygen(flags) => Invocation::Client(ClientCommand::Keygen(flags)),
             Command::Status(flags) => Invocation::Client(ClientCommand::Status(flags)),
         },
         Err(told) => {
@@ -93,6 +95,7 @@ fn attempt(command: ClientCommand, variables: &Variables, streams: &mut Streams<
             ClientCommand::Env(group) => env::run(*group, variables, streams).await,
             ClientCommand::Health(flags) => health::run(&flags, variables, streams).await,
             ClientCommand::Submit(flags) => submit::run(*flags, variables, streams).await,
+            ClientCommand::Keygen(flags) => keygen::run(&flags, streams),
             ClientCommand::Status(flags) => status::run(&flags, variables, streams).await,
         }
     })

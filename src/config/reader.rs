@@ -120,6 +120,30 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// One secret, or none when it is left empty.
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<SecretString> {
+        match self.take(key, Rule::Secret) {
+            Value::Secret(secret) => secret,
+            _ => None,
+        }
+    }
+
+    /// A text that may be left empty.
+    pub(super) fn text_if_any(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key, Rule::Text { may_be_empty: true }) {
+            Value::Text(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    /// An http or https address, or none when it is left empty.
+    pub(super) fn url_if_any(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key, Rule::Url) {
+            Value::Text(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
     /// Records that a key's value follows from somewhere else.
     pub(super) fn derive(&mut self, key: &'static str, from: &'static str, value: Value) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key) {

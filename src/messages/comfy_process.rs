@@ -2,6 +2,7 @@
 
 use actix::prelude::*;
 
+pub use crate::domain::instance::RunRefused;
 use crate::domain::instance::{InstanceName, Standing};
 use crate::domain::job::{ComfyJob, ComfyReport, JobId, Progress};
 
@@ -12,15 +13,6 @@ pub struct RunJob {
     pub job: Box<ComfyJob>,
     /// Where its progress is told; a full mailbox loses steps.
     pub progress: Recipient<JobProgressed>,
-}
-
-/// Why an instance does not run a job. The job is as it was, and may go to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RunRefused {
-    #[error("the instance runs another job")]
-    Busy,
-    #[error("the instance is not ready")]
-    NotReady,
 }
 
 /// Stop this job, if it is the one that runs. Its `RunJob` is then answered as interrupted.
@@ -40,13 +32,17 @@ pub struct GetInstance;
 #[serde(rename_all = "camelCase")]
 pub struct InstancePicture {
     pub name: String,
-    /// `starting`, `ready`, `busy`, `stopping`, `wedged`.
+    /// `held` (nothing is spawned: its GPU is unfit), `starting`, `ready`, `busy`, `stopping`, `wedged`.
     pub state: &'static str,
     pub device: Option<String>,
     pub port: u16,
+    /// Jobs that were answered in this life of its process.
     pub jobs: u64,
     pub memory_mib: Option<u64>,
+    /// The job in hand.
     pub job: Option<String>,
+    /// What is wrong with it.
+    pub complaints: Vec<String>,
 }
 
 /// An instance's standing changed, or is told again with its beat. Told to every QueueIngress.

@@ -35,3 +35,11 @@ pub struct GetHealth;
 pub struct Shutdown {
     pub hurry: bool,
 }
+
+/// This host can do nothing more for whoever gives it work: stop everything in order, then end with exit code 1, so
+/// that whatever started the daemon puts another in its place.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Abandon {
+    pub reason: String,
+}

@@ -10,6 +10,7 @@ use super::agreement;
 use super::boxes::BoxKey;
 use super::epk::{Epk, Inadmissible};
 use crate::domain::base64;
+use crate::sys::secret::{Protection, Secret};
 
 /// How long a key of X25519 is, secret or public.
 pub const KEY_BYTES: usize = 32;
@@ -96,16 +97,16 @@ impl FromStr for Kid {
     }
 }
 
-/// A secret key of X25519, and the public key that goes with it.
+/// A secret key of X25519, in memory that is locked where that is allowed, and the public key that goes with it.
 pub struct SecretKey {
-    secret: Box<Zeroizing<[u8; KEY_BYTES]>>,
+    secret: Secret<KEY_BYTES>,
     public: PublicKey,
 }
 
 impl SecretKey {
     /// Takes the key out of `bytes`, which are zero afterwards.
     pub fn take(bytes: &mut [u8; KEY_BYTES]) -> Self {
-        let mut secret = Box::<Zeroizing<[u8; KEY_BYTES]>>::default();
+        let mut secret = Secret::zeroed();
         secret.copy_from_slice(bytes);
         bytes.zeroize();
         Self::of(secret)
@@ -116,7 +117,7 @@ impl SecretKey {
     /// # Errors
     /// The kernel has none to give.
     pub fn generate() -> Result<Self, getrandom::Error> {
-        let mut secret = Box::<Zeroizing<[u8; KEY_BYTES]>>::default();
+        let mut secret = Secret::zeroed();
         getrandom::fill(secret.as_mut_slice())?;
         Ok(Self::of(secret))
     }
@@ -126,19 +127,24 @@ impl SecretKey {
     /// # Errors
     /// Anything but the canonical text of 32 bytes.
     pub fn from_base64(text: &str) -> Result<Self, NotAKey> {
-        let mut secret = Box::<Zeroizing<[u8; KEY_BYTES]>>::default();
+        let mut secret = Secret::zeroed();
         base64::decode_into(text, &mut secret).map_err(|_| NotAKey)?;
         Ok(Self::of(secret))
     }
 
-    fn of(secret: Box<Zeroizing<[u8; KEY_BYTES]>>) -> Self {
-        let public = PublicKey(crypto_box::SecretKey::from(**secret).public_key().to_bytes());
+    fn of(secret: Secret<KEY_BYTES>) -> Self {
+        let public = PublicKey(crypto_box::SecretKey::from(*secret).public_key().to_bytes());
         Self { secret, public }
     }
 
     /// Padded base64, as `WORKER_PRIVATE_KEY_B64` has it.
     pub fn to_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(base64::encode(self.secret.as_slice()))
+    }
+
+    /// How well the memory that holds it is kept. Less than locked is worth a warning.
+    pub fn protection(&self) -> Protection {
+        self.secret.protection()
     }
 
     /// The public half.

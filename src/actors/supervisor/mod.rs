@@ -1,7 +1,7 @@
 //! The Supervisor: starts the other actors, restarts them one for one, and stops them in order.
 //!
 //! ```text
-//!   Beat, ChildDown, Tick, Shutdown ──► domain::restart::Supervision ──► Start, Dismiss, Stop, Drained
+//!   Beat, ChildDown, Tick, Shutdown, Abandon ──► domain::restart::Supervision ──► Start, Dismiss, Stop, Drained
 //! ```
 //!
 //! A child is made by its factory for every life anew, with a [`Seat`] that tells of its end. A child that hangs
@@ -20,7 +20,7 @@ use crate::domain::health::{HealthPicture, Part};
 use crate::domain::restart::{ChildName, Effect, Event, Generation, RestartPolicy, Supervision};
 use crate::domain::time::Moment;
 use crate::messages::child::Drain;
-use crate::messages::supervisor::{Beat, ChildDown, GetHealth, Shutdown};
+use crate::messages::supervisor::{Abandon, Beat, ChildDown, GetHealth, Shutdown};
 use crate::ports::clock::Clock;
 use crate::ports::notify::ServiceNotifier;
 
@@ -52,6 +52,8 @@ pub enum Ended {
     Drained { in_time: bool },
     /// An essential child was given up.
     GaveUp(ChildName),
+    /// A child asked for the daemon's end, as for one that failed.
+    Abandoned,
 }
 
 /// What the Supervisor needs.
@@ -77,6 +79,7 @@ pub struct Supervisor {
     running: HashMap<(ChildName, Generation), RunningChild>,
     ended: Option<oneshot::Sender<Ended>>,
     gave_up: Option<ChildName>,
+    abandoned: bool,
     /// The next tick and when it is due.
     tick: Option<(SpawnHandle, Moment)>,
     announced_start: bool,
@@ -97,6 +100,7 @@ impl Supervisor {
             running: HashMap::new(),
             ended: Some(ended),
             gave_up: None,
+            abandoned: false,
             tick: None,
             announced_start: false,
             announced_ready: false,
@@ -163,7 +167,8 @@ impl Supervisor {
                 }
             }
             Effect::Drained { in_time } => {
-                let ended = self.gave_up.map_or(Ended::Drained { in_time }, Ended::GaveUp);
+                let asked = if self.abandoned { Ended::Abandoned } else { Ended::Drained { in_time } };
+                let ended = self.gave_up.map_or(asked, Ended::GaveUp);
                 if let Some(place) = self.ended.take() {
                     // Nobody listens any more: then nobody has to be told.
                     let _ = place.send(ended);
@@ -253,5 +258,17 @@ impl Handler<Shutdown> for Supervisor {
     fn handle(&mut self, shutdown: Shutdown, ctx: &mut Self::Context) {
         self.deps.notifier.stopping();
         self.step(Event::Shutdown { hurry: shutdown.hurry }, ctx);
+    }
+}
+
+impl Handler<Abandon> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, abandon: Abandon, ctx: &mut Self::Context) {
+        crit!(self.deps.log, "daemon.abandoned"; "reason" => abandon.reason);
+        // A daemon that was already told to stop ends as it was told to.
+        self.abandoned |= !self.machine.is_draining();
+        self.deps.notifier.stopping();
+        self.step(Event::Shutdown { hurry: false }, ctx);
     }
 }

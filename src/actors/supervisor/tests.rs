@@ -18,6 +18,7 @@ enum Nature {
     NeverBeats,
     Complains,
     IgnoresDrain,
+    Recycles,
 }
 
 struct TestChild {
@@ -47,7 +48,11 @@ impl Actor for TestChild {
 impl Handler<Provoke> for TestChild {
     type Result = ();
 
-    fn handle(&mut self, _: Provoke, _: &mut Self::Context) {
+    fn handle(&mut self, _: Provoke, ctx: &mut Self::Context) {
+        if self.nature == Nature::Recycles {
+            self.seat.recycle();
+            ctx.stop();
+        }
         assert!(self.nature != Nature::PanicsInHandler, "this child panics in a handler");
     }
 }
@@ -260,5 +265,40 @@ async fn a_drain_that_takes_too_long_is_hurried() {
     supervisor.send(Shutdown { hurry: false }).await.unwrap();
     pass(Duration::from_secs(29)).await;
     assert!(health(&supervisor).await.draining);
+    assert_eq!(ended.await, Ok(Ended::Drained { in_time: true }));
+}
+
+#[actix::test]
+async fn a_child_that_recycles_itself_is_back_at_once_however_often() {
+    let nursery = Nursery::new(Nature::Recycles);
+    let (supervisor, _ended) = supervise(vec![nursery.spec("a", true)]);
+    for life in 1..=12 {
+        pass(Duration::from_secs(11)).await;
+        assert_eq!(nursery.lives(), life);
+        let address = nursery.newest.borrow()["a"].clone();
+        address.send(Provoke).await.unwrap();
+        pass(Duration::from_millis(10)).await;
+        assert!(health(&supervisor).await.ready);
+    }
+}
+
+#[actix::test]
+async fn an_abandoned_daemon_drains_and_ends_as_one_that_failed() {
+    let nursery = Nursery::new(Nature::Good);
+    let (supervisor, ended) = supervise(vec![nursery.spec("a", true)]);
+    pass(Duration::from_millis(10)).await;
+    supervisor.send(Abandon { reason: "ComfyUI never starts".into() }).await.unwrap();
+    assert!(health(&supervisor).await.draining);
+    assert_eq!(ended.await, Ok(Ended::Abandoned));
+}
+
+#[actix::test]
+async fn a_daemon_that_is_told_to_stop_first_ends_as_it_was_told() {
+    let nursery = Nursery::new(Nature::IgnoresDrain);
+    let (supervisor, ended) = supervise(vec![nursery.spec("a", true)]);
+    pass(Duration::from_millis(10)).await;
+    supervisor.send(Shutdown { hurry: false }).await.unwrap();
+    supervisor.send(Abandon { reason: "too late".into() }).await.unwrap();
+    supervisor.send(Shutdown { hurry: true }).await.unwrap();
     assert_eq!(ended.await, Ok(Ended::Drained { in_time: true }));
 }

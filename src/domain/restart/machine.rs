@@ -128,13 +128,24 @@ impl Supervision {
 
     fn down(&mut self, name: ChildName, generation: Generation, exit: Exit, now: Moment, effects: &mut Vec<Effect>) {
         let draining = self.phase != Phase::Up;
+        let shortest_life = self.policy.shortest_life;
         let Some(child) = self.find(name, generation) else { return };
         effects.push(Effect::Dismiss { child: name, generation, hung: false });
         if draining {
             child.state = State::Stopped;
             return;
         }
+        let lived = match child.state {
+            State::Running { .. } => now.since(child.up_since),
+            _ => Duration::ZERO,
+        };
         let cause = match exit {
+            Exit::Recycled if lived >= shortest_life => {
+                child.complaints.clear();
+                child.state = State::Idle;
+                return;
+            }
+            Exit::Recycled => "it was recycled right after its start",
             Exit::Crashed => "it crashed",
             Exit::Requested => "it stopped by itself",
         };

@@ -3,7 +3,8 @@
 //! ```text
 //!            Begin            Beat                Down, or no beat in time
 //!  Idle ───────────► Starting ─────► Running ───────────────┐
-//!    ▲  (spawn cap)     │ Down                              ▼
+//!   ▲▲  (spawn cap)     │ Down          │ recycled            ▼
+//!   │└──────────────────┼───────────────┘ (no fall)           │
 //!    │                  └───────────────────────────► Waiting (backoff, jitter)
 //!    │                              too often ► crash loop (longest wait) ► GivenUp
 //!    └────────────────────────────────────────────────────────┘ its time has come
@@ -33,6 +34,9 @@ pub enum Exit {
     Crashed,
     /// It was asked to.
     Requested,
+    /// It made way for a fresh life of itself, as its own rules say. Started again at once, and no fall, unless it
+    /// comes within `RestartPolicy::shortest_life` of its start.
+    Recycled,
 }
 
 /// When children are restarted, and when no more.
@@ -57,6 +61,8 @@ pub struct RestartPolicy {
     pub beat_deadline: Duration,
     /// How long a drain may take before it hurries; half as long again and it is cut off.
     pub drain_deadline: Duration,
+    /// A child that recycles itself sooner counts as fallen: else it could spin.
+    pub shortest_life: Duration,
 }
 
 impl Default for RestartPolicy {
@@ -73,6 +79,7 @@ impl Default for RestartPolicy {
             spawns_at_once: 2,
             beat_deadline: Duration::from_secs(15),
             drain_deadline: Duration::from_secs(30),
+            shortest_life: Duration::from_secs(10),
         }
     }
 }

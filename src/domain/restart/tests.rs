@@ -102,6 +102,45 @@ fn long_health_forgives_earlier_falls() {
     assert_eq!(wait_of(&effects), Some(Duration::from_millis(500)));
 }
 
+fn recycled(generation: u64) -> Event {
+    Event::Down { child: "a", generation: Generation(generation), exit: Exit::Recycled }
+}
+
+#[test]
+fn a_recycled_child_is_started_at_once_and_has_not_fallen() {
+    let mut machine = single(exact());
+    machine.step(Event::Begin, Moment(0));
+    for life in 1..=20 {
+        machine.step(beat(life), Moment(life * 10_000));
+        let effects = machine.step(recycled(life), Moment((life + 1) * 10_000));
+        let again = Effect::Start { child: "a", generation: Generation(life + 1) };
+        assert_eq!(effects, [Effect::Dismiss { child: "a", generation: Generation(life), hung: false }, again]);
+    }
+    machine.step(beat(21), Moment(220_000));
+    assert_eq!(wait_of(&machine.step(crash(21), Moment(300_000))), Some(Duration::from_millis(500)));
+}
+
+#[test]
+fn a_child_that_recycles_itself_right_after_its_start_falls_and_cannot_spin() {
+    let mut machine = single(exact());
+    machine.step(Event::Begin, Moment(0));
+    machine.step(beat(1), Moment(1));
+    assert_eq!(wait_of(&machine.step(recycled(1), Moment(10_000))), Some(Duration::from_millis(500)));
+    machine.step(Event::Tick, Moment(10_500));
+    assert!(wait_of(&machine.step(recycled(2), Moment(90_000))) > Some(Duration::from_secs(1)), "it never beat");
+    assert_eq!(machine.parts(Moment(90_000))[0].state, PartState::Restarting);
+}
+
+#[test]
+fn a_child_that_recycles_itself_during_a_drain_is_not_started_again() {
+    let mut machine = single(exact());
+    machine.step(Event::Begin, Moment(0));
+    machine.step(beat(1), Moment(1));
+    machine.step(Event::Shutdown { hurry: false }, Moment(20_000));
+    let effects = machine.step(recycled(1), Moment(20_001));
+    assert!(effects.contains(&Effect::Drained { in_time: true }), "{effects:?}");
+}
+
 #[test]
 fn a_child_that_stops_beating_is_dismissed_and_replaced() {
     let mut machine = single(exact());
@@ -140,6 +179,7 @@ fn a_shutdown_during_a_restarts_wait_starts_nothing() {
 enum Act {
     Beat(usize, u64),
     Crash(usize, u64),
+    Recycle(usize, u64),
     Pass(u64),
     Shutdown(bool),
 }
@@ -148,6 +188,7 @@ fn any_act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => (0..NAMES.len(), 0..3u64).prop_map(|(child, age)| Act::Beat(child, age)),
         4 => (0..NAMES.len(), 0..3u64).prop_map(|(child, age)| Act::Crash(child, age)),
+        2 => (0..NAMES.len(), 0..3u64).prop_map(|(child, age)| Act::Recycle(child, age)),
         4 => (0..90_000u64).prop_map(Act::Pass),
         1 => any::<bool>().prop_map(Act::Shutdown),
     ]
@@ -181,6 +222,10 @@ proptest! {
                 Act::Crash(child, age) => {
                     let generation = Generation(newest.get(NAMES[child]).copied().unwrap_or(0).saturating_sub(age));
                     Event::Down { child: NAMES[child], generation, exit: Exit::Crashed }
+                }
+                Act::Recycle(child, age) => {
+                    let generation = Generation(newest.get(NAMES[child]).copied().unwrap_or(0).saturating_sub(age));
+                    Event::Down { child: NAMES[child], generation, exit: Exit::Recycled }
                 }
                 Act::Pass(millis) => { now = Moment(now.0 + millis); Event::Tick }
                 Act::Shutdown(hurry) => { shutting = true; Event::Shutdown { hurry } }

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod daemon;
 pub mod host;
+pub mod platform;
 
 use std::time::{Duration, Instant};
 
