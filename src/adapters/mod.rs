@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod cgroup;
 pub mod clock;
+pub mod comfy;
 #[cfg(test)]
 pub mod doubles;
 pub mod fetch;

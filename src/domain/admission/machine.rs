@@ -149,6 +149,16 @@ impl Admission {
         effects.push(Effect::Take { slots });
     }
 
+    /// Takes note of the room before the end of a poll is told: the next poll asks for what is left.
+    pub fn note_room(&mut self, slots: usize) {
+        self.slots = slots;
+    }
+
+    /// Whether the source has been in trouble for longer than a failure or two.
+    pub fn is_in_trouble(&self) -> bool {
+        self.circuit != Circuit::Closed
+    }
+
     /// The circuit before the source.
     pub fn circuit(&self) -> Circuit {
         self.circuit

@@ -386,6 +386,11 @@ impl Leases {
         self.held.iter().filter(|(_, lease)| !lease.stopped || lease.again).map(|(job, _)| job.clone()).collect()
     }
 
+    /// Whether a job that comes under this id runs when the stopped one is over.
+    pub fn runs_again(&self, job: &JobId) -> bool {
+        self.held.get(job).is_some_and(|lease| lease.stopped && !lease.again)
+    }
+
     /// Whether anything is held.
     pub fn is_busy(&self) -> bool {
         !self.held.is_empty()
