@@ -18,6 +18,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("SETUP_CONCURRENCY", "sandbox.setup_concurrency"),
     ("MAX_TIMEOUT_MS", "sandbox.max_timeout_ms"),
     ("MAX_MEMORY_MB", "sandbox.max_memory_mb"),
+    ("ENCRYPTION_REQUIRED", "crypto.required"),
     ("CLOISTER_STATE_DIR", "daemon.state_dir"),
     ("CLOISTER_RUN_DIR", "daemon.run_dir"),
     ("RUNPOD_WEBHOOK_GET_JOB", "runpod.take_url"),

@@ -1,6 +1,7 @@
 //! The typed settings, one struct for each section of the file. `config/default.toml` documents every key.
 
 mod bucket;
+mod crypto;
 mod daemon;
 mod log;
 mod reaper;
@@ -12,7 +13,8 @@ mod supervision;
 
 use std::time::Duration;
 
-pub use bucket::Bucket;
+pub use bucket::{Bucket, BucketAccess};
+pub use crypto::Crypto;
 pub use daemon::Daemon;
 pub use log::{Log, LogFormat};
 pub use reaper::Reaper;
@@ -34,6 +36,7 @@ pub struct Config {
     pub store: Store,
     pub reaper: Reaper,
     pub supervision: Supervision,
+    pub crypto: Crypto,
     pub runpod: Runpod,
     pub bucket: Bucket,
 }
@@ -50,6 +53,7 @@ impl Config {
             store: Store::read(reader, &state_dir),
             reaper: Reaper::read(reader),
             supervision: Supervision::read(reader),
+            crypto: Crypto::read(reader, &state_dir),
             runpod: Runpod::read(reader),
             bucket: Bucket::read(reader),
         }
