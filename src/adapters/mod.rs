@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod gpu;
 pub mod process;
 pub mod runsc;
 pub mod sandboxes_off;
