@@ -6,7 +6,7 @@ use super::origin::Origin;
 use super::value::Raw;
 
 /// The first system's names and what they set; the more special name comes first.
-pub(super) const NAMES: [(&str, &str); 13] = [
+pub(super) const NAMES: [(&str, &str); 19] = [
     ("PORT", "server.port"),
     ("BEARER_TOKEN", "server.bearer_tokens"),
     ("DISABLE_BEARER_TOKEN", "server.disable_bearer_token"),
@@ -18,6 +18,12 @@ pub(super) const NAMES: [(&str, &str); 13] = [
     ("SETUP_CONCURRENCY", "sandbox.setup_concurrency"),
     ("MAX_TIMEOUT_MS", "sandbox.max_timeout_ms"),
     ("MAX_MEMORY_MB", "sandbox.max_memory_mb"),
+    ("COMFYUI_DIR", "comfy.dir"),
+    ("COMFYUI_PYTHON", "comfy.python"),
+    ("COMFYUI_ARGS", "comfy.args"),
+    ("COMFY_PORT", "comfy.port"),
+    ("COMFYUI_MODEL_DIR", "comfy.model_dir"),
+    ("LOG_SILENT", "comfy.silent"),
     ("CLOISTER_STATE_DIR", "daemon.state_dir"),
     ("CLOISTER_RUN_DIR", "daemon.run_dir"),
 ];

@@ -43,6 +43,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A text that may be empty.
+    pub(super) fn text_if_any(&mut self, key: &'static str) -> String {
+        match self.take(key, Rule::Text { may_be_empty: true }) {
+            Value::Text(text) => text,
+            _ => String::new(),
+        }
+    }
+
     /// An absolute path.
     pub(super) fn path(&mut self, key: &'static str) -> PathBuf {
         match self.take(key, Rule::Path { may_be_empty: false }) {

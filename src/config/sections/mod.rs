@@ -1,5 +1,6 @@
 //! The typed settings, one struct for each section of the file. `config/default.toml` documents every key.
 
+mod comfy;
 mod daemon;
 mod log;
 mod reaper;
@@ -10,6 +11,7 @@ mod supervision;
 
 use std::time::Duration;
 
+pub use comfy::Comfy;
 pub use daemon::Daemon;
 pub use log::{Log, LogFormat};
 pub use reaper::Reaper;
@@ -27,6 +29,7 @@ pub struct Config {
     pub log: Log,
     pub server: Server,
     pub sandbox: Sandbox,
+    pub comfy: Comfy,
     pub store: Store,
     pub reaper: Reaper,
     pub supervision: Supervision,
@@ -41,6 +44,7 @@ impl Config {
             log: Log::read(reader),
             server: Server::read(reader),
             sandbox: Sandbox::read(reader, &state_dir),
+            comfy: Comfy::read(reader),
             store: Store::read(reader, &state_dir),
             reaper: Reaper::read(reader),
             supervision: Supervision::read(reader),
