@@ -9,6 +9,7 @@ pub mod doubles;
 pub mod fetch;
 pub mod keyring;
 pub mod local_queue;
+pub mod gpu;
 pub mod process;
 pub mod replay_log;
 pub mod runpod;

@@ -2,6 +2,7 @@
 
 mod bucket;
 mod crypto;
+mod comfy;
 mod daemon;
 mod log;
 mod reaper;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use bucket::{Bucket, BucketAccess};
 pub use crypto::Crypto;
+pub use comfy::Comfy;
 pub use daemon::Daemon;
 pub use log::{Log, LogFormat};
 pub use reaper::Reaper;
@@ -33,6 +35,7 @@ pub struct Config {
     pub log: Log,
     pub server: Server,
     pub sandbox: Sandbox,
+    pub comfy: Comfy,
     pub store: Store,
     pub reaper: Reaper,
     pub supervision: Supervision,
@@ -50,6 +53,7 @@ impl Config {
             log: Log::read(reader),
             server: Server::read(reader),
             sandbox: Sandbox::read(reader, &state_dir),
+            comfy: Comfy::read(reader),
             store: Store::read(reader, &state_dir),
             reaper: Reaper::read(reader),
             supervision: Supervision::read(reader),
