@@ -12,7 +12,7 @@ FAST_TESTS ?= --bin cloister -- $(addprefix --skip adapters::,runsc::tests cgrou
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install runsc and the runtimes (root; what is there is kept)
+setup: ## install runsc, the runtimes and ComfyUI (root; what is there is kept)
 	scripts/setup
 
 run: setup ## build Cloister, start it here and show what it does (root)
@@ -20,11 +20,12 @@ run: setup ## build Cloister, start it here and show what it does (root)
 	exec scripts/demo
 
 test: ## run all tests (root)
-	scripts/setup --with-crun
+	scripts/setup --with-crun --with-oracle
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; exec cargo nextest run --locked; \
 	else set -x; exec cargo test --locked; fi
 
-test-host: setup ## the daemon under real systemd and cgroup v2, in a virtual machine (root, ten minutes; HOST_BINARY=… takes that program)
+test-host: ## the daemon under real systemd and cgroup v2, in a virtual machine (root, ten minutes; HOST_BINARY=… takes that program)
+	scripts/setup --no-comfyui
 	$(if $(HOST_BINARY),,cargo build --release --locked)
 	tests/host/all $(HOST_BINARY)
 
@@ -33,11 +34,12 @@ check: ## format, lints and the fast tests (no root, a minute or two)
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo test --locked $(FAST_TESTS)
 
-bench: setup ## measure (root)
+bench: ## measure (root)
+	scripts/setup --with-oracle
 	cargo build --release --locked
 	cargo bench --locked --bench cloister
 
-clean-state: ## remove .cloister: runtimes, environments (stop the daemon first)
+clean-state: ## remove .cloister: runtimes, ComfyUI, environments (stop the daemon first)
 	@if grep -F ' $(CURDIR)/.cloister/' /proc/self/mounts; then \
 	  echo 'make: these are still mounted: stop the daemon first' >&2; exit 1; fi
 	rm -rf --one-file-system '$(CURDIR)/.cloister'

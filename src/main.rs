@@ -9,12 +9,17 @@ mod config;
 mod domain;
 mod messages;
 mod ports;
+mod sealed;
 mod sys;
 mod telemetry;
 
 use std::process::ExitCode;
 
 use cli::{Invocation, Variables};
+
+/// Nothing that was ever decrypted stays in freed memory.
+#[global_allocator]
+static MEMORY: sys::wipe::Wiping = sys::wipe::Wiping;
 
 fn main() -> ExitCode {
     let code = match cli::parse(std::env::args_os()) {

@@ -92,7 +92,7 @@ runtime_install() {
 # replace_directory NEW TARGET
 replace_directory() {
     local old
-    old=$(mktemp -d "$RUNTIMES_DIR/.new.XXXXXX")
+    old=$(mktemp -d "${2%/*}/.new.XXXXXX")
     if [[ -e $2 ]]; then mv "$2" "$old/"; fi
     mv "$1" "$2"
     rm -rf "$old"

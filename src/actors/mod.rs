@@ -4,6 +4,7 @@
 pub mod comfy_process;
 #[cfg(test)]
 mod doubles;
+pub mod queue_ingress;
 pub mod reaper;
 pub mod sandbox_pool;
 pub mod seat;

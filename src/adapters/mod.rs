@@ -1,9 +1,18 @@
 //! The world behind the ports, one folder for each foreign thing.
 
+pub mod bucket;
 pub mod cgroup;
 pub mod clock;
+pub mod comfy;
+#[cfg(test)]
+pub mod doubles;
+pub mod fetch;
 pub mod gpu;
+pub mod keyring;
+pub mod local_queue;
 pub mod process;
+pub mod replay_log;
+pub mod runpod;
 pub mod runsc;
 pub mod sandboxes_off;
 pub mod sqlite;

@@ -6,13 +6,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use slog::{Logger, warn};
 use uuid::Uuid;
 
 use super::exit::Exit;
 use crate::config::Daemon;
-use crate::sys::children;
+use crate::sys::{children, wipe};
 
 /// Why the daemon cannot live here.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,7 @@ pub fn prepare(daemon: &Daemon, log: &Logger) -> Result<Home, HostError> {
     if let Err(source) = children::become_subreaper() {
         warn!(log, "host.no_subreaper"; "error" => %source);
     }
+    wipe::return_large_blocks();
     if let Err(source) = set_limits() {
         warn!(log, "host.limits"; "error" => %source);
     }
@@ -99,9 +101,12 @@ fn instance(path: &Path) -> Result<String, HostError> {
     }
 }
 
-/// No core dumps, for they would hold user data; as many descriptors as the host allows.
+/// No core dumps and no debugger, for they would see user data; as many descriptors as the host allows.
 fn set_limits() -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    // A limit of zero does not keep the kernel from handing a core to a program; this does. It holds for this process
+    // only: what it starts is as it would be.
+    prctl::set_dumpable(false)?;
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)
 }

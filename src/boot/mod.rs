@@ -9,6 +9,7 @@ mod children;
 mod doctor;
 mod exit;
 mod host;
+pub mod http;
 mod parts;
 mod settings;
 mod signals;

@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::cli::env::EnvGroup;
 use crate::cli::health::HealthFlags;
+use crate::cli::keygen::KeygenFlags;
 use crate::cli::status::StatusFlags;
+use crate::cli::submit::SubmitFlags;
 
 /// One daemon per host that runs handlers nobody reviewed, each call in a sandbox of its own.
 #[derive(Debug, Parser)]
@@ -34,6 +36,19 @@ Exit codes: 0 stopped as told, 64 wrong usage, 69 port, socket or state director
     Serve(ServeFlags),
     /// Make, call, show and delete environments on a running daemon
     Env(Box<EnvGroup>),
+    /// Seal a ComfyUI workflow, send it to RunPod or to a Cloister, and write what comes back
+    #[command(after_help = "Examples:
+  export SERVER_PUBLIC_KEY_B64=…           # what `cloister keygen` printed on the worker's host
+  cloister submit workflow.json --image input.png=photo.png --out pictures
+  RP_API_KEY=… cloister submit workflow.json --endpoint abc123
+  cloister submit --resume 0190c5a2-…-u1   # go on with a job that was sent before
+
+Nothing of the workflow leaves this machine in clear. Until the answer is opened, a one-time key is kept in
+$XDG_STATE_HOME/cloister/jobs (~/.local/state/cloister/jobs), for --resume.
+Exit codes: 0 done, 1 the job failed, 64 wrong usage, 69 the other end cannot be reached.")]
+    Submit(Box<SubmitFlags>),
+    /// Make a key pair for sealed jobs, or show the public key of a private one
+    Keygen(KeygenFlags),
     /// Ask a running daemon whether it is alive or ready
     Health(HealthFlags),
     /// Show the parts of a running daemon
@@ -53,6 +68,8 @@ pub enum ClientCommand {
     Env(Box<EnvGroup>),
     Health(HealthFlags),
     Status(StatusFlags),
+    Submit(Box<SubmitFlags>),
+    Keygen(KeygenFlags),
 }
 
 /// What `serve` was given.

@@ -46,8 +46,8 @@ pub enum ClientError {
     Refused { message: String, code: Option<String> },
     #[error("the address {0:?} cannot be used: write it as http://HOST:PORT")]
     Url(String),
-    #[error("only plain http is spoken for now: for {0:?} use a local proxy that speaks https, or an ssh tunnel")]
-    Https(String),
+    #[error("the key was refused: set {variable}, or name a file that holds it with --token-file")]
+    Credentials { variable: &'static str },
     #[error("{at} gave an answer that is not a Cloister's (status {status}): is it another server?")]
     Foreign { at: String, status: StatusCode },
 }
@@ -57,8 +57,20 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ClientError::Unreachable { .. } | ClientError::Silent(_) => exit::UNAVAILABLE,
-            ClientError::Url(_) | ClientError::Https(_) => exit::USAGE,
-            ClientError::Token | ClientError::Refused { .. } | ClientError::Foreign { .. } => exit::FAILED,
+            ClientError::Url(_) => exit::USAGE,
+            ClientError::Token
+            | ClientError::Credentials { .. }
+            | ClientError::Refused { .. }
+            | ClientError::Foreign { .. } => exit::FAILED,
+        }
+    }
+
+    /// Whether asking again may help.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            ClientError::Unreachable { .. } | ClientError::Silent(_) => true,
+            ClientError::Foreign { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            _ => false,
         }
     }
 
@@ -74,6 +86,13 @@ impl ClientError {
         let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
         Self::Unreachable { at: at.to_owned(), cause }
     }
+}
+
+/// Begins a client that can speak TLS.
+pub fn http() -> reqwest::ClientBuilder {
+    // Only the first one of a process is taken; all are the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
 }
 
 /// An answer, as it came and as it reads.
@@ -103,7 +122,7 @@ impl Client {
             }
         };
         // A proxy of the surroundings must not get to see the token.
-        let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(5)).timeout(ANSWER_WITHIN);
+        let http = http().no_proxy().connect_timeout(Duration::from_secs(5)).timeout(ANSWER_WITHIN);
         Ok(Self { http: http.build()?, base, token })
     }
 
@@ -175,8 +194,7 @@ impl Client {
 fn checked(url: &str) -> Result<String, ClientError> {
     let parsed = Url::parse(url).map_err(|_| ClientError::Url(url.to_owned()))?;
     match parsed.scheme() {
-        "http" if parsed.has_host() && parsed.query().is_none() => Ok(url.trim_end_matches('/').to_owned()),
-        "https" => Err(ClientError::Https(url.to_owned())),
+        "http" | "https" if parsed.has_host() && parsed.query().is_none() => Ok(url.trim_end_matches('/').to_owned()),
         _ => Err(ClientError::Url(url.to_owned())),
     }
 }

@@ -7,10 +7,12 @@ pub mod arguments;
 mod client;
 mod env;
 mod health;
+mod keygen;
 mod printable;
 mod socket;
 mod status;
 mod streams;
+mod submit;
 mod table;
 pub mod variables;
 
@@ -57,6 +59,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
             Command::Doctor(flags) => Invocation::Doctor(flags),
             Command::Env(group) => Invocation::Client(ClientCommand::Env(group)),
             Command::Health(flags) => Invocation::Client(ClientCommand::Health(flags)),
+            Command::Submit(flags) => Invocation::Client(ClientCommand::Submit(flags)),
+            Command::Keygen(flags) => Invocation::Client(ClientCommand::Keygen(flags)),
             Command::Status(flags) => Invocation::Client(ClientCommand::Status(flags)),
         },
         Err(told) => {
@@ -90,6 +94,8 @@ fn attempt(command: ClientCommand, variables: &Variables, streams: &mut Streams<
         match command {
             ClientCommand::Env(group) => env::run(*group, variables, streams).await,
             ClientCommand::Health(flags) => health::run(&flags, variables, streams).await,
+            ClientCommand::Submit(flags) => submit::run(*flags, variables, streams).await,
+            ClientCommand::Keygen(flags) => keygen::run(&flags, streams),
             ClientCommand::Status(flags) => status::run(&flags, variables, streams).await,
         }
     })

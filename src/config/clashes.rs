@@ -91,6 +91,13 @@ pub(super) fn warnings(config: &Config, reader: &Reader<'_>) -> Vec<String> {
     {
         warnings.push(format!("{} holds bearer tokens and every user can read it: chmod o= it", path.display()));
     }
+    for key in ["runpod.api_key", "bucket.secret_access_key"] {
+        if let Origin::File { path, .. } = reader.origin(key)
+            && file::is_public(&path)
+        {
+            warnings.push(format!("{} holds {key} and every user can read it: chmod o= it", path.display()));
+        }
+    }
     if config.sandbox.enabled && config.sandbox.disable_gvisor {
         warnings.push("handlers run without gVisor: sandbox.disable_gvisor is for development only".to_owned());
     }

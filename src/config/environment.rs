@@ -5,8 +5,8 @@ use super::layer::{Given, Layer};
 use super::origin::Origin;
 use super::value::Raw;
 
-/// The first system's names and what they set; the more special name comes first.
-pub(super) const NAMES: [(&str, &str); 19] = [
+/// Names of the first system, of RunPod and of its SDK, and what they set; the more special name comes first.
+pub(super) const NAMES: &[(&str, &str)] = &[
     ("PORT", "server.port"),
     ("BEARER_TOKEN", "server.bearer_tokens"),
     ("DISABLE_BEARER_TOKEN", "server.disable_bearer_token"),
@@ -26,6 +26,18 @@ pub(super) const NAMES: [(&str, &str); 19] = [
     ("LOG_SILENT", "comfy.silent"),
     ("CLOISTER_STATE_DIR", "daemon.state_dir"),
     ("CLOISTER_RUN_DIR", "daemon.run_dir"),
+    ("RUNPOD_WEBHOOK_GET_JOB", "runpod.take_url"),
+    ("RUNPOD_WEBHOOK_POST_OUTPUT", "runpod.done_url"),
+    ("RUNPOD_WEBHOOK_PING", "runpod.ping_url"),
+    ("RUNPOD_AI_API_KEY", "runpod.api_key"),
+    ("RUNPOD_POD_ID", "runpod.pod_id"),
+    ("RUNPOD_GPU_TYPE_ID", "runpod.gpu_type"),
+    ("RUNPOD_PING_INTERVAL", "runpod.ping_interval_ms"),
+    ("REFRESH_WORKER", "runpod.refresh_worker"),
+    ("BUCKET_ENDPOINT_URL", "bucket.endpoint"),
+    ("BUCKET_NAME", "bucket.name"),
+    ("BUCKET_ACCESS_KEY_ID", "bucket.access_key_id"),
+    ("BUCKET_SECRET_ACCESS_KEY", "bucket.secret_access_key"),
 ];
 
 /// The first system's PostgreSQL, which is not in this version.

@@ -43,14 +43,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A text that may be empty.
-    pub(super) fn text_if_any(&mut self, key: &'static str) -> String {
-        match self.take(key, Rule::Text { may_be_empty: true }) {
-            Value::Text(text) => text,
-            _ => String::new(),
-        }
-    }
-
     /// An absolute path.
     pub(super) fn path(&mut self, key: &'static str) -> PathBuf {
         match self.take(key, Rule::Path { may_be_empty: false }) {
@@ -125,6 +117,30 @@ impl<'a> Reader<'a> {
         match self.take(key, Rule::Secrets) {
             Value::Secrets(tokens) => tokens,
             _ => Vec::new(),
+        }
+    }
+
+    /// One secret, or none when it is left empty.
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<SecretString> {
+        match self.take(key, Rule::Secret) {
+            Value::Secret(secret) => secret,
+            _ => None,
+        }
+    }
+
+    /// A text that may be left empty.
+    pub(super) fn text_if_any(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key, Rule::Text { may_be_empty: true }) {
+            Value::Text(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    /// An http or https address, or none when it is left empty.
+    pub(super) fn url_if_any(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key, Rule::Url) {
+            Value::Text(text) if !text.is_empty() => Some(text),
+            _ => None,
         }
     }
 

@@ -303,15 +303,16 @@ fn the_reference_and_the_sections_have_the_same_keys() {
         );
     }
     for (name, key) in environment::NAMES {
-        assert!(reference.contains(key), "{name} sets {key}");
+        assert!(reference.contains(*key), "{name} sets {key}");
     }
 }
 
 #[test]
 fn every_shipped_example_loads() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
-    let files: Vec<_> = std::fs::read_dir(folder).expect("listed").flatten().map(|entry| entry.path()).collect();
-    assert!(files.len() >= 3, "{files:?}");
+    let mut files: Vec<_> = std::fs::read_dir(&folder).expect("listed").flatten().map(|entry| entry.path()).collect();
+    files.push(folder.with_file_name("runpod.toml"));
+    assert!(files.len() >= 4, "{files:?}");
     for path in files {
         let text = std::fs::read_to_string(&path).expect("read");
         let loaded = given(&text, &[TOKEN], &[]).loaded();
@@ -321,11 +322,53 @@ fn every_shipped_example_loads() {
     }
 }
 
+#[test]
+fn the_platforms_own_variables_make_a_runpod_worker() {
+    let variables = [
+        TOKEN,
+        ("RUNPOD_WEBHOOK_GET_JOB", "https://api.example/v2/ep/job-take/$ID?gpu=A+B"),
+        ("RUNPOD_WEBHOOK_POST_OUTPUT", "https://api.example/v2/ep/job-done/$RUNPOD_POD_ID/$ID?gpu=A+B"),
+        ("RUNPOD_WEBHOOK_PING", "https://api.example/v2/ep/ping/$RUNPOD_POD_ID"),
+        ("RUNPOD_AI_API_KEY", "rpa_KEY,WITH=ALL"),
+        ("RUNPOD_POD_ID", "pod0"),
+        ("RUNPOD_PING_INTERVAL", "4000"),
+        ("BUCKET_ENDPOINT_URL", "https://s3.example"),
+        ("BUCKET_ACCESS_KEY_ID", "id"),
+        ("BUCKET_SECRET_ACCESS_KEY", "abc/def+g"),
+    ];
+    let loaded = given("[bucket]\nprefix = \"/out/\"\n", &variables, &[]).loaded();
+    let (runpod, bucket) = (&loaded.config.runpod, loaded.config.bucket.access.as_ref().expect("a bucket"));
+    assert_eq!(runpod.take_url.as_deref(), Some("https://api.example/v2/ep/job-take/$ID?gpu=A+B"));
+    assert_eq!(runpod.api_key.as_ref().map(ExposeSecret::expose_secret), Some("rpa_KEY,WITH=ALL"));
+    assert_eq!((runpod.ping_every, runpod.poll), (Duration::from_secs(4), Duration::from_secs(90)));
+    assert!(runpod.result_bytes <= 10_000_000 && runpod.sync_result_bytes <= 20_000_000);
+    assert_eq!((bucket.prefix.as_str(), bucket.name.as_deref()), ("out", None));
+    assert_eq!(bucket.secret_access_key.expose_secret(), "abc/def+g");
+    let shown = render(&loaded, true, false) + &format!("{:?}", loaded.config);
+    assert!(!shown.contains("rpa_KEY") && !shown.contains("abc/def"), "{shown}");
+    assert!(shown.contains("api_key = \"***\""), "{shown}");
+}
+
+#[test]
+fn half_a_platform_or_half_a_bucket_is_an_error() {
+    let variables = [TOKEN, ("RUNPOD_WEBHOOK_GET_JOB", "https://a/$ID"), ("RUNPOD_WEBHOOK_PING", "PING_NOT_SET")];
+    let errors = given("[bucket]\nendpoint = \"https://s3.example\"\n", &variables, &[]).errors();
+    for part in [
+        "runpod.done_url: it is empty and runpod.take_url is not",
+        "environment variable RUNPOD_WEBHOOK_PING: runpod.ping_url: \"PING_NOT_SET\" is not a URL such as",
+        "bucket.access_key_id: a bucket needs its endpoint and both of its keys",
+        "bucket.secret_access_key: a bucket needs",
+    ] {
+        assert!(errors.contains(part), "{part:?} in {errors}");
+    }
+}
+
 fn any_value(rule: &Rule) -> BoxedStrategy<String> {
     let quoted = |text: String| toml_edit::Value::from(text).to_string();
     match rule {
         Rule::Text { .. } => "[a-z\"'\\\\é ]{1,12}".prop_map(quoted).boxed(),
         Rule::Path { .. } => "/[a-z\"'\\\\é .]{1,12}(/[a-z]{1,5}){0,3}".prop_map(quoted).boxed(),
+        Rule::Url => "https?://[a-z]{1,9}(/\\$ID)?".prop_map(quoted).boxed(),
         Rule::Address => any::<std::net::IpAddr>().prop_map(move |ip| quoted(ip.to_string())).boxed(),
         Rule::Switch => any::<bool>().prop_map(|on| on.to_string()).boxed(),
         Rule::Whole(range) => range.clone().prop_map(|number| number.to_string()).boxed(),
@@ -341,6 +384,7 @@ fn any_value(rule: &Rule) -> BoxedStrategy<String> {
         Rule::Secrets => proptest::collection::vec("[!-~]{1,20}", 1..4)
             .prop_map(|tokens| toml_edit::Array::from_iter(tokens).to_string())
             .boxed(),
+        Rule::Secret => "[!-~]{0,20}".prop_map(quoted).boxed(),
     }
 }
 
@@ -349,7 +393,7 @@ fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
     let entries = given("", &[TOKEN], &[]).loaded().entries;
     let keys: Vec<&'static str> = entries.iter().map(|entry| entry.key).collect();
     let chosen: Vec<_> = entries.iter().map(|entry| proptest::option::of(any_value(&entry.rule))).collect();
-    let cases = ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() };
+    let cases = ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() };
     let loads = std::cell::Cell::new(0);
     TestRunner::new(cases)
         .run(&chosen, |values| {
@@ -370,6 +414,8 @@ fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
                             "a quote is not closed",
                             "escapes nothing",
                             "the instances' ports",
+                            "answers would have no way back",
+                            "a bucket needs its endpoint",
                         ]
                         .iter()
                         .any(|part| line.contains(part))

@@ -33,6 +33,8 @@ pub(super) enum Rule {
     Path {
         may_be_empty: bool,
     },
+    /// An http or https address, which may hold placeholders, or nothing.
+    Url,
     Address,
     Switch,
     Whole(RangeInclusive<u64>),
@@ -44,6 +46,8 @@ pub(super) enum Rule {
     },
     /// Tokens: a list of texts that are never shown.
     Secrets,
+    /// One text that is never shown; may be empty.
+    Secret,
 }
 
 /// A value that keeps its key's rule.
@@ -57,13 +61,17 @@ pub(super) enum Value {
     Real(f64),
     Span(Duration),
     Secrets(Vec<SecretString>),
+    /// None when it is empty.
+    Secret(Option<SecretString>),
 }
 
 impl Rule {
     /// Checks a value; the error says what is wrong with it, and quotes nothing of a secret.
     pub(super) fn check(&self, raw: &Raw) -> Result<Value, String> {
-        if let Rule::Secrets = self {
-            return secrets(raw);
+        match self {
+            Rule::Secrets => return secrets(raw),
+            Rule::Secret => return secret(raw),
+            _ => {}
         }
         match (self, raw) {
             (_, Raw::Table | Raw::Tables | Raw::Toml(Toml::InlineTable(_))) => Err(self.wrong("a table")),
@@ -90,6 +98,8 @@ impl Rule {
                 Err("it must not be empty".to_owned())
             }
             Rule::Text { .. } => Ok(Value::Text(text.to_owned())),
+            Rule::Url if text.is_empty() || is_url(text) => Ok(Value::Text(text.to_owned())),
+            Rule::Url => Err(format!("{} is not a URL such as https://example.com", shown())),
             Rule::Path { .. } if text.is_empty() => Ok(Value::Path(PathBuf::new())),
             Rule::Path { .. } => std::path::absolute(text)
                 .map(Value::Path)
@@ -127,18 +137,19 @@ impl Rule {
                     None => Err(format!("{} is not one of {}", shown(), allowed.join(", "))),
                 }
             }
-            Rule::Secrets => Err("it must be a list".to_owned()),
+            Rule::Secrets | Rule::Secret => Err("it is read by a rule of its own".to_owned()),
         }
     }
 
     fn wrong(&self, found: &str) -> String {
         let expected = match self {
-            Rule::Text { .. } | Rule::Path { .. } | Rule::Address | Rule::Choice { .. } => "a string",
+            Rule::Text { .. } | Rule::Path { .. } | Rule::Url | Rule::Address | Rule::Choice { .. } => "a string",
             Rule::Span(_) => "a string with a unit, such as \"30 s\"",
             Rule::Switch => "true or false",
             Rule::Whole(_) => "a whole number",
             Rule::Real(_) => "a number",
             Rule::Secrets => "a list of strings",
+            Rule::Secret => "a string",
         };
         format!("expected {expected}, found {found}")
     }
@@ -146,7 +157,7 @@ impl Rule {
     /// What stands for a value that could not be read, until the error is reported.
     pub(super) fn stand_in(&self) -> Value {
         match self {
-            Rule::Text { .. } | Rule::Choice { .. } => Value::Text(String::new()),
+            Rule::Text { .. } | Rule::Url | Rule::Choice { .. } => Value::Text(String::new()),
             Rule::Path { .. } => Value::Path(PathBuf::new()),
             Rule::Address => Value::Address(IpAddr::from([127, 0, 0, 1])),
             Rule::Switch => Value::Switch(false),
@@ -154,8 +165,14 @@ impl Rule {
             Rule::Real(range) => Value::Real(*range.start()),
             Rule::Span(range) => Value::Span(*range.start()),
             Rule::Secrets => Value::Secrets(Vec::new()),
+            Rule::Secret => Value::Secret(None),
         }
     }
+}
+
+fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| rest.starts_with(|first: char| first.is_alphanumeric() || first == '['))
 }
 
 fn kind(value: &Toml) -> String {
@@ -193,18 +210,38 @@ fn secrets(raw: &Raw) -> Result<Value, String> {
         Raw::Table | Raw::Tables => return Err(Rule::Secrets.wrong("a table")),
     };
     for token in &tokens {
-        if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
-            return Err(format!("a token must have 1 to {MAX_TOKEN_BYTES} characters"));
-        }
-        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("a token may hold visible ASCII only, no spaces and no line break at its end".to_owned());
-        }
+        presentable(token)?;
     }
     Ok(Value::Secrets(tokens.into_iter().map(SecretString::from).collect()))
 }
 
+fn secret(raw: &Raw) -> Result<Value, String> {
+    let text = match raw {
+        Raw::One(text) | Raw::Text(text) => text.as_str(),
+        Raw::Toml(Toml::String(text)) => text.value(),
+        Raw::Toml(other) => return Err(Rule::Secret.wrong(&kind(other))),
+        Raw::Table | Raw::Tables => return Err(Rule::Secret.wrong("a table")),
+    };
+    if text.is_empty() {
+        return Ok(Value::Secret(None));
+    }
+    presentable(text)?;
+    Ok(Value::Secret(Some(SecretString::from(text))))
+}
+
+/// Whether a token can go into a header as it is.
+fn presentable(token: &str) -> Result<(), String> {
+    if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
+        return Err(format!("a token must have 1 to {MAX_TOKEN_BYTES} characters"));
+    }
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("a token may hold visible ASCII only, no spaces and no line break at its end".to_owned());
+    }
+    Ok(())
+}
+
 impl Value {
-    /// As TOML, tokens as `***`.
+    /// As TOML, tokens as `***`; a secret that is not set as `""`.
     pub(super) fn to_toml(&self) -> String {
         match self {
             Value::Text(text) => Toml::from(text.as_str()).to_string(),
@@ -215,6 +252,7 @@ impl Value {
             Value::Real(number) => format!("{number:?}"),
             Value::Span(span) => Toml::from(span::render(*span)).to_string(),
             Value::Secrets(tokens) => format!("[{}]", vec!["\"***\""; tokens.len()].join(", ")),
+            Value::Secret(secret) => secret.as_ref().map_or("\"\"", |_| "\"***\"").to_owned(),
         }
     }
 
@@ -229,6 +267,7 @@ impl Value {
             Value::Real(number) => (*number).into(),
             Value::Span(span) => span::render(*span).into(),
             Value::Secrets(tokens) => vec!["***"; tokens.len()].into(),
+            Value::Secret(secret) => secret.as_ref().map_or("", |_| "***").into(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! messages. Here equal keys are refused in the objects that we define, depth is counted over the bytes before
 //! anything else, and a message names a field or a place, never a value.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
@@ -48,6 +49,16 @@ impl<'a> Fields<'a> {
             return Err(Malformed::TooDeep);
         }
         Self::of_text(text, "the body", "")
+    }
+
+    /// Reads a value that stands in a text whose depth was counted already.
+    pub fn of_value(value: &'a RawValue, name: &'static str) -> Result<Self, Malformed> {
+        Self::of_text(value.get(), name, name)
+    }
+
+    /// Whether a field is there, and is not `null`.
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.get(name).is_some_and(|raw| raw.get() != "null")
     }
 
     fn of_text(text: &'a str, name: &str, prefix: &'static str) -> Result<Self, Malformed> {
@@ -97,11 +108,24 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The text of a JSON string, borrowed where nothing in it is escaped; none for any other value.
+pub fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+    let quoted = value.get();
+    let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { serde_json::from_str(quoted).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
 /// True when arrays and objects in `text` are nested deeper than `limit`. Counts brackets outside of strings, so it
 /// needs no stack and may count a text that is no JSON at all.
 pub fn is_deeper_than(text: &[u8], limit: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text {
+    let mut rest = text;
+    loop {
+        if in_string && !escaped {
+            rest = past_plain(rest);
+        }
+        let Some((byte, after)) = rest.split_first() else { return false };
+        rest = after;
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
@@ -115,7 +139,15 @@ pub fn is_deeper_than(text: &[u8], limit: usize) -> bool {
             return true;
         }
     }
-    false
+}
+
+/// Skips what neither ends nor escapes a string, by blocks that the compiler looks at all at once: a sealed request is
+/// one string of megabytes.
+fn past_plain(text: &[u8]) -> &[u8] {
+    let (blocks, _) = text.as_chunks::<64>();
+    let is_plain = |block: &[u8; 64]| !block.iter().fold(false, |found, byte| found | matches!(byte, b'"' | b'\\'));
+    let plain = blocks.iter().take_while(|block| is_plain(block)).count();
+    text.get(plain * 64..).unwrap_or_default()
 }
 
 fn pairs<'a, T: Deserialize<'a>>(

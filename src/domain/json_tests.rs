@@ -58,3 +58,33 @@ fn a_message_never_quotes_a_value() {
     let error = fields.read::<u64>("ttlSeconds", "a number").unwrap_err();
     assert_eq!(error.to_string(), "ttlSeconds must be a number");
 }
+
+#[test]
+fn a_string_is_borrowed_unless_something_in_it_is_escaped() {
+    let raw = |text: &str| serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
+    assert!(matches!(string(&raw("\"a/b\"")), Some(Cow::Borrowed("a/b"))));
+    assert_eq!(string(&raw("\"a\\/b\"")).as_deref(), Some("a/b"));
+    assert_eq!(string(&raw("5")), None);
+    assert_eq!(string(&raw("\"\\ud800\"")), None);
+}
+
+proptest! {
+    #[test]
+    fn depth_is_counted_the_same_over_long_strings(parts in prop::collection::vec("[\\[\\]{}\"\\\\a]{0,6}|a{60,70}|\"[a\\\\]{120,140}", 0..12)) {
+        let text = parts.concat();
+        let (mut deepest, mut depth, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
+        for byte in text.bytes() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if in_string => escaped = true,
+                b'"' => in_string = !in_string,
+                b'[' | b'{' if !in_string => depth += 1,
+                b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            deepest = deepest.max(depth);
+        }
+        prop_assert!(!is_deeper_than(text.as_bytes(), deepest));
+        prop_assert!(deepest == 0 || is_deeper_than(text.as_bytes(), deepest - 1));
+    }
+}

@@ -14,6 +14,20 @@ pub struct Taken {
     pub jobs: Vec<Job>,
     /// Entries that were no jobs (no usable id or input); they have been logged.
     pub malformed: usize,
+    /// Why there are no jobs. None beside jobs, and when the poll was ended by [`JobSource::stop_taking`].
+    pub empty: Option<Empty>,
+}
+
+/// Why a poll brought nothing. None of these is a fault; an empty answer that came at once must still not be asked for
+/// again at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Empty {
+    /// There are no jobs.
+    Idle,
+    /// The platform parks this worker (RunPod's 400 under FlashBoot).
+    Parked,
+    /// The answer could not be read as jobs.
+    Unreadable,
 }
 
 /// Why a call to the source did not do what it should.
@@ -25,7 +39,7 @@ pub enum SourceError {
     /// Worth trying again: connection refused or reset, no answer, a 5xx.
     #[error("{0}")]
     Unreachable(String),
-    /// It will not change by itself soon: 401, 403, 404.
+    /// It will not change by itself soon: 401, 403, 404 and other statuses of their kind.
     #[error("refused with status {0}")]
     Refused(u16),
     /// The answer is too large for it (400 or 413 on a result).
@@ -51,11 +65,12 @@ pub trait JobSource: Send + Sync {
     fn answer_limit(&self, job: &JobId) -> usize;
 
     /// One poll for up to `slots` jobs; held by the source while it has none. `busy`: jobs are held already.
-    /// Cancelling: a job handed out in that very instant must still come back, from the next call of `take` or from
-    /// [`JobSource::stop_taking`].
+    /// Cancelling: the poll stays open, and a job handed out in that very instant comes back from the next call of
+    /// `take`, which goes on with that poll and its `slots`, or from [`JobSource::stop_taking`]. One of them must follow.
     async fn take(&self, slots: usize, busy: bool) -> Result<Taken, SourceError>;
 
-    /// Ends the poll that is open, at once. Returns what was handed out in that instant.
+    /// Ends the poll that is open, at once; a `take` under way returns nothing. Returns what was handed out in that
+    /// instant. A later `take` opens a new poll.
     async fn stop_taking(&self) -> Taken;
 
     /// Posts the final answer. `stop_pod`: ask the platform to recycle this worker.
@@ -70,7 +85,8 @@ pub trait JobSource: Send + Sync {
     /// How often; none: the source wants no heartbeats.
     fn heartbeat_every(&self) -> Option<Duration>;
 
-    /// Waits for jobs that are to be stopped; none: the source never stops any (then it never returns).
+    /// Waits for jobs that are to be stopped; ids that are not held may be among them. It returns never where the
+    /// source stops none, and paces itself; after an error the caller does.
     async fn stops(&self) -> Result<Vec<JobId>, SourceError>;
 
     /// Tells the platform that this worker is unwell, before it ends. Bounded by two seconds.

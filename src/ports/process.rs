@@ -20,6 +20,17 @@ pub struct SpawnRequest {
     pub descriptors: Vec<(OwnedFd, RawFd)>,
     /// `cgroup.procs` (or v1 `tasks`-level `cgroup.procs`) files the child enters before it executes.
     pub cgroup_entry: Vec<PathBuf>,
+    /// It handles plaintext: its files are its owner's alone (umask 077), and it leaves no core dump.
+    pub private: bool,
+}
+
+/// A signal that a process may answer in its own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// SIGTERM: to end.
+    End,
+    /// SIGABRT: to print where it stands, and end.
+    Abort,
 }
 
 /// A running child, known by its pidfd and never by its pid alone. Dropping it does not end it.
@@ -32,6 +43,11 @@ pub trait Process: Send + Sync {
     async fn wait(&self) -> ProcessEnd;
     /// SIGKILL to the process itself, by pidfd. No error when it is gone.
     fn kill(&self);
+    /// Asks the process itself. No error when it is gone.
+    fn ask(&self, ask: Ask);
+    /// SIGKILL to all of its process group. Does nothing once the end was waited for: the group's number may then be
+    /// another's.
+    fn kill_group(&self);
 }
 
 /// A command that ran to its end.

@@ -2,18 +2,9 @@
 
 use async_trait::async_trait;
 
-use crate::domain::envelope::ReplayTag;
-use crate::domain::job::JobId;
+use crate::domain::envelope::Kid;
+use crate::domain::replay::Seen;
 use crate::domain::time::WallTime;
-
-/// One request that was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub tag: ReplayTag,
-    pub job: JobId,
-    /// When it may be forgotten; none: not as long as the key lives (v1).
-    pub until: Option<WallTime>,
-}
 
 /// The log failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +20,9 @@ pub struct ReplayError {
 pub trait ReplayLog: Send + Sync {
     /// All that is still remembered.
     async fn load(&self) -> Result<Vec<Seen>, ReplayError>;
-    /// Remembers; returns once a kill -9 would not lose it.
+    /// Remembers; returns once a kill -9 would not lose it. A tag that is there already stays as it is.
     async fn remember(&self, seen: &Seen) -> Result<(), ReplayError>;
-    /// Drops what may be forgotten at `now`. Says how many.
-    async fn forget(&self, now: WallTime) -> Result<u64, ReplayError>;
+    /// Drops what ended before `now`, and what has no end of keys that are not in `ring`; an empty ring keeps all of
+    /// the latter. Says how many.
+    async fn forget(&self, now: WallTime, ring: &[Kid]) -> Result<u64, ReplayError>;
 }

@@ -19,6 +19,15 @@ pub fn open_directory<P: ?Sized + NixPath>(parent: impl AsFd, path: &P) -> io::R
     open(parent, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
 }
 
+/// Opens a file beneath `parent` for reading. No component may be a link, a mount point or `..`, and what is no plain
+/// file is not waited for.
+///
+/// # Errors
+/// What openat2(2) said: `ELOOP` at a link, `EXDEV` at a mount point or a way out.
+pub fn open_file<P: ?Sized + NixPath>(parent: impl AsFd, path: &P) -> io::Result<File> {
+    open(parent, path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, Mode::empty()).map(File::from)
+}
+
 /// Creates a file beneath `parent` that did not exist, for writing.
 ///
 /// # Errors

@@ -74,6 +74,11 @@ impl Child {
         let _ = self.descriptor.kill();
     }
 
+    /// A signal to the child alone.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let _ = self.descriptor.signal(signal);
+    }
+
     /// SIGKILL to the child's process group, which has the child's pid for its number. Does nothing once the child
     /// is reaped, since the number may then be another's.
     pub fn kill_group(&self) {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// One line of `/proc/self/mountinfo` (proc(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,21 @@ pub fn detach(point: &Path) -> io::Result<()> {
     match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Mounts a tmpfs of `bytes` on a directory, open to its owner alone, without swap where the kernel knows that (Linux
+/// 6.4), and without programs that raise rights, devices and device files.
+///
+/// # Errors
+/// What mount(2) said: `EPERM` without CAP_SYS_ADMIN.
+pub fn tmpfs(point: &Path, bytes: u64) -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let options = format!("size={bytes},mode=0700,nr_inodes=1048576");
+    let with = |options: &str| mount(Some("cloister"), point, Some("tmpfs"), flags, Some(options));
+    match with(&format!("{options},noswap")) {
+        Err(nix::Error::EINVAL) => Ok(with(&options)?),
+        other => Ok(other?),
     }
 }
 

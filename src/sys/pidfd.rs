@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::sys::signal::Signal;
+
 /// How a child ended, from waitid(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -27,20 +29,28 @@ impl PidFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(number) }))
     }
 
-    /// SIGKILL. No error when the process is gone.
+    /// Sends a signal. No error when the process is gone.
     ///
     /// # Errors
     /// What pidfd_send_signal(2) said, `ESRCH` excepted.
     #[expect(unsafe_code, reason = "neither libc nor nix wraps pidfd_send_signal")]
-    pub fn kill(&self) -> io::Result<()> {
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let no_info = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: the descriptor is open for the length of the call, and a null siginfo is allowed.
         let answer =
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), libc::SIGKILL, no_info, 0) };
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal as i32, no_info, 0) };
         match checked(answer) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// SIGKILL. No error when the process is gone.
+    ///
+    /// # Errors
+    /// As [`PidFd::signal`].
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::SIGKILL)
     }
 
     /// Takes the end of a child off the kernel's hands; `None` while it still runs.

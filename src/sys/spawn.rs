@@ -31,6 +31,8 @@ pub struct Order {
     pub descriptors: Vec<(OwnedFd, RawFd)>,
     /// `cgroup.procs` files that the child enters before it executes.
     pub cgroup_entry: Vec<PathBuf>,
+    /// Umask 077, and no core dump.
+    pub private: bool,
     pub output: Output,
 }
 
@@ -121,7 +123,7 @@ fn start(order: Order) -> io::Result<Started> {
     };
     command.args(order.args).env_clear().envs(order.env).current_dir(order.cwd).process_group(0);
     command.stdin(Stdio::null()).stdout(output()).stderr(output());
-    in_child(&mut command, entries);
+    in_child(&mut command, entries, order.private);
     // After ours: it takes the close-on-exec flag off the descriptors that the child shall have.
     let mappings = order.descriptors.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
     command
@@ -162,7 +164,7 @@ fn duplicate_from(descriptor: &OwnedFd, lowest: RawFd) -> io::Result<OwnedFd> {
 
 /// Registers what the child does between fork and exec. Only async-signal-safe calls, no allocation.
 #[expect(unsafe_code, reason = "pre_exec runs between fork and exec")]
-fn in_child(command: &mut Command, entries: Vec<File>) {
+fn in_child(command: &mut Command, entries: Vec<File>, private: bool) {
     let parent = nix::unistd::getpid();
     let prepare = move || {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
@@ -172,6 +174,10 @@ fn in_child(command: &mut Command, entries: Vec<File>) {
         }
         for entry in &entries {
             nix::unistd::write(entry, b"0")?;
+        }
+        if private {
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)?;
         }
         reset_signals();
         close_on_exec_from(3)

@@ -4,23 +4,25 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Each layer, and what of ours it may import. `boot` may import everything; nobody imports `boot` but `main`.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("domain", &[]),
+    ("sealed", &["domain", "sys"]),
     ("ports", &["domain"]),
     ("messages", &["domain"]),
     ("actors", &["messages", "ports", "domain", "telemetry"]),
-    ("adapters", &["ports", "domain", "sys", "telemetry"]),
+    ("adapters", &["ports", "domain", "sealed", "sys", "telemetry"]),
     // `sys` tells how a process ended in the core's own words.
     ("sys", &["domain"]),
     ("api", &["messages", "domain", "ports", "telemetry"]),
-    ("cli", &["api::dto", "domain"]),
+    ("cli", &["api::dto", "domain", "sealed"]),
     ("config", &["domain"]),
     ("telemetry", &["domain"]),
 ];
 
 /// Outside crates that a layer must not touch.
-const FORBIDDEN_CRATES: [(&str, &[&str]); 5] = [
+const FORBIDDEN_CRATES: [(&str, &[&str]); 6] = [
     ("domain", &["tokio", "actix", "actix_web", "std::fs", "std::net", "std::process", "std::env", "nix", "libc"]),
+    ("sealed", &["tokio", "actix", "actix_web", "std::fs", "std::net", "std::process", "std::env", "nix", "libc"]),
     ("ports", &["actix", "actix_web", "sqlx", "nix", "libc"]),
     ("messages", &["actix_web", "sqlx", "nix", "libc", "std::fs"]),
     ("actors", &["actix_web", "sqlx", "reqwest", "nix", "libc", "std::process", "std::fs"]),

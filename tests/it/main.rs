@@ -14,6 +14,7 @@
 mod architecture;
 mod cli;
 mod doors;
+mod doubles;
 mod faults;
 mod first_system;
 mod hostile_filesystem;

@@ -58,6 +58,7 @@ async fn start(cgroup: &dyn Cgroup, script: &str) -> Child {
         cwd: "/".into(),
         descriptors: Vec::new(),
         cgroup_entry: cgroup.entry_files(),
+        private: false,
         output: Output::Null,
     };
     spawn(order).await.expect("starts").child
@@ -204,6 +205,7 @@ async fn watching_for_memory_ends_without_a_trace() {
         cwd: "/".into(),
         descriptors: vec![(std::io::stderr().as_fd().try_clone_to_owned().expect("stderr"), 2)],
         cgroup_entry: Vec::new(),
+        private: false,
         output: Output::Null,
     };
     let child = spawn(order).await.expect("starts").child;

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::sys::signal::Signal;
 use tokio::time::timeout;
 
 use self::capture::Captures;
 use crate::domain::execution::ProcessEnd;
-use crate::ports::process::{Finished, Process, SpawnError, SpawnRequest, Spawner, Zombies};
+use crate::ports::process::{Ask, Finished, Process, SpawnError, SpawnRequest, Spawner, Zombies};
 use crate::sys::children::{self, Child};
 use crate::sys::pidfd::Exit;
 use crate::sys::spawn::{Order, Output, Started, spawn};
@@ -82,6 +83,17 @@ impl Process for HostProcess {
     fn kill(&self) {
         self.child.kill();
     }
+
+    fn ask(&self, ask: Ask) {
+        self.child.signal(match ask {
+            Ask::End => Signal::SIGTERM,
+            Ask::Abort => Signal::SIGABRT,
+        });
+    }
+
+    fn kill_group(&self) {
+        self.child.kill_group();
+    }
 }
 
 /// A child whose process group does not outlive it.
@@ -103,8 +115,8 @@ impl Drop for Group {
 }
 
 async fn start(request: SpawnRequest, output: Output) -> std::io::Result<Started> {
-    let SpawnRequest { program, args, env, cwd, descriptors, cgroup_entry } = request;
-    spawn(Order { program, args, env, cwd, descriptors, cgroup_entry, output }).await
+    let SpawnRequest { program, args, env, cwd, descriptors, cgroup_entry, private } = request;
+    spawn(Order { program, args, env, cwd, descriptors, cgroup_entry, private, output }).await
 }
 
 fn end_of(exit: Exit) -> ProcessEnd {

@@ -19,6 +19,7 @@ fn sh(script: &str, descriptors: Vec<(OwnedFd, RawFd)>) -> SpawnRequest {
         cwd: "/".into(),
         descriptors,
         cgroup_entry: Vec::new(),
+        private: false,
     }
 }
 

@@ -75,6 +75,7 @@ impl RunscEngine {
             cwd: slot_dir,
             descriptors: far,
             cgroup_entry: cgroup.entry_files(),
+            private: false,
         };
         let process = self.spawner.spawn(request).await.map_err(host("starting the sandbox"))?;
         let _ = slot.process.set(process);

@@ -132,6 +132,7 @@ impl RunscEngine {
             cwd: PathBuf::from("/"),
             descriptors: Vec::new(),
             cgroup_entry: Vec::new(),
+            private: false,
         };
         self.spawner.run_to_end(request, deadline).await
     }

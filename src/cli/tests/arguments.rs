@@ -46,6 +46,8 @@ fn wrong_usage_exits_64_and_help_exits_0() {
         "env setup f --runtime python",
         "env setup f --permissions {",
         "env setup f --ttl -1",
+        "keygen --force",
+        "keygen --from k --out f",
     ] {
         assert_eq!(ended(line), exit::USAGE, "{line}");
     }
@@ -102,7 +104,7 @@ fn help_texts() {
     let mut cli = Cli::command().term_width(100);
     cli.build();
     all(&mut cli, "help".to_owned(), &mut texts);
-    assert_eq!(texts.len(), 14);
+    assert_eq!(texts.len(), 16);
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);

@@ -208,8 +208,8 @@ fn errors_say_what_to_do() {
     assert_eq!(did.code, 69);
     let said = did.err.replace(&free.to_string(), "<address>");
     insta::assert_snapshot!(said, @"cloister: cannot reach http://<address> (Connection refused (os error 111)): is the daemon running? start it with `cloister serve`");
-    let https = run("https://example.org");
-    assert!(https.code == 64 && https.err.contains("only plain http is spoken for now"), "{https:?}");
+    let https = run(&format!("https://{free}"));
+    assert!(https.code == 69 && https.err.contains("cannot reach https://"), "{https:?}");
     let wrong = run("localhost:8080");
     assert!(wrong.code == 64 && wrong.err.contains("write it as http://HOST:PORT"), "{wrong:?}");
 

@@ -3,4 +3,6 @@
 mod arguments;
 mod env;
 mod health;
+mod keygen;
 mod played;
+mod submit;

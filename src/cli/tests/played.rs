@@ -32,6 +32,13 @@ impl Played {
         Self::serve(url, answers, move || listener.accept().unwrap().0)
     }
 
+    /// On a TCP port, with answers that are made of the questions, `count` of them.
+    pub fn answering(count: usize, make: impl FnMut(&Asked) -> (u16, String) + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        Self::serve_made(url, count, make, move || listener.accept().unwrap().0)
+    }
+
     /// On a Unix socket.
     pub fn on_socket(path: &Path, answers: Vec<(u16, &str)>) -> Self {
         let listener = UnixListener::bind(path).unwrap();
@@ -39,12 +46,23 @@ impl Played {
     }
 
     fn serve<S: Read + Write>(url: String, answers: Vec<(u16, &str)>, accept: impl Fn() -> S + Send + 'static) -> Self {
-        let asked = Arc::new(Mutex::new(Vec::new()));
         let answers: Vec<(u16, String)> = answers.into_iter().map(|(status, body)| (status, body.to_owned())).collect();
+        let count = answers.len();
+        let mut answers = answers.into_iter();
+        Self::serve_made(url, count, move |_| answers.next().unwrap(), accept)
+    }
+
+    fn serve_made<S: Read + Write>(
+        url: String,
+        count: usize,
+        mut make: impl FnMut(&Asked) -> (u16, String) + Send + 'static,
+        accept: impl Fn() -> S + Send + 'static,
+    ) -> Self {
+        let asked = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&asked);
         let thread = spawn(move || {
-            for (status, body) in answers {
-                answer(accept(), status, &body, &heard);
+            for _ in 0..count {
+                answer(accept(), &mut make, &heard);
             }
         });
         Self { url, asked, thread: Some(thread) }
@@ -57,7 +75,7 @@ impl Played {
     }
 }
 
-fn answer<S: Read + Write>(stream: S, status: u16, body: &str, heard: &Mutex<Vec<Asked>>) {
+fn answer<S: Read + Write>(stream: S, make: &mut impl FnMut(&Asked) -> (u16, String), heard: &Mutex<Vec<Asked>>) {
     let mut stream = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -67,7 +85,9 @@ fn answer<S: Read + Write>(stream: S, status: u16, body: &str, heard: &Mutex<Vec
     let mut sent = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut sent).unwrap();
     let line = head.lines().next().unwrap().to_owned();
-    heard.lock().unwrap().push(Asked { line, head, body: String::from_utf8(sent).unwrap() });
+    let asked = Asked { line, head, body: String::from_utf8(sent).unwrap() };
+    let (status, body) = make(&asked);
+    heard.lock().unwrap().push(asked);
     let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
 }

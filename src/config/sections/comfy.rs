@@ -76,8 +76,7 @@ fn unless_zero(reader: &mut Reader<'_>, key: &'static str, most: u64) -> Option<
 
 /// The checkout's own virtual environment where it has one.
 fn python(reader: &mut Reader<'_>, dir: Option<&Path>) -> String {
-    let chosen = reader.text_if_any("comfy.python");
-    if !chosen.is_empty() {
+    if let Some(chosen) = reader.text_if_any("comfy.python") {
         return chosen;
     }
     let own = dir.and_then(|dir| {
@@ -89,7 +88,7 @@ fn python(reader: &mut Reader<'_>, dir: Option<&Path>) -> String {
 }
 
 fn args(reader: &mut Reader<'_>) -> Vec<String> {
-    let line = reader.text_if_any("comfy.args");
+    let line = reader.text_if_any("comfy.args").unwrap_or_default();
     split(&line).unwrap_or_else(|text| {
         reader.refuse("comfy.args", text);
         Vec::new()

@@ -1,9 +1,11 @@
 //! The typed settings, one struct for each section of the file. `config/default.toml` documents every key.
 
+mod bucket;
 mod comfy;
 mod daemon;
 mod log;
 mod reaper;
+mod runpod;
 mod sandbox;
 mod server;
 mod store;
@@ -11,10 +13,12 @@ mod supervision;
 
 use std::time::Duration;
 
+pub use bucket::{Bucket, BucketAccess};
 pub use comfy::Comfy;
 pub use daemon::Daemon;
 pub use log::{Log, LogFormat};
 pub use reaper::Reaper;
+pub use runpod::Runpod;
 pub use sandbox::Sandbox;
 pub use server::Server;
 pub use store::Store;
@@ -33,6 +37,8 @@ pub struct Config {
     pub store: Store,
     pub reaper: Reaper,
     pub supervision: Supervision,
+    pub runpod: Runpod,
+    pub bucket: Bucket,
 }
 
 impl Config {
@@ -48,6 +54,8 @@ impl Config {
             store: Store::read(reader, &state_dir),
             reaper: Reaper::read(reader),
             supervision: Supervision::read(reader),
+            runpod: Runpod::read(reader),
+            bucket: Bucket::read(reader),
         }
     }
 }

@@ -1,40 +1,29 @@
-//! The envelope of an encrypted job: its fields, as they stand on the wire.
+//! The envelope of an encrypted job, and what stands in it: how a job's `input` is read, strictly.
+//!
+//! ```text
+//!   input ─read_input─┬─ Sealed (Envelope) ─► ports::vault ─► plaintext ─read_plaintext─┐
+//!                     │                                                                 ├─► Order ─► Request
+//!                     └─ Plain ─────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! What holds:
+//! * one spelling: canonical base64, exact lengths, no key twice, and nothing in clear beside a sealed request;
+//! * which of the two a request is says its own text, and what is neither is refused;
+//! * no message of a parser leaves: the texts are ours, and quote nothing.
 
-use std::fmt;
+mod execute;
+mod images;
+mod input;
+mod names;
+mod options;
+mod order;
+mod plaintext;
+mod prompt;
 
-/// A Curve25519 public key.
-pub type PublicKeyBytes = [u8; 32];
-/// A NaCl box's nonce.
-pub type NonceBytes = [u8; 24];
+pub use input::{Input, Rules, Sealed, read_input};
+pub use names::{Envelope, EnvelopeVersion, Kid, NonceBytes, NotAKid, PublicKeyBytes, ReplayTag};
+pub use order::Order;
+pub use plaintext::{Opened, read_plaintext};
 
-/// Names one of a server's keys: the first 16 hex digits of SHA-256 of the public key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Kid(pub [u8; 8]);
-
-impl fmt::Display for Kid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// Which envelope a request came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EnvelopeVersion {
-    V1,
-    V2,
-}
-
-/// The outer part of a sealed request, parsed; not yet opened.
-#[derive(Clone)]
-pub struct Envelope {
-    pub version: EnvelopeVersion,
-    pub epk: PublicKeyBytes,
-    pub nonce: NonceBytes,
-    /// At least 16 bytes: the Poly1305 tag first.
-    pub ciphertext: Vec<u8>,
-    pub kid: Option<Kid>,
-}
-
-/// Recognises a request by what its box is made of: a hash of the derived key and the nonce, never of its text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReplayTag(pub [u8; 32]);
+#[cfg(test)]
+mod tests;

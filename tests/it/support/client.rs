@@ -53,7 +53,7 @@ impl Answer {
 
 impl Client {
     pub fn new(url: &str, token: &str) -> Self {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(120)).build().unwrap();
+        let http = super::http().timeout(Duration::from_secs(120)).build().unwrap();
         Self { http, url: url.to_owned(), token: token.to_owned() }
     }
 

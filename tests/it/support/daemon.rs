@@ -144,7 +144,7 @@ impl Daemon {
 
     /// Asks the health socket.
     pub async fn health(&self, path: &str) -> Result<(u16, Value), String> {
-        let client = reqwest::Client::builder().unix_socket(self.health_socket()).build().unwrap();
+        let client = super::http().unix_socket(self.health_socket()).build().unwrap();
         let answer = client.get(format!("http://health{path}")).send().await.map_err(|error| error.to_string())?;
         let status = answer.status().as_u16();
         let body = answer.text().await.map_err(|error| error.to_string())?;

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod daemon;
 pub mod host;
+pub mod platform;
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,12 @@ pub use daemon::{Daemon, Settings};
 
 /// The runtimes every behaviour is shown on.
 pub const RUNTIMES: [&str; 2] = ["deno", "bun"];
+
+/// An HTTP client in the making; reqwest builds none before the process has chosen its cryptography.
+pub fn http() -> reqwest::ClientBuilder {
+    let _chosen_before = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
 
 /// Waits until a condition of the host holds, looking again and again.
 ///

@@ -1,0 +1,219 @@
+//! `cloister submit` against a played worker, which opens and seals as a real one does.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::played::{Asked, Did, Played, Setting};
+use crate::domain::base64;
+use crate::sealed::{BoxKey, Epk, Nonce, SecretKey, TAG_BYTES};
+
+const JOB: &str = "4c6f7a52-1d1b-4b53-9d3a-7a1f0e2d4c55-u1";
+const WORKFLOW: &str = r#"{"1":{"class_type":"EmptyImage","inputs":{"width":8}}}"#;
+
+/// The worker's side of one request.
+struct Worker {
+    key: SecretKey,
+    /// The request's id and the box's key, once it came.
+    open: Option<(String, BoxKey)>,
+}
+
+impl Worker {
+    fn new() -> Self {
+        Self { key: SecretKey::generate().unwrap(), open: None }
+    }
+
+    fn public(&self) -> String {
+        self.key.public_key().to_base64()
+    }
+
+    /// Opens a sealed request and returns its plaintext.
+    fn take(&mut self, body: &str) -> Value {
+        let body: Value = serde_json::from_str(body).unwrap();
+        let field = |name: &str| base64::decode(body["input"][name].as_str().unwrap()).unwrap();
+        let epk = Epk::admit(field("epk").try_into().unwrap()).unwrap();
+        let key = self.key.agree(&epk).unwrap();
+        let mut sealed = field("ciphertext");
+        let plain: Value =
+            serde_json::from_slice(key.open(&Nonce::new(field("nonce").try_into().unwrap()), &mut sealed).unwrap())
+                .unwrap();
+        self.open = Some((plain["id"].as_str().unwrap().to_owned(), key));
+        plain
+    }
+
+    fn sealed(&self, mut inner: Value) -> Value {
+        let (id, key) = self.open.as_ref().unwrap();
+        if inner["id"].is_null() {
+            inner["id"] = json!(id);
+        }
+        let nonce = Nonce::random().unwrap();
+        let mut buffer = vec![0; TAG_BYTES];
+        serde_json::to_writer(&mut buffer, &inner).unwrap();
+        key.seal(&nonce, &mut buffer).unwrap();
+        json!({ "status": "ok", "prompt_id": "p", "encrypted": true, "v": 2, "nonce": base64::encode(nonce.as_bytes()),
+                "ciphertext": base64::encode(&buffer) })
+    }
+}
+
+fn state(status: &str, more: Value) -> (u16, String) {
+    let mut body = json!({ "id": JOB, "status": status });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    (200, body.to_string())
+}
+
+/// A worker that takes one request, tells of progress once, then ends with `inner`, sealed.
+fn worker(public: &mut String, inner: Value) -> Played {
+    let mut worker = Worker::new();
+    *public = worker.public();
+    let mut asked = 0;
+    Played::answering(3, move |question: &Asked| {
+        asked += 1;
+        match asked {
+            1 => {
+                worker.take(&question.body);
+                state("IN_QUEUE", json!({}))
+            }
+            2 => {
+                let progress =
+                    json!({ "type": "progress", "seq": 1, "value": 3, "max": 4, "nodes_done": 0, "nodes": 2 });
+                state("IN_PROGRESS", json!({ "output": worker.sealed(progress) }))
+            }
+            _ => state("COMPLETED", json!({ "output": worker.sealed(inner.clone()) })),
+        }
+    })
+}
+
+struct Client {
+    home: TempDir,
+    workflow: String,
+}
+
+impl Client {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let workflow = home.path().join("workflow.json");
+        fs::write(&workflow, WORKFLOW).unwrap();
+        Self { workflow: workflow.display().to_string(), home }
+    }
+
+    fn out(&self) -> String {
+        self.home.path().join("out").display().to_string()
+    }
+
+    fn run(&self, url: &str, key: &str, arguments: &[&str]) -> Did {
+        let variables = vec![
+            ("CLOISTER_URL", url.to_owned()),
+            ("SERVER_PUBLIC_KEY_B64", key.to_owned()),
+            ("XDG_STATE_HOME", self.home.path().display().to_string()),
+            ("BEARER_TOKEN", "secret".to_owned()),
+        ];
+        let words: Vec<&str> = std::iter::once("submit").chain(arguments.iter().copied()).collect();
+        Setting { variables, ..Setting::default() }.run(&words)
+    }
+
+    fn kept(&self) -> Vec<String> {
+        let names = fs::read_dir(self.home.path().join("cloister/jobs")).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+fn reply(outputs: Value) -> Value {
+    json!({ "v": 2, "type": "reply", "outputs": outputs })
+}
+
+#[test]
+fn a_sealed_workflow_goes_out_and_its_outputs_are_written_under_their_names() {
+    let (client, mut key) = (Client::new(), String::new());
+    let picture = json!({ "node": "2", "filename": "sub/a.png", "kind": "image", "mime": "image/png", "data": "AAEC" });
+    let played = worker(&mut key, reply(json!([picture])));
+    let url = played.url.clone();
+    let did = client.run(&url, &key, &[&client.workflow, "--out", &client.out()]);
+    let path = Path::new(&client.out()).join("sub/a.png");
+    let told = format!("job {JOB} is with {url}/v2/local\n");
+    assert_eq!(did, Did { code: 0, out: format!("{}\n", path.display()), err: told });
+    assert_eq!(fs::read(path).unwrap(), [0, 1, 2]);
+    assert_eq!(client.kept(), Vec::<String>::new(), "the one-time key is of no more use");
+    let asked = played.asked();
+    assert_eq!(asked[0].line, "POST /v2/local/run HTTP/1.1");
+    assert_eq!(asked[1].line, format!("GET /v2/local/status/{JOB} HTTP/1.1"));
+    assert!(
+        !asked[0].body.contains("EmptyImage") && asked[0].body.contains(r#""encrypted":true"#),
+        "{}",
+        asked[0].body
+    );
+}
+
+#[test]
+fn a_detached_job_is_resumed_by_its_id() {
+    let client = Client::new();
+    let mut worker = Worker::new();
+    let key = worker.public();
+    let mut asked = 0;
+    let played = Played::answering(2, move |question: &Asked| {
+        asked += 1;
+        if asked == 1 {
+            worker.take(&question.body);
+            return state("IN_QUEUE", json!({}));
+        }
+        state("COMPLETED", json!({ "output": worker.sealed(reply(json!([]))) }))
+    });
+    let did = client.run(&played.url, &key, &[&client.workflow, "--detach"]);
+    assert_eq!((did.code, did.out), (0, format!("{JOB}\n")));
+    assert_eq!(client.kept(), [format!("{JOB}.json")]);
+    let did = client.run(&played.url, &key, &["--resume", JOB]);
+    assert_eq!((did.code, did.err), (0, "done; the workflow made no outputs\n".to_owned()));
+    assert_eq!(client.kept(), Vec::<String>::new());
+    assert_eq!(played.asked().len(), 2);
+    let did = client.run("http://127.0.0.1:9", &key, &["--resume", JOB]);
+    assert!(did.code == 1 && did.err.contains(&format!("nothing is kept of job {JOB}")), "{}", did.err);
+}
+
+#[test]
+fn an_answer_that_is_not_to_this_request_is_not_believed() {
+    let (client, mut key) = (Client::new(), String::new());
+    let played = worker(&mut key, json!({ "v": 2, "type": "reply", "id": "another", "outputs": [] }));
+    let did = client.run(&played.url, &key, &[&client.workflow]);
+    assert!(did.code == 1 && did.err.contains("is not the answer to this request"), "{}", did.err);
+    let played = worker(&mut key, json!({ "v": 2, "type": "request", "outputs": [] }));
+    let did = client.run(&played.url, &key, &[&client.workflow]);
+    assert!(did.code == 1 && did.err.contains("is not the answer to this request"), "{}", did.err);
+}
+
+#[test]
+fn a_wrong_key_is_called_one_and_a_failure_is_told_with_its_detail() {
+    let (client, key) = (Client::new(), Worker::new().public());
+    let failed = format!(r#"{{"id":"{JOB}","status":"FAILED","error":"invalid ciphertext"}}"#);
+    let queued = format!(r#"{{"id":"{JOB}","status":"IN_QUEUE"}}"#);
+    let played = Played::on_port(vec![(200, &queued), (200, &failed)]);
+    let did = client.run(&played.url, &key, &[&client.workflow]);
+    assert!(did.code == 1 && did.err.contains("the key is wrong"), "{}", did.err);
+
+    let mut key = String::new();
+    let failure = json!({ "code": "validation", "summary": "ComfyUI refused it", "detail": { "1": "too small" } });
+    let played = worker(&mut key, json!({ "v": 2, "type": "reply", "outputs": [], "error": failure }));
+    let did = client.run(&played.url, &key, &[&client.workflow]);
+    assert!(did.code == 1 && did.err.contains("validation: ComfyUI refused it"), "{}", did.err);
+    assert!(did.err.contains("too small"), "{}", did.err);
+}
+
+#[test]
+fn what_cannot_be_sent_is_said_before_it_is_sent() {
+    let client = Client::new();
+    let key = Worker::new().public();
+    let graph = client.home.path().join("graph.json");
+    fs::write(&graph, r#"{"nodes":[],"links":[]}"#).unwrap();
+    let graph = graph.display().to_string();
+    let nowhere = "http://127.0.0.1:9";
+    let said = |arguments: &[&str], key: &str| {
+        let did = client.run(nowhere, key, arguments);
+        assert_ne!(did.code, 0);
+        did.err
+    };
+    assert!(said(&[&graph], &key).contains("Export (API)"));
+    assert!(said(&[&client.workflow], "").contains("cloister keygen"));
+    assert!(said(&[&client.workflow], "AAAA").contains("32 bytes"));
+    assert!(said(&[&client.workflow, "--image", "a.png"], &key).contains("NAME=FILE"));
+    assert!(said(&[&client.workflow], &key).contains("cannot reach"));
+}

@@ -1,0 +1,3 @@
+//! The doubles held to what was recorded of the real ones, and to the real RunPod SDK.
+
+mod oracle;
