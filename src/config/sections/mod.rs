@@ -2,6 +2,7 @@
 
 mod bucket;
 mod daemon;
+mod jobs;
 mod log;
 mod reaper;
 mod runpod;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use bucket::{Bucket, BucketAccess};
 pub use daemon::Daemon;
+pub use jobs::Jobs;
 pub use log::{Log, LogFormat};
 pub use reaper::Reaper;
 pub use runpod::Runpod;
@@ -36,6 +38,7 @@ pub struct Config {
     pub supervision: Supervision,
     pub runpod: Runpod,
     pub bucket: Bucket,
+    pub jobs: Jobs,
 }
 
 impl Config {
@@ -52,6 +55,7 @@ impl Config {
             supervision: Supervision::read(reader),
             runpod: Runpod::read(reader),
             bucket: Bucket::read(reader),
+            jobs: Jobs::read(reader),
         }
     }
 }
