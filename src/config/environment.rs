@@ -35,6 +35,8 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("RUNPOD_GPU_TYPE_ID", "runpod.gpu_type"),
     ("RUNPOD_PING_INTERVAL", "runpod.ping_interval_ms"),
     ("REFRESH_WORKER", "runpod.refresh_worker"),
+    ("NO_HISTORY", "jobs.no_history"),
+    ("DRY_RUN", "jobs.dry_run"),
     ("BUCKET_ENDPOINT_URL", "bucket.endpoint"),
     ("BUCKET_NAME", "bucket.name"),
     ("BUCKET_ACCESS_KEY_ID", "bucket.access_key_id"),

@@ -67,6 +67,16 @@ fn nothing_but_a_token_is_needed() {
 }
 
 #[test]
+fn the_first_systems_variables_set_how_jobs_are_answered() {
+    let environment =
+        [TOKEN, ("NO_HISTORY", "1"), ("DRY_RUN", "1"), ("CLOISTER__JOBS__URL_HOSTS", "a.example, ,*.b.example")];
+    let jobs = given("[jobs]\nspool_mib = 2\n", &environment, &[]).loaded().config.jobs;
+    assert_eq!((jobs.no_history, jobs.dry_run, jobs.spool_bytes), (true, true, 2 << 20));
+    assert_eq!(jobs.url_hosts, ["a.example", "*.b.example"]);
+    assert_eq!((jobs.keep.as_secs(), jobs.fetch_bytes), (1800, 64 << 20));
+}
+
+#[test]
 fn flags_outrank_the_environment_which_outranks_the_file() {
     let file = "[server]\nport = 1\nmax_connections = 2\nheader_timeout = \"3 s\"\n";
     let environment = [TOKEN, ("PORT", "11"), ("CLOISTER__SERVER__MAX_CONNECTIONS", "12")];

@@ -4,6 +4,7 @@ mod bucket;
 mod crypto;
 mod comfy;
 mod daemon;
+mod jobs;
 mod log;
 mod reaper;
 mod runpod;
@@ -18,6 +19,7 @@ pub use bucket::{Bucket, BucketAccess};
 pub use crypto::Crypto;
 pub use comfy::Comfy;
 pub use daemon::Daemon;
+pub use jobs::Jobs;
 pub use log::{Log, LogFormat};
 pub use reaper::Reaper;
 pub use runpod::Runpod;
@@ -42,6 +44,7 @@ pub struct Config {
     pub crypto: Crypto,
     pub runpod: Runpod,
     pub bucket: Bucket,
+    pub jobs: Jobs,
 }
 
 impl Config {
@@ -60,6 +63,7 @@ impl Config {
             crypto: Crypto::read(reader, &state_dir),
             runpod: Runpod::read(reader),
             bucket: Bucket::read(reader),
+            jobs: Jobs::read(reader),
         }
     }
 }
