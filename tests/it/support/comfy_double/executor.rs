@@ -159,7 +159,12 @@ impl<'a> Run<'a> {
             return self.progress.milestone("execution_interrupted", data);
         };
         let printed = |input: Input| json!([input.printed()]);
-        let inputs: Map<_, _> = self.inputs(id).into_iter().map(|(name, input)| (name, printed(input))).collect();
+        let inputs = self.inputs(id).into_iter().map(|(name, input)| (name, printed(input)));
+        let mut inputs: Map<_, _> = inputs.collect();
+        if Class::named(class).is_some_and(Class::sees_the_prompt) {
+            inputs.insert("prompt".to_owned(), json!([self.job.posted.to_string().replace('"', "'")]));
+            inputs.insert("extra_pnginfo".to_owned(), json!([self.job.extra_data["extra_pnginfo"]]));
+        }
         data["exception_message"] = json!(message);
         data["exception_type"] = json!(kind);
         data["traceback"] = json!(nodes::traceback(&kind, &message));
