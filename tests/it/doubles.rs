@@ -2,6 +2,8 @@
 
 mod alike;
 mod comfy;
+mod comfy_faults;
 mod comfy_replay;
 mod dialogue;
 mod oracle;
+mod runpod_replay;

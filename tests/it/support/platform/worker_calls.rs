@@ -11,7 +11,7 @@ use super::job::Status;
 
 /// The answer to one of the worker's calls; take and stop wait for something to say.
 pub async fn answer(core: &Core, exchange: &Exchange) -> Answer {
-    if exchange.header("authorization") != Some(core.options.api_key.as_str()) {
+    if exchange.header("authorization").unwrap_or_default() != core.options.api_key {
         return Answer::json(401, &json!({"error": "unauthorized"}));
     }
     let segments = exchange.segments();
