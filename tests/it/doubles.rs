@@ -6,4 +6,5 @@ mod comfy_faults;
 mod comfy_replay;
 mod dialogue;
 mod oracle;
+mod platform_faults;
 mod runpod_replay;
