@@ -3,12 +3,13 @@
 pub mod bucket;
 pub mod cgroup;
 pub mod clock;
-#[cfg(test)]
 pub mod comfy;
+#[cfg(test)]
 pub mod doubles;
 pub mod fetch;
 pub mod keyring;
 pub mod local_queue;
+pub mod gpu;
 pub mod process;
 pub mod replay_log;
 pub mod runpod;

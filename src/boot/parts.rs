@@ -106,6 +106,7 @@ impl Parts {
         Doors {
             handles,
             store: self.store.clone(),
+            jobs: None,
             clock: self.clock.clone(),
             limits: limit_policy(&config.sandbox),
             access: access(&config.server),

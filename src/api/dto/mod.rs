@@ -6,6 +6,7 @@ pub mod environment;
 pub mod error;
 pub mod execution;
 pub mod health;
+pub mod job;
 pub mod record;
 
 pub use environment::{EnvironmentBody, SetUpBody};
