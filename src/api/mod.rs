@@ -26,7 +26,8 @@ mod server;
 use std::sync::Arc;
 
 use crate::domain::execution::LimitPolicy;
-use crate::messages::crypto::Open;
+use crate::messages::comfy_process::GetInstance;
+use crate::messages::crypto::{GetCrypto, Open};
 use crate::messages::handle::Handle;
 use crate::messages::queue_ingress::{CancelJob, GetIngress, SubmitJob};
 use crate::messages::reaper::GetReaper;
@@ -56,6 +57,10 @@ pub struct Handles {
     pub submit: Handle<SubmitJob>,
     pub cancel_job: Handle<CancelJob>,
     pub ingress: Handle<GetIngress>,
+    /// The GPU side, for the health door: its ring, its instances, its sources of jobs.
+    pub crypto: Handle<GetCrypto>,
+    pub instances: Vec<Handle<GetInstance>>,
+    pub ingresses: Vec<Handle<GetIngress>>,
 }
 
 /// What the doors need. One value serves every worker of both of them.
