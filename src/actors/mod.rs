@@ -2,6 +2,7 @@
 //! the effects.
 
 pub mod comfy_process;
+pub mod crypto;
 #[cfg(test)]
 mod doubles;
 pub mod queue_ingress;

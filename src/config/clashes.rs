@@ -40,6 +40,16 @@ pub(super) fn settle(config: &mut Config, reader: &mut Reader<'_>, needs_token: 
         clash(reader, "supervision.beat_every", "supervision.beat_deadline", texts);
     }
     comfy(config, reader);
+    let crypto = &config.crypto;
+    if crypto.private_key_file.as_ref().is_some_and(|file| crypto.former_key_files.contains(file)) {
+        let file = crypto.private_key_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        let texts = ["it names the same file as".to_owned(), file];
+        clash(reader, "crypto.former_key_files", "crypto.private_key_file", texts);
+    }
+    if crypto.replay_path == config.store.path {
+        let texts = ["it is the same file as".to_owned(), config.store.path.display().to_string()];
+        clash(reader, "crypto.replay_path", "store.path", texts);
+    }
     let server = &config.server;
     let refused_token = reader.faults.iter().any(|fault| fault.text.starts_with("server.bearer_tokens"));
     if needs_token && server.bearer_tokens.is_empty() && !server.disable_bearer_token && !refused_token {
@@ -97,6 +107,9 @@ pub(super) fn warnings(config: &Config, reader: &Reader<'_>) -> Vec<String> {
         {
             warnings.push(format!("{} holds {key} and every user can read it: chmod o= it", path.display()));
         }
+    }
+    if !config.crypto.required {
+        warnings.push("workflows are taken in clear: crypto.required is off".to_owned());
     }
     if config.sandbox.enabled && config.sandbox.disable_gvisor {
         warnings.push("handlers run without gVisor: sandbox.disable_gvisor is for development only".to_owned());

@@ -24,6 +24,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("COMFY_PORT", "comfy.port"),
     ("COMFYUI_MODEL_DIR", "comfy.model_dir"),
     ("LOG_SILENT", "comfy.silent"),
+    ("ENCRYPTION_REQUIRED", "crypto.required"),
     ("CLOISTER_STATE_DIR", "daemon.state_dir"),
     ("CLOISTER_RUN_DIR", "daemon.run_dir"),
     ("RUNPOD_WEBHOOK_GET_JOB", "runpod.take_url"),

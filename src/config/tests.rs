@@ -148,6 +148,21 @@ fn comfyui_has_defaults_that_follow_its_checkout_and_its_limits() {
 }
 
 #[test]
+fn keys_come_from_files_and_no_file_has_two_meanings() {
+    let text = "crypto.private_key_file = '/k/new'\ncrypto.former_key_files = '/k/old::/k/older'\n";
+    let loaded = given(text, &[TOKEN, ("ENCRYPTION_REQUIRED", "0"), ("CLOISTER_STATE_DIR", "/state")], &[]).loaded();
+    let crypto = &loaded.config.crypto;
+    assert_eq!(crypto.former_key_files, [Path::new("/k/old"), Path::new("/k/older")]);
+    assert_eq!((crypto.required, crypto.replay_path.as_path()), (false, Path::new("/state/replay.db")));
+    assert!(loaded.warnings.iter().any(|warning| warning.contains("taken in clear")), "{:?}", loaded.warnings);
+    let clashing = "crypto.private_key_file = '/k/a'\ncrypto.former_key_files = '/k/b:/k/a'\n\
+                    crypto.replay_path = '/s.db'\nstore.path = '/s.db'\n";
+    let errors = given(clashing, &[TOKEN], &[]).errors();
+    assert!(errors.contains("crypto.former_key_files: it names the same file as"), "{errors}");
+    assert!(errors.contains("crypto.replay_path: it is the same file as"), "{errors}");
+}
+
+#[test]
 fn a_command_that_only_asks_needs_no_token() {
     let mut asking = given("", &[], &[]);
     asking.sources.serving = false;
@@ -408,6 +423,7 @@ fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
                         [
                             "is above",
                             "is not below",
+                            "the same file as",
                             "no bearer token",
                             "a socket's may have",
                             "the cgroup hierarchy's root",

@@ -2,6 +2,7 @@
 
 mod bucket;
 mod comfy;
+mod crypto;
 mod daemon;
 mod log;
 mod reaper;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use bucket::{Bucket, BucketAccess};
 pub use comfy::Comfy;
+pub use crypto::Crypto;
 pub use daemon::Daemon;
 pub use log::{Log, LogFormat};
 pub use reaper::Reaper;
@@ -37,6 +39,7 @@ pub struct Config {
     pub store: Store,
     pub reaper: Reaper,
     pub supervision: Supervision,
+    pub crypto: Crypto,
     pub runpod: Runpod,
     pub bucket: Bucket,
 }
@@ -54,6 +57,7 @@ impl Config {
             store: Store::read(reader, &state_dir),
             reaper: Reaper::read(reader),
             supervision: Supervision::read(reader),
+            crypto: Crypto::read(reader, &state_dir),
             runpod: Runpod::read(reader),
             bucket: Bucket::read(reader),
         }

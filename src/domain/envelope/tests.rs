@@ -247,6 +247,21 @@ fn a_v1_text_is_the_prompt_itself_and_moves_by_its_handle() {
 }
 
 #[test]
+fn a_v1_text_may_wrap_the_prompt_as_comfyuis_route_does() {
+    for name in ["prompt", "workflow"] {
+        let images = json!([{"name": "a.png", "image": "AQID"}]);
+        let job = opened_comfy(&json!({name: prompt(), "images": images}), EnvelopeVersion::V1);
+        assert_eq!((job.nodes, job.images.len()), (3, 1));
+        assert_eq!(serde_json::from_slice::<Value>(job.prompt.bytes()).unwrap(), prompt());
+        assert_eq!(comfy(&json!({name: prompt()})).nodes, 3);
+    }
+    let both = json!({"prompt": prompt(), "workflow": prompt()});
+    assert_eq!(opened(both.to_string(), EnvelopeVersion::V1).err(), Some(NO_WORKFLOW));
+    let node = json!({"prompt": {"class_type": "A", "inputs": {}}});
+    assert_eq!(opened_comfy(&node, EnvelopeVersion::V1).nodes, 1, "a node may have that name");
+}
+
+#[test]
 fn a_v2_text_says_what_it_is() {
     let reply = json!({"history": false, "previews": true, "progress": false, "deadline_ms": 5000});
     let job = opened_comfy(&v2(json!({"workflow": prompt(), "reply": reply})), EnvelopeVersion::V2);

@@ -499,6 +499,7 @@ impl World {
             access_id: String::new(),
             access_secret: String::new(),
             prefix: String::new(),
+            brought: false,
         };
         let deps = Deps {
             source: platform.clone(),
