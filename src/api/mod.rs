@@ -25,11 +25,13 @@ mod server;
 use std::sync::Arc;
 
 use crate::domain::execution::LimitPolicy;
+use crate::messages::comfy_process::GetInstance;
 use crate::messages::handle::Handle;
 use crate::messages::reaper::GetReaper;
 use crate::messages::sandbox_pool::{CancelExecution, DeleteEnvironment, Execute, GetPool, SetUp};
 use crate::messages::supervisor::GetHealth;
 use crate::ports::clock::Clock;
+use crate::ports::gpu::Gpus;
 use crate::ports::store::Store;
 
 pub use access::Access;
@@ -47,6 +49,8 @@ pub struct Handles {
     pub pool: Handle<GetPool>,
     pub reaper: Handle<GetReaper>,
     pub health: Handle<GetHealth>,
+    /// One for each ComfyUI process.
+    pub instances: Vec<Handle<GetInstance>>,
 }
 
 /// What the doors need. One value serves every worker of both of them.
@@ -55,6 +59,8 @@ pub struct Doors {
     /// Read only: changes go through the pool.
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
+    /// None: no GPU work is done here.
+    pub gpus: Option<Arc<dyn Gpus>>,
     pub limits: LimitPolicy,
     pub access: Access,
     pub intake: Intake,

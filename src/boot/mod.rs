@@ -10,6 +10,7 @@ mod doctor;
 mod exit;
 mod host;
 pub mod http;
+mod instances;
 mod parts;
 mod settings;
 mod signals;

@@ -107,6 +107,7 @@ impl Parts {
             handles,
             store: self.store.clone(),
             clock: self.clock.clone(),
+            gpus: None,
             limits: limit_policy(&config.sandbox),
             access: access(&config.server),
             intake: Intake::new(config.server.body_timeout, BODIES_AT_ONCE),

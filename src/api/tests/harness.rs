@@ -275,6 +275,7 @@ impl House {
             handles,
             store: Arc::new(plan.store),
             clock: Arc::new(StillClock),
+            gpus: None,
             limits: LimitPolicy { default: limits(5, 128), cap: limits(60, 512) },
             access: if plan.open { Access::Open } else { Access::Tokens(Tokens::new([TOKEN])) },
             intake: plan.intake,
