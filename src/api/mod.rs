@@ -34,6 +34,7 @@ use crate::messages::reaper::GetReaper;
 use crate::messages::sandbox_pool::{CancelExecution, DeleteEnvironment, Execute, GetPool, SetUp};
 use crate::messages::supervisor::GetHealth;
 use crate::ports::clock::Clock;
+use crate::ports::gpu::Gpus;
 use crate::ports::job_queue::JobQueue;
 use crate::ports::store::Store;
 
@@ -71,6 +72,8 @@ pub struct Doors {
     /// This host's own queue, where it has one. Read only: changes go through its ingress.
     pub jobs: Option<Arc<dyn JobQueue>>,
     pub clock: Arc<dyn Clock>,
+    /// None: no GPU work is done here.
+    pub gpus: Option<Arc<dyn Gpus>>,
     pub limits: LimitPolicy,
     pub access: Access,
     pub intake: Intake,

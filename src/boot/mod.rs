@@ -12,6 +12,7 @@ mod gpu;
 mod gpu_children;
 mod host;
 pub mod http;
+mod instances;
 mod parts;
 mod secrets;
 mod settings;
@@ -30,7 +31,6 @@ use crate::api::{self, Doors, HealthDoor, SocketFile};
 use crate::config::{self, Loaded};
 use crate::messages::supervisor::Shutdown;
 use crate::ports::clock::Clock;
-use crate::ports::job_queue::JobQueue;
 use crate::telemetry::error_chain;
 
 pub use doctor::doctor;
@@ -81,8 +81,7 @@ async fn run(loaded: Loaded, home: host::Home, key: Option<Zeroizing<String>>, l
         }
     };
     let (handles, ours) = (gpu_children::handles(gpu.as_ref()), GpuHandles::default());
-    let jobs = gpu.as_ref().map(|gpu| Arc::clone(&gpu.local) as Arc<dyn JobQueue>);
-    let doors = Arc::new(parts.doors(&config, handles.clone(), jobs));
+    let doors = Arc::new(parts.doors(&config, handles.clone(), gpu.as_ref()));
     let opened = match open(&doors, &config).await {
         Ok(opened) => opened,
         Err(problem) => {

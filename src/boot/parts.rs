@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use slog::Logger;
 
+use super::gpu::GpuParts;
 use super::host::Home;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
@@ -26,6 +27,7 @@ use crate::domain::pool::PoolPolicy;
 use crate::domain::restart::RestartPolicy;
 use crate::ports::cgroup::Cgroups;
 use crate::ports::clock::Clock;
+use crate::ports::gpu::Gpus;
 use crate::ports::job_queue::JobQueue;
 use crate::ports::notify::ServiceNotifier;
 use crate::ports::process::Zombies;
@@ -108,12 +110,13 @@ impl Parts {
         u64::from(std::process::id()) ^ self.clock.wall().0.unsigned_abs()
     }
 
-    /// What the doors need. `jobs`: this host's own queue, where it has one.
-    pub fn doors(&self, config: &Config, handles: Handles, jobs: Option<Arc<dyn JobQueue>>) -> Doors {
+    /// What the doors need.
+    pub fn doors(&self, config: &Config, handles: Handles, gpu: Option<&GpuParts>) -> Doors {
         Doors {
             handles,
             store: self.store.clone(),
-            jobs,
+            jobs: gpu.map(|gpu| Arc::clone(&gpu.local) as Arc<dyn JobQueue>),
+            gpus: gpu.map(|gpu| Arc::clone(&gpu.gpus) as Arc<dyn Gpus>),
             clock: self.clock.clone(),
             limits: limit_policy(&config.sandbox),
             access: access(&config.server),

@@ -21,7 +21,7 @@ mod plaintext;
 mod prompt;
 
 pub use input::{Input, Rules, Sealed, read_input};
-pub use names::{Envelope, EnvelopeVersion, Kid, NonceBytes, NotAKid, PublicKeyBytes, ReplayTag};
+pub use names::{Envelope, EnvelopeVersion, Kid, NonceBytes, PublicKeyBytes, ReplayTag};
 pub use order::Order;
 pub use plaintext::{Opened, read_plaintext};
 
