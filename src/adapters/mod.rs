@@ -7,6 +7,7 @@ pub mod comfy;
 #[cfg(test)]
 pub mod doubles;
 pub mod fetch;
+pub mod gpu;
 pub mod keyring;
 pub mod local_queue;
 pub mod process;

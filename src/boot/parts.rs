@@ -25,6 +25,8 @@ use crate::domain::execution::{LimitPolicy, Limits};
 use crate::domain::pool::PoolPolicy;
 use crate::domain::restart::RestartPolicy;
 use crate::ports::cgroup::Cgroups;
+use crate::ports::clock::Clock;
+use crate::ports::job_queue::JobQueue;
 use crate::ports::notify::ServiceNotifier;
 use crate::ports::process::Zombies;
 use crate::ports::sandbox::SandboxEngine;
@@ -101,11 +103,17 @@ impl Parts {
         }
     }
 
-    /// What the doors need.
-    pub fn doors(&self, config: &Config, handles: Handles) -> Doors {
+    /// Different on each host and at each start; for jitter.
+    pub fn seed(&self) -> u64 {
+        u64::from(std::process::id()) ^ self.clock.wall().0.unsigned_abs()
+    }
+
+    /// What the doors need. `jobs`: this host's own queue, where it has one.
+    pub fn doors(&self, config: &Config, handles: Handles, jobs: Option<Arc<dyn JobQueue>>) -> Doors {
         Doors {
             handles,
             store: self.store.clone(),
+            jobs,
             clock: self.clock.clone(),
             limits: limit_policy(&config.sandbox),
             access: access(&config.server),
@@ -188,7 +196,8 @@ fn quota_us(cores: f64) -> u64 {
     (cores * 100_000.0).round() as u64
 }
 
-fn limit_policy(sandbox: &config::Sandbox) -> LimitPolicy {
+/// The defaults and caps of a call.
+pub fn limit_policy(sandbox: &config::Sandbox) -> LimitPolicy {
     let limits = |millis, memory_mb| Limits { timeout: Duration::from_millis(millis), memory_mb };
     LimitPolicy {
         default: limits(sandbox.default_timeout_ms, sandbox.default_memory_mb),

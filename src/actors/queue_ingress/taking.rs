@@ -12,7 +12,7 @@ use super::{CALL_DEADLINE, QueueIngress};
 use crate::domain::admission::{self, Poll};
 use crate::domain::job::Job;
 use crate::domain::lease::Event;
-use crate::ports::job_source::{SourceError, Taken};
+use crate::ports::job_source::{Empty, SourceError, Taken};
 
 /// Between two tries to ask what is to be stopped, after a failure; doubled up to the longest.
 const STOPS_FIRST: Duration = Duration::from_secs(1);
@@ -81,6 +81,9 @@ impl QueueIngress {
     fn came(&mut self, taken: Taken, ctx: &mut Context<Self>) -> usize {
         if taken.malformed > 0 {
             warn!(self.deps.log, "source.malformed"; "entries" => taken.malformed);
+        }
+        if let Some(why @ (Empty::Parked | Empty::Unreadable)) = taken.empty {
+            debug!(self.deps.log, "source.no_jobs"; "why" => ?why);
         }
         taken.jobs.into_iter().map(|job| usize::from(self.came_one(job, ctx))).sum()
     }

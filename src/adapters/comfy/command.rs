@@ -1,6 +1,7 @@
 //! How ComfyUI is started so that nothing of a job reaches a disk or another user: arguments, environment, and the files
 //! that it is given. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -12,9 +13,9 @@ use crate::domain::instance::InstanceSpec;
 /// The companion pack, as it is written into the room.
 pub(super) const COMPANION: &str = include_str!("../../../runtimes/comfyui/cloister_companion/__init__.py");
 /// Its file in the room.
-pub(super) const COMPANION_FILE: &str = "pack/cloister_companion/__init__.py";
+pub(super) const COMPANION_FILE: &str = "nodes/cloister_companion/__init__.py";
 /// The file that tells ComfyUI where models and packs lie.
-pub(super) const PATHS_FILE: &str = "models.yaml";
+pub(super) const PATHS_FILE: &str = "paths.yaml";
 /// The variable by which what an instance leaves behind is known.
 const MARK: &str = "CLOISTER_INSTANCE";
 
@@ -36,34 +37,13 @@ pub const INHERITED: [&str; 13] = [
     "HSA_OVERRIDE_GFX_VERSION",
 ];
 
-/// Folders of models, by ComfyUI's name for their kind, and the folders beneath the model directory that hold it.
-const MODELS: [(&str, &[&str]); 21] = [
-    ("checkpoints", &["checkpoints"]),
-    ("configs", &["configs"]),
-    ("loras", &["loras"]),
-    ("vae", &["vae"]),
-    ("text_encoders", &["text_encoders", "clip"]),
-    ("diffusion_models", &["unet", "diffusion_models"]),
-    ("clip_vision", &["clip_vision"]),
-    ("style_models", &["style_models"]),
-    ("embeddings", &["embeddings"]),
-    ("diffusers", &["diffusers"]),
-    ("vae_approx", &["vae_approx"]),
-    ("controlnet", &["controlnet", "t2i_adapter"]),
-    ("gligen", &["gligen"]),
-    ("upscale_models", &["upscale_models"]),
-    ("latent_upscale_models", &["latent_upscale_models"]),
-    ("hypernetworks", &["hypernetworks"]),
-    ("photomaker", &["photomaker"]),
-    ("classifiers", &["classifiers"]),
-    ("model_patches", &["model_patches"]),
-    ("audio_encoders", &["audio_encoders"]),
-    ("ipadapter", &["ipadapter"]),
-];
+/// ComfyUI's kinds of models, and the folders of the model directory that hold each: a JSON object of lists.
+const MODELS: &str = include_str!("../../../runtimes/comfyui/model_folders.json");
 
 /// The arguments behind the interpreter.
-pub(super) fn arguments(settings: &Settings, spec: &InstanceSpec, room: &Path) -> Vec<OsString> {
-    let mut line: Vec<OsString> = ["main.py", "--listen", "127.0.0.1", "--port"].map(Into::into).to_vec();
+pub(super) fn arguments(settings: &Settings, dir: &Path, spec: &InstanceSpec, room: &Path) -> Vec<OsString> {
+    let mut line: Vec<OsString> = vec![dir.join("main.py").into()];
+    line.extend(["--listen", "127.0.0.1", "--port"].map(Into::into));
     line.push(spec.port.to_string().into());
     for (flag, folder) in [
         ("--output-directory", "out"),
@@ -131,15 +111,56 @@ pub(super) fn mark(settings: &Settings, spec: &InstanceSpec) -> String {
     format!("{MARK}={}-{}", settings.mark, spec.name)
 }
 
-/// The text of [`PATHS_FILE`]: YAML, of which JSON is a part.
-pub(super) fn paths(settings: &Settings, room: &Path) -> String {
+/// The text of [`PATHS_FILE`]: YAML, of which JSON is a part. `found` are the folders that the model directory has: those
+/// of no known kind are packs' own, and go in under their names.
+pub(super) fn paths(settings: &Settings, room: &Path, found: &BTreeSet<String>) -> String {
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let mut file = json!({ "cloister": { "custom_nodes": text(&room.join("pack")) } });
+    let mut file = json!({ "cloister_nodes": { "custom_nodes": text(&room.join("nodes")) } });
     if let Some(models) = &settings.model_dir {
-        let lines = |folders: &[&str]| folders.iter().map(|one| text(&models.join(one))).collect::<Vec<_>>().join("\n");
-        let kinds: Map<String, Value> =
-            MODELS.iter().map(|(kind, folders)| ((*kind).to_owned(), lines(folders).into())).collect();
-        file["models"] = kinds.into();
+        let mut kinds: BTreeMap<String, Vec<String>> = serde_json::from_str(MODELS).unwrap_or_default();
+        let known: BTreeSet<String> = kinds.values().flatten().cloned().collect();
+        // What lies in a folder of nodes is run: it is no kind of model.
+        let own = found.difference(&known).filter(|name| *name != "custom_nodes" && !name.contains('\n'));
+        kinds.extend(own.map(|name| (name.clone(), vec![name.clone()])).collect::<Vec<_>>());
+        let lines =
+            |folders: &[String]| folders.iter().map(|one| text(&models.join(one))).collect::<Vec<_>>().join("\n");
+        let mut section: Map<String, Value> =
+            kinds.iter().map(|(kind, folders)| (kind.clone(), lines(folders).into())).collect();
+        section.insert("is_default".to_owned(), true.into());
+        file["cloister_models"] = section.into();
     }
     file.to_string()
+}
+
+/// The folders right below the model directory.
+pub(super) fn folders_in(models: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(models).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.path().is_dir()).filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::settings;
+    use super::*;
+
+    #[test]
+    fn the_command_line_the_environment_and_the_paths_are_the_recipe() {
+        let mut settings = settings();
+        settings.args = vec!["--cpu".to_owned()];
+        settings.model_dir = Some("/models of $HOME".into());
+        settings.environment = vec![("PATH".into(), "/bin".into()), ("HOME".into(), "/root".into())];
+        let spec = InstanceSpec { name: "comfy-1", device: Some("GPU-7".to_owned()), port: 8189 };
+        let room = Path::new("/dev/shm/room");
+        let shown = |text: &OsString| text.to_string_lossy().into_owned();
+        let environment = environment(&settings, &spec, room);
+        let environment: Vec<_> = environment.iter().map(|(n, v)| format!("{}={}", shown(n), shown(v))).collect();
+        let found = ["loras", "ultralytics", "custom_nodes"].map(str::to_owned).into();
+        let paths: Value = serde_json::from_str(&paths(&settings, room, &found)).expect("JSON");
+        insta::assert_json_snapshot!(json!({
+            "arguments": arguments(&settings, Path::new("/opt/comfyui"), &spec, room).iter().map(shown).collect::<Vec<_>>(),
+            "environment": environment, "paths": paths,
+        }));
+        assert_eq!(mark(&settings, &spec), "CLOISTER_INSTANCE=test-comfy-1");
+        assert!(environment.contains(&mark(&settings, &spec)));
+    }
 }

@@ -5,7 +5,7 @@
 //!   ├── out, tmp/temp, in    a job's outputs, previews and inputs: swept after each job
 //!   ├── scratch              TMPDIR: what a job adds is swept
 //!   ├── home, user, cache    as long as the process
-//!   └── pack, models.yaml    the companion pack, and where models lie
+//!   └── nodes, paths.yaml    the companion pack, and where models lie
 //! ```
 
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ use nix::dir::Dir;
 use crate::sys::{beneath, mounts, tree};
 
 /// The folders that are made at the start.
-const FOLDERS: [&str; 9] = ["out", "tmp", "tmp/temp", "in", "scratch", "home", "user", "cache", "pack"];
+const FOLDERS: [&str; 9] = ["out", "tmp", "tmp/temp", "in", "scratch", "home", "user", "cache", "nodes"];
 
 /// A made room.
 pub(super) struct Room {

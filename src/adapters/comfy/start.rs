@@ -42,7 +42,7 @@ pub(super) async fn start(shared: &Arc<Shared>, spec: &InstanceSpec) -> Result<I
     let permit = shared.starts.clone().acquire_owned().await.map_err(host("waiting for a turn to start"))?;
 
     let path = room_of(shared, spec);
-    let (bytes, paths) = (settings.ram_mib << 20, command::paths(settings, &path));
+    let (bytes, own) = (settings.ram_mib << 20, settings.clone());
     let made = beside("making the instance's RAM directory", move || {
         let room = Room::make(path, bytes)?;
         let companion = room.path().join(command::COMPANION_FILE);
@@ -50,6 +50,8 @@ pub(super) async fn start(shared: &Arc<Shared>, spec: &InstanceSpec) -> Result<I
             std::fs::create_dir_all(folder)?;
         }
         std::fs::write(companion, command::COMPANION)?;
+        let models = own.model_dir.as_deref().map(command::folders_in).unwrap_or_default();
+        let paths = command::paths(&own, room.path(), &models);
         std::fs::write(room.path().join(command::PATHS_FILE), paths)?;
         Ok(room)
     });
@@ -62,9 +64,10 @@ pub(super) async fn start(shared: &Arc<Shared>, spec: &InstanceSpec) -> Result<I
     let (ours, theirs) = pipe().map_err(host("making ComfyUI's pipe"))?;
     let request = SpawnRequest {
         program: settings.python.clone().unwrap_or_else(|| "python3".into()),
-        args: command::arguments(settings, spec, room.path()),
+        args: command::arguments(settings, &dir, spec, room.path()),
         env: command::environment(settings, spec, room.path()),
-        cwd: dir,
+        // What a pack writes where it stands stays in RAM, too.
+        cwd: room.path().to_owned(),
         descriptors: vec![(theirs.try_clone().map_err(host("making ComfyUI's pipe"))?, 1), (theirs, 2)],
         cgroup_entry: cgroup.as_ref().map(|cgroup| cgroup.entry_files()).unwrap_or_default(),
         private: true,

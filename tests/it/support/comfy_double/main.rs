@@ -1,7 +1,7 @@
 //! A double of ComfyUI: started, spoken to and killed exactly like the real one, but ready at once and broken on demand.
 //!
 //! It is started as the daemon starts ComfyUI: the program stands in for the Python interpreter, its first argument is
-//! `main.py`, then come ComfyUI's own flags (unknown ones are accepted). Without switches it behaves as ComfyUI 0.30/0.33
+//! `main.py`, with or without its folder, then come ComfyUI's own flags (unknown ones are accepted). Without switches it behaves as ComfyUI 0.30/0.33
 //! did in the recorded dialogues, and `tests/it/doubles.rs` holds it to them. It prints nothing by default.
 //!
 //! Nodes do most of the mischief, prompt by prompt: `TestSteps`, `TestBlock` and `TestFail` as in the recorded test
@@ -10,12 +10,12 @@
 //!
 //! # Switches
 //!
-//! Read at start from the environment and from a file `comfy_double.env` in the working directory (ComfyUI's own folder;
+//! Read at start from the environment and from a file `comfy_double.env` in the folder of `main.py` (ComfyUI's own;
 //! lines of `NAME=value`, which win), so that a test can change them between two starts. A prefix `COMFY_DOUBLE_` each:
 //!
 //! | name | value | what happens |
 //! |---|---|---|
-//! | `STARTS` | comma list of `ok`, `never`, `exit:CODE`, `delay:MS` | the n-th start takes the n-th entry, the last one stays; starts are counted in `comfy_double.starts` in the working directory |
+//! | `STARTS` | comma list of `ok`, `never`, `exit:CODE`, `delay:MS` | the n-th start takes the n-th entry, the last one stays; starts are counted in `comfy_double.starts` there |
 //! | `FAULT_AFTER` | `N:exit:CODE`, `N:segv`, `N:abort`, `N:kill`, `N:freeze:MS`, `N:zombie`, `N:stop` | while job N+1 of this process runs: it exits, dies by that signal, answers no HTTP for so long, loses its worker, or stops itself (SIGSTOP) |
 //! | `WS` | `drop:N`, `slow:MS`, `silent:N` | each socket is cut after N messages, gets each message so late, or hears nothing after N messages |
 //! | `HTTP_500` | path prefix, or `N:prefix` | requests under that path (the first N of them) answer 500 |

@@ -1,6 +1,7 @@
 //! The switches of the environment; `main.rs` documents them.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How this start goes.
@@ -82,16 +83,23 @@ impl Switches {
 fn values() -> HashMap<String, String> {
     let own = |(name, value): (String, String)| Some((name.strip_prefix("COMFY_DOUBLE_")?.to_owned(), value));
     let mut values: HashMap<String, String> = std::env::vars().filter_map(own).collect();
-    let file = std::fs::read_to_string("comfy_double.env").unwrap_or_default();
+    let file = std::fs::read_to_string(beside_script("comfy_double.env")).unwrap_or_default();
     let lines = file.lines().filter_map(|line| line.trim().split_once('='));
     values.extend(lines.filter_map(|(name, value)| own((name.to_owned(), value.to_owned()))));
     values
 }
 
+/// A file in the folder of `main.py`, which the first argument names.
+fn beside_script(name: &str) -> PathBuf {
+    let script = std::env::args().nth(1).unwrap_or_default();
+    Path::new(&script).with_file_name(name)
+}
+
 /// The entry of the list that belongs to this start.
 fn this_start(list: &str) -> Start {
-    let before = std::fs::read("comfy_double.starts").map_or(0, |marks| marks.len());
-    std::fs::write("comfy_double.starts", "x".repeat(before + 1)).expect("the working directory takes the count");
+    let count = beside_script("comfy_double.starts");
+    let before = std::fs::read(&count).map_or(0, |marks| marks.len());
+    std::fs::write(count, "x".repeat(before + 1)).expect("ComfyUI's folder takes the count");
     let entries: Vec<&str> = list.split(',').collect();
     let entry = entries[before.min(entries.len() - 1)];
     match entry.split_once(':') {
