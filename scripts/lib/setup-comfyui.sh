@@ -110,15 +110,19 @@ with_progress() {
     (
         # Nothing of it may outlive set-up: not the sleep, and not the loop if set-up is killed.
         trap 'kill "$!" 2>/dev/null; exit 0' TERM
-        while sleep 10 & wait "$!" && kill -0 "$$"; do say "  $(du -sm "$dir" 2>/dev/null | cut -f 1) MB"; done
+        while sleep 10 & wait "$!" && kill -0 "$$"; do say "  $(size_of "$dir")"; done
     ) 9>&- &
     TELLER=$!
     "$@"
     end_progress
 }
 
+# size_of DIR: while files come and go in it, which du would call a failure.
+size_of() { { du -sm "$1" 2>/dev/null || true; } | awk '{ print $1 " MB" }'; }
+
 end_progress() {
-    if [[ -z $TELLER ]]; then return; fi
+    # A bare return, in a trap, would repeat the status that set-up ends with.
+    if [[ -z $TELLER ]]; then return 0; fi
     kill "$TELLER" 2>/dev/null || true
     wait "$TELLER" 2>/dev/null || true
     TELLER=

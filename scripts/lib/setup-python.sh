@@ -48,11 +48,14 @@ python_wheels() {
     local dir=$1 list lists=()
     shift
     for list; do lists+=(--requirement "$list"); done
-    "$dir/bin/python" -m pip --disable-pip-version-check --no-input install --no-deps --no-compile --require-hashes \
+    # Gigabytes: not into /tmp, which may be small, or RAM.
+    mkdir "$dir/.download"
+    TMPDIR=$dir/.download "$dir/bin/python" -m pip --disable-pip-version-check --no-input install --no-deps --no-compile --require-hashes \
         --only-binary :all: --progress-bar off "${lists[@]}" >"$WORK_DIR/pip.log" 2>&1 </dev/null ||
         die_with_log "$WORK_DIR/pip.log" "pip could not install what ${*##*/} names" \
             "see what pip says above; try by hand: $(python_find) -m pip download --no-deps PACKAGE==VERSION" \
             "the index is the one that pip is configured for: pip config list"
+    rm -rf "$dir/.download"
 }
 
 # python_settle DIR TARGET: compiles what is in DIR, which moves to TARGET, and makes its programs say so. Otherwise each

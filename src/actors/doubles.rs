@@ -1,5 +1,7 @@
 //! In-memory doubles of the ports, for the actors' tests: each can be told to fail, to wait, or to hang.
 
+pub mod comfy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

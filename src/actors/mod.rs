@@ -1,8 +1,11 @@
 //! The shells around the pure machines of `domain`: a handler turns a message into an event, steps, and performs
 //! the effects.
 
+pub mod comfy_process;
+pub mod crypto;
 #[cfg(test)]
 mod doubles;
+pub mod queue_ingress;
 pub mod reaper;
 pub mod sandbox_pool;
 pub mod seat;

@@ -60,13 +60,13 @@ impl Server {
     }
 }
 
-/// Writes a whole answer. Its length is told unless it has no body by its status.
+/// Writes a whole answer. Its length is told unless the headers do, or it has no body by its status.
 pub fn answer(to: &mut TcpStream, status: u16, headers: &[(&str, &str)], body: &[u8]) {
     let mut head = format!("HTTP/1.1 {status} Status\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    if status != 204 {
+    if status != 204 && headers.iter().all(|(name, _)| *name != "Content-Length") {
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     head.push_str("\r\n");

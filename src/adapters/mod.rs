@@ -7,7 +7,13 @@ pub mod comfy;
 #[cfg(test)]
 pub mod doubles;
 pub mod fetch;
+pub mod gpu;
+pub mod keyring;
+pub mod local_queue;
 pub mod process;
+#[cfg(test)]
+pub mod replay_contract;
+pub mod replay_log;
 pub mod runpod;
 pub mod runsc;
 pub mod sandboxes_off;

@@ -13,6 +13,7 @@ use crate::domain::environment::SetUpInvalid;
 use crate::domain::execution::EnvInvalid;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
+use crate::domain::job::{OpenError, QueueRefusal};
 use crate::domain::json::Malformed;
 use crate::domain::pool::Refusal;
 use crate::messages::handle::HandleError;
@@ -45,6 +46,17 @@ pub enum ApiError {
     Query(#[from] StoreError),
     #[error("environment {0} does not exist")]
     Absent(EnvironmentId),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Queue(#[from] QueueRefusal),
+    /// A job's request that is none; the text names the field.
+    #[error("{0}")]
+    Job(&'static str),
+    #[error("there is no such job, or it ended so long ago that it is forgotten")]
+    NoJob,
+    #[error("this host takes no jobs over HTTP")]
+    NoQueue,
     #[error(transparent)]
     Unanswered(#[from] HandleError),
     #[error("the request was given up because the daemon is stopping")]
@@ -91,6 +103,33 @@ impl Look {
         }
     }
 
+    /// A request that cannot be read is 400, one in clear that must not be 403, a replayed one 409, and one for another
+    /// key or without a workflow 422.
+    fn of_open(error: &OpenError) -> Self {
+        match error {
+            OpenError::Malformed(_) | OpenError::MissingFields | OpenError::Field(_) | OpenError::Execute(_) => {
+                Self::plain(StatusCode::BAD_REQUEST, "invalid_request")
+            }
+            OpenError::Unopenable => Self::plain(StatusCode::BAD_REQUEST, "invalid_ciphertext"),
+            OpenError::PlaintextRefused => Self::plain(StatusCode::FORBIDDEN, "encryption_required"),
+            OpenError::Replayed => Self::plain(StatusCode::CONFLICT, "replayed"),
+            OpenError::Stale(_) => Self::plain(StatusCode::CONFLICT, "stale"),
+            OpenError::UnknownKey { .. } => Self::plain(StatusCode::UNPROCESSABLE_ENTITY, "unknown_kid"),
+            OpenError::NoWorkflow { .. } => Self::plain(StatusCode::UNPROCESSABLE_ENTITY, "invalid_workflow"),
+            OpenError::NoKey => Self::plain(StatusCode::SERVICE_UNAVAILABLE, "no_key"),
+            OpenError::Host { .. } => Self::of_failure(FailureKind::Retryable, "open_failed"),
+        }
+    }
+
+    fn of_queue(refusal: QueueRefusal) -> Self {
+        match refusal {
+            QueueRefusal::Full { retry_after } => {
+                Self::later(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", whole_seconds(retry_after))
+            }
+            QueueRefusal::Draining => Self::later(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", SOON),
+        }
+    }
+
     fn of_body(error: BodyError) -> Self {
         match error {
             BodyError::TooLarge { .. } => Self::plain(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large"),
@@ -127,7 +166,11 @@ impl ApiError {
             ApiError::Delete(DeleteError::Host { kind, .. }) => Look::of_failure(*kind, "delete_failed"),
             ApiError::Query(_) => Look::of_failure(FailureKind::Permanent, "query_failed"),
             ApiError::Execute(ExecuteError::Absent(_)) | ApiError::Delete(DeleteError::Absent(_)) => NOT_FOUND,
-            ApiError::Absent(_) | ApiError::Route => NOT_FOUND,
+            ApiError::Absent(_) | ApiError::Route | ApiError::NoJob => NOT_FOUND,
+            ApiError::Open(error) => Look::of_open(error),
+            ApiError::Queue(refusal) => Look::of_queue(*refusal),
+            ApiError::Job(_) => INVALID,
+            ApiError::NoQueue => Look::plain(StatusCode::SERVICE_UNAVAILABLE, "no_queue"),
             ApiError::Unanswered(_) | ApiError::GivenUp => {
                 Look::later(StatusCode::SERVICE_UNAVAILABLE, "unavailable", SOON)
             }
@@ -144,6 +187,9 @@ impl ApiError {
     fn details(&self) -> Option<serde_json::Value> {
         match self {
             ApiError::SetUp(SetUpError::Source(faults)) => serde_json::to_value(faults).ok(),
+            ApiError::Open(OpenError::UnknownKey { current }) => {
+                Some(serde_json::json!({ "kid": current.to_string() }))
+            }
             _ => None,
         }
     }

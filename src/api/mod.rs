@@ -20,16 +20,22 @@ mod executions;
 mod health;
 mod health_socket;
 mod held;
+mod jobs;
 mod server;
 
 use std::sync::Arc;
 
 use crate::domain::execution::LimitPolicy;
+use crate::messages::comfy_process::GetInstance;
+use crate::messages::crypto::{GetCrypto, Open};
 use crate::messages::handle::Handle;
+use crate::messages::queue_ingress::{CancelJob, GetIngress, SubmitJob};
 use crate::messages::reaper::GetReaper;
 use crate::messages::sandbox_pool::{CancelExecution, DeleteEnvironment, Execute, GetPool, SetUp};
 use crate::messages::supervisor::GetHealth;
 use crate::ports::clock::Clock;
+use crate::ports::gpu::Gpus;
+use crate::ports::job_queue::JobQueue;
 use crate::ports::store::Store;
 
 pub use access::Access;
@@ -47,6 +53,15 @@ pub struct Handles {
     pub pool: Handle<GetPool>,
     pub reaper: Handle<GetReaper>,
     pub health: Handle<GetHealth>,
+    pub open: Handle<Open>,
+    /// These three lead to the ingress of this host's own queue.
+    pub submit: Handle<SubmitJob>,
+    pub cancel_job: Handle<CancelJob>,
+    pub ingress: Handle<GetIngress>,
+    /// The GPU side, for the health door: its ring, its instances, its sources of jobs.
+    pub crypto: Handle<GetCrypto>,
+    pub instances: Vec<Handle<GetInstance>>,
+    pub ingresses: Vec<Handle<GetIngress>>,
 }
 
 /// What the doors need. One value serves every worker of both of them.
@@ -54,7 +69,11 @@ pub struct Doors {
     pub handles: Handles,
     /// Read only: changes go through the pool.
     pub store: Arc<dyn Store>,
+    /// This host's own queue, where it has one. Read only: changes go through its ingress.
+    pub jobs: Option<Arc<dyn JobQueue>>,
     pub clock: Arc<dyn Clock>,
+    /// None: no GPU work is done here.
+    pub gpus: Option<Arc<dyn Gpus>>,
     pub limits: LimitPolicy,
     pub access: Access,
     pub intake: Intake,

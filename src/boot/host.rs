@@ -59,7 +59,7 @@ pub fn prepare(daemon: &Daemon, log: &Logger) -> Result<Home, HostError> {
     if let Err(source) = children::become_subreaper() {
         warn!(log, "host.no_subreaper"; "error" => %source);
     }
-    wipe::return_large_blocks();
+    wipe::bound_free_memory();
     if let Err(source) = set_limits() {
         warn!(log, "host.limits"; "error" => %source);
     }

@@ -39,12 +39,44 @@ pub(super) fn settle(config: &mut Config, reader: &mut Reader<'_>, needs_token: 
         let texts = [format!("{} is not below", span::render(beat_every)), span::render(beat_deadline)];
         clash(reader, "supervision.beat_every", "supervision.beat_deadline", texts);
     }
+    let crypto = &config.crypto;
+    if crypto.private_key_file.as_ref().is_some_and(|file| crypto.former_key_files.contains(file)) {
+        let file = crypto.private_key_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        let texts = ["it names the same file as".to_owned(), file];
+        clash(reader, "crypto.former_key_files", "crypto.private_key_file", texts);
+    }
+    if crypto.replay_path == config.store.path {
+        let texts = ["it is the same file as".to_owned(), config.store.path.display().to_string()];
+        clash(reader, "crypto.replay_path", "store.path", texts);
+    }
+    comfy(config, reader);
     let server = &config.server;
     let refused_token = reader.faults.iter().any(|fault| fault.text.starts_with("server.bearer_tokens"));
     if needs_token && server.bearer_tokens.is_empty() && !server.disable_bearer_token && !refused_token {
         let text = "server.bearer_tokens: no bearer token is set; set BEARER_TOKEN to a secret, \
                     or DISABLE_BEARER_TOKEN=true to serve everybody";
         reader.faults.push(Fault::missing(text));
+    }
+}
+
+fn comfy(config: &mut Config, reader: &mut Reader<'_>) {
+    let comfy = &mut config.comfy;
+    if let Some(memory) = comfy.memory_mib {
+        cap(reader, "comfy.ram_mib", &mut comfy.ram_mib, "comfy.memory_mib", memory);
+        if let Some(above) = comfy.recycle_above_mib.filter(|above| *above >= memory) {
+            let texts = [format!("{above} is not below"), memory.to_string()];
+            clash(reader, "comfy.recycle_above_mib", "comfy.memory_mib", texts);
+        }
+    }
+    let first = u32::from(comfy.port);
+    let ports = first..first + u32::from(comfy.instances.max(1));
+    if ports.end > 65_536 {
+        let texts = [format!("{first} is above the last port less"), comfy.instances.to_string()];
+        clash(reader, "comfy.port", "comfy.instances", texts);
+    }
+    if comfy.dir.is_some() && ports.contains(&u32::from(config.server.port)) {
+        let texts = [format!("the instances' ports {first} to {} hold", ports.end - 1), config.server.port.to_string()];
+        clash(reader, "comfy.port", "server.port", texts);
     }
 }
 
@@ -75,6 +107,9 @@ pub(super) fn warnings(config: &Config, reader: &Reader<'_>) -> Vec<String> {
         {
             warnings.push(format!("{} holds {key} and every user can read it: chmod o= it", path.display()));
         }
+    }
+    if !config.crypto.required {
+        warnings.push("workflows are taken in clear: crypto.required is off".to_owned());
     }
     if config.sandbox.enabled && config.sandbox.disable_gvisor {
         warnings.push("handlers run without gVisor: sandbox.disable_gvisor is for development only".to_owned());

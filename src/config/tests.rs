@@ -67,6 +67,16 @@ fn nothing_but_a_token_is_needed() {
 }
 
 #[test]
+fn the_first_systems_variables_set_how_jobs_are_answered() {
+    let environment =
+        [TOKEN, ("NO_HISTORY", "1"), ("DRY_RUN", "1"), ("CLOISTER__JOBS__URL_HOSTS", "a.example, ,*.b.example")];
+    let jobs = given("[jobs]\nspool_mib = 2\n", &environment, &[]).loaded().config.jobs;
+    assert_eq!((jobs.no_history, jobs.dry_run, jobs.spool_bytes), (true, true, 2 << 20));
+    assert_eq!(jobs.url_hosts, ["a.example", "*.b.example"]);
+    assert_eq!((jobs.keep.as_secs(), jobs.fetch_bytes), (1800, 64 << 20));
+}
+
+#[test]
 fn flags_outrank_the_environment_which_outranks_the_file() {
     let file = "[server]\nport = 1\nmax_connections = 2\nheader_timeout = \"3 s\"\n";
     let environment = [TOKEN, ("PORT", "11"), ("CLOISTER__SERVER__MAX_CONNECTIONS", "12")];
@@ -105,6 +115,12 @@ fn the_first_systems_variables_set_what_they_did() {
         ("CLOISTER_STATE_DIR", "/state"),
         ("CLOISTER_RUN_DIR", "/run/c"),
         ("DB_HOST", ""),
+        ("COMFYUI_DIR", "/comfy"),
+        ("COMFYUI_PYTHON", "/comfy/venv/bin/python"),
+        ("COMFYUI_ARGS", "--cpu --front-end-root '/my front'"),
+        ("COMFY_PORT", "8200"),
+        ("COMFYUI_MODEL_DIR", "/models"),
+        ("LOG_SILENT", "0"),
     ];
     let loaded = given("", &environment, &[]).loaded();
     let config = &loaded.config;
@@ -118,6 +134,42 @@ fn the_first_systems_variables_set_what_they_did() {
         "defaults follow caps"
     );
     assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+    let comfy = &config.comfy;
+    assert_eq!(comfy.dir.as_deref(), Some(Path::new("/comfy")));
+    assert_eq!((comfy.python.as_str(), comfy.port, comfy.silent), ("/comfy/venv/bin/python", 8200, false));
+    assert_eq!(comfy.args, ["--cpu", "--front-end-root", "/my front"]);
+    assert_eq!(comfy.model_dir, Path::new("/models"));
+}
+
+#[test]
+fn comfyui_has_defaults_that_follow_its_checkout_and_its_limits() {
+    let none = given("", &[TOKEN], &[]).loaded().config.comfy;
+    assert_eq!((none.dir, none.python.as_str(), none.port, none.instances), (None, "python3", 8188, 0));
+    assert_eq!((none.recycle_after_jobs, none.recycle_above_mib, none.memory_mib), (None, None, None));
+    assert_eq!(none.model_dir, Path::new("/runpod-volume/models"));
+
+    let checkout = tempfile::tempdir().expect("a directory");
+    let python = checkout.path().join("venv/bin/python");
+    std::fs::create_dir_all(python.parent().expect("a parent")).expect("made");
+    std::fs::write(&python, "").expect("written");
+    let file = format!("[comfy]\ndir = {:?}\nmemory_mib = 1000\n", checkout.path());
+    let own = given(&file, &[TOKEN], &[]).loaded().config.comfy;
+    assert_eq!((Path::new(&own.python), own.ram_mib), (python.as_path(), 1000));
+}
+
+#[test]
+fn keys_come_from_files_and_no_file_has_two_meanings() {
+    let text = "crypto.private_key_file = '/k/new'\ncrypto.former_key_files = '/k/old::/k/older'\n";
+    let loaded = given(text, &[TOKEN, ("ENCRYPTION_REQUIRED", "0"), ("CLOISTER_STATE_DIR", "/state")], &[]).loaded();
+    let crypto = &loaded.config.crypto;
+    assert_eq!(crypto.former_key_files, [Path::new("/k/old"), Path::new("/k/older")]);
+    assert_eq!((crypto.required, crypto.replay_path.as_path()), (false, Path::new("/state/replay.db")));
+    assert!(loaded.warnings.iter().any(|warning| warning.contains("taken in clear")), "{:?}", loaded.warnings);
+    let clashing = "crypto.private_key_file = '/k/a'\ncrypto.former_key_files = '/k/b:/k/a'\n\
+                    crypto.replay_path = '/s.db'\nstore.path = '/s.db'\n";
+    let errors = given(clashing, &[TOKEN], &[]).errors();
+    assert!(errors.contains("crypto.former_key_files: it names the same file as"), "{errors}");
+    assert!(errors.contains("crypto.replay_path: it is the same file as"), "{errors}");
 }
 
 #[test]
@@ -162,6 +214,14 @@ output_discard_mib = 1
 level = "loud"
 [store]
 path = { file = "x" }
+[comfy]
+dir = "/comfy"
+args = "--listen '0.0.0.0"
+port = 65535
+instances = 2
+recycle_above_mib = 100
+memory_mib = 100
+ram_mib = 101
 [[reaper]]
 interval = "1 s"
 [supervision]
@@ -373,11 +433,15 @@ fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
                         [
                             "is above",
                             "is not below",
+                            "the same file as",
                             "no bearer token",
                             "a socket's may have",
                             "the cgroup hierarchy's root",
                             "answers would have no way back",
                             "a bucket needs its endpoint",
+                            "a quote is not closed",
+                            "escapes nothing",
+                            "the instances' ports",
                         ]
                         .iter()
                         .any(|part| line.contains(part))

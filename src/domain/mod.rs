@@ -3,6 +3,7 @@
 //! Every machine here has the shape `step(&mut self, event, now) -> Vec<Effect>`: the actors perform the
 //! effects, and the property tests drive the very same function.
 
+pub mod admission;
 pub mod base64;
 pub mod bucket;
 pub mod envelope;
@@ -16,7 +17,9 @@ pub mod instance;
 pub mod job;
 pub mod json;
 pub mod layout;
+pub mod lease;
 pub mod module_name;
+pub mod placement;
 pub mod pool;
 pub mod redacted;
 pub mod replay;

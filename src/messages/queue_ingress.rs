@@ -43,4 +43,9 @@ pub struct IngressPicture {
     pub duplicates: u64,
     /// The last trouble with the source.
     pub trouble: Option<String>,
+    /// Instances, by how they stand: ready, running, loading, and such whose last start failed.
+    pub instances_ready: usize,
+    pub instances_busy: usize,
+    pub instances_starting: usize,
+    pub instances_unwell: usize,
 }

@@ -16,6 +16,8 @@ pub struct Gpu {
     pub temperature: Option<u32>,
     /// The last critical error (XID) that the driver reported since the daemon's start.
     pub xid: Option<u64>,
+    /// How many such errors there were that a restart of the process on it cures.
+    pub faults: u64,
     /// Why no work should be given to it: lost, needs a reset, an XID that only a reset cures.
     pub unfit: Option<String>,
 }

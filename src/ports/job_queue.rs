@@ -6,12 +6,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::job::{Job, JobCounts, JobId, JobView, QueueRefusal};
+use crate::domain::secret::Secret;
 
 /// The queue. Results are kept for a while after the end, then forgotten; both in number and in bytes bounded.
 #[async_trait]
 pub trait JobQueue: Send + Sync {
     fn submit(&self, job: Job) -> Result<(), QueueRefusal>;
     fn view(&self, job: &JobId) -> Option<JobView>;
+    /// The updates since the last call, the oldest first; a caller who asks seldom misses some. None: no such job.
+    fn chunks(&self, job: &JobId) -> Option<Vec<Secret>>;
     /// Waits until the job's status is final, at most so long. None: there is no such job.
     async fn settled(&self, job: &JobId, wait: Duration) -> Option<JobView>;
     /// Cancels a job that waits or runs. None: there is no such job.

@@ -23,6 +23,8 @@ pub enum VaultError {
     UnknownKey(Kid),
     #[error("the ring is empty")]
     NoKey,
+    #[error("the kernel gives no random numbers")]
+    NoRandom,
 }
 
 /// A key of the ring, without its secret.

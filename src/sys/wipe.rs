@@ -34,16 +34,17 @@ unsafe impl GlobalAlloc for Wiping {
     }
 }
 
-/// Lets freed blocks of a mebibyte and more go back to the kernel at once.
+/// Bounds what the C library keeps of freed memory: nothing of a block over 4 MiB, and 2 MiB at the heap's end.
 ///
-/// The C library would raise that limit to 32 MiB with the first large block that is freed, and keep what is below it.
-pub fn return_large_blocks() {
-    const LARGE: libc::c_int = 1 << 20;
+/// By itself it raises these bounds with each large block that is freed, up to 32 and 64 MiB. Much less would be slow: each
+/// page that comes back from the kernel is a fault.
+pub fn bound_free_memory() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "mallopt has no wrapper")]
-    // SAFETY: mallopt takes two numbers. Called later than at the start it would only concern later blocks.
+    // SAFETY: mallopt takes two numbers, at any time.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 2 << 20);
     }
 }
 
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn blocks_keep_what_they_hold_when_they_grow_and_shrink() {
-        return_large_blocks();
+        bound_free_memory();
         let mut block: Vec<u32> = Vec::new();
         for at in 0..1_000_000 {
             block.push(at);

@@ -13,14 +13,14 @@ wanted = json.loads(sys.argv[1])
 job = endpoint.run({"input": wanted})
 first = job.status()
 output = job.output(timeout=20)
-cancelled = endpoint.run({"input": {"seconds": 30}})
+cancelled = endpoint.run({"input": {"seconds": 30}}).cancel()
 seen = {
     "id": job.job_id,
     "first": first,
     "last": job.status(),
     "output": output,
     "sync": endpoint.run_sync({"input": wanted}, timeout=20),
-    "cancelled": cancelled.cancel(),
+    "cancelled": cancelled,
     "health": endpoint.health(),
 }
 print(json.dumps(seen))

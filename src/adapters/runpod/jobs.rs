@@ -21,7 +21,7 @@ struct Entry<'a> {
 }
 
 /// A field that is there counts, and be it `null`: whoever sent the job is then told what is wrong with it.
-fn also_null<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+pub(super) fn also_null<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 

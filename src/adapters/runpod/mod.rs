@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use reqwest::{Client, StatusCode, Url};
 use secrecy::SecretString;
 use slog::Logger;
+use uuid::Uuid;
 
 use crate::domain::job::{Answer, JobId};
 use crate::ports::job_source::{Empty, JobSource, SourceError, Taken, Update};
@@ -49,8 +50,8 @@ const REPORT_WITHIN: Duration = Duration::from_secs(2);
 /// What a worker is told by its platform, and what it may send.
 pub struct Settings {
     pub templates: Templates,
-    /// False: the worker's name was made up here, so that a heartbeat would say nothing.
-    pub named: bool,
+    /// The worker's name; none: one is made up, and there are no heartbeats.
+    pub pod_id: Option<String>,
     /// Sent as it is; none: no heartbeats.
     pub api_key: Option<SecretString>,
     pub ping_every: Duration,
@@ -80,10 +81,11 @@ impl RunPod {
     /// # Errors
     /// When an address of the platform's is not one.
     pub fn new(settings: Settings, http: Client, log: Logger) -> Result<Self, BadUrl> {
-        let urls = Urls::new(&settings.templates)?;
+        let worker = settings.pod_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+        let urls = Urls::new(&settings.templates, &worker)?;
         Ok(Self {
             calls: Calls::new(http, settings.api_key.as_ref()),
-            pings: settings.named && settings.api_key.is_some() && settings.templates.ping.is_some(),
+            pings: settings.pod_id.is_some() && settings.api_key.is_some() && settings.templates.ping.is_some(),
             polls: Polls::new(settings.grace),
             urls,
             settings,

@@ -16,12 +16,14 @@
 //! A stop therefore ends an idle poll at once, but for the grace: an answer that was sent before the connection closed is
 //! received. What the platform sends in the very moment of the close it cannot deliver, and its send fails.
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::ports::job_source::{SourceError, Taken};
@@ -41,6 +43,8 @@ pub(super) struct Poll {
 /// Holds the open poll.
 pub(super) struct Polls {
     open: Mutex<Option<Poll>>,
+    /// Held by the one caller that waits, so that no other takes its wake-up.
+    turn: tokio::sync::Mutex<()>,
     /// How many stops there were.
     stops: watch::Sender<u64>,
     grace: Duration,
@@ -48,37 +52,57 @@ pub(super) struct Polls {
 
 impl Polls {
     pub(super) fn new(grace: Duration) -> Self {
-        Self { open: Mutex::new(None), stops: watch::Sender::new(0), grace }
+        let turn = tokio::sync::Mutex::new(());
+        Self { open: Mutex::new(None), turn, stops: watch::Sender::new(0), grace }
     }
 
     /// The answer of the open poll, or of one that is begun now. A stop that comes meanwhile ends the wait with nothing.
     pub(super) async fn take(&self, begin: impl FnOnce() -> Poll) -> Result<Taken, SourceError> {
         let mut stops = self.stops.subscribe();
-        let mut open = self.open.lock().await;
+        let _turn = self.turn.lock().await;
         if stops.has_changed().unwrap_or(false) {
             return Ok(Taken::default());
         }
-        let poll = open.get_or_insert_with(begin);
-        let answer = tokio::select! {
+        self.open().get_or_insert_with(begin);
+        tokio::select! {
             biased;
-            answer = &mut poll.answer => answer,
-            _ = stops.changed() => return Ok(Taken::default()),
-        };
-        *open = None;
-        answer
+            answer = self.answer() => answer,
+            _ = stops.changed() => Ok(Taken::default()),
+        }
     }
 
-    /// Ends the open poll. What its answer held, if one was on its way.
+    /// Ends the open poll. What its answer held, if one was on its way. It does not need the caller that waits to wake.
     pub(super) async fn stop(&self) -> Taken {
         self.stops.send_modify(|stops| *stops += 1);
-        let mut open = self.open.lock().await;
-        let Some(poll) = open.as_mut() else { return Taken::default() };
-        let mut answer = timeout(self.grace, &mut poll.answer).await;
-        if answer.is_err() && poll.arriving.load(Ordering::Acquire) {
-            answer = timeout(REST_WITHIN, &mut poll.answer).await;
+        let mut answer = timeout(self.grace, self.answer()).await;
+        if answer.is_err() && self.is_arriving() {
+            answer = timeout(REST_WITHIN, self.answer()).await;
         }
-        *open = None;
+        *self.open() = None;
         answer.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Whether the head of the open poll's answer is there.
+    pub(super) fn is_arriving(&self) -> bool {
+        self.open().as_ref().is_some_and(|poll| poll.arriving.load(Ordering::Acquire))
+    }
+
+    /// Drives the open poll to its answer, and then it is no longer open. Nothing when there is none.
+    async fn answer(&self) -> Result<Taken, SourceError> {
+        poll_fn(|context| {
+            let mut open = self.open();
+            let Some(poll) = open.as_mut() else { return task::Poll::Ready(Ok(Taken::default())) };
+            let answer = poll.answer.as_mut().poll(context);
+            if answer.is_ready() {
+                *open = None;
+            }
+            answer
+        })
+        .await
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<Poll>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,6 +140,15 @@ mod tests {
         assert_eq!(taken.expect("nothing").empty, None);
         assert!(stopped.is_ok());
         assert!(timeout(LONG * 2, polls.take(|| idle(LONG))).await.is_ok(), "a later take begins anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_does_not_wait_for_a_caller_that_sleeps() {
+        let polls = Polls::new(Duration::from_millis(200));
+        let mut waiting = Box::pin(polls.take(|| idle(LONG)));
+        assert!(timeout(Duration::from_millis(1), &mut waiting).await.is_err());
+        assert!(timeout(Duration::from_millis(201), polls.stop()).await.is_ok());
+        assert!(waiting.await.expect("nothing").jobs.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

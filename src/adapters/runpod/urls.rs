@@ -23,8 +23,6 @@ pub struct Templates {
     pub take: String,
     pub done: String,
     pub ping: Option<String>,
-    /// The worker's name.
-    pub pod_id: String,
     /// None: `$RUNPOD_GPU_TYPE_ID` stays as it is.
     pub gpu_type: Option<String>,
 }
@@ -38,15 +36,15 @@ pub(super) struct Urls {
 }
 
 impl Urls {
-    pub(super) fn new(given: &Templates) -> Result<Self, BadUrl> {
+    pub(super) fn new(given: &Templates, worker: &str) -> Result<Self, BadUrl> {
         let of_worker = |template: &str| {
-            let text = template.replace("$RUNPOD_POD_ID", &given.pod_id);
+            let text = template.replace("$RUNPOD_POD_ID", worker);
             match &given.gpu_type {
                 Some(gpu) => text.replace("$RUNPOD_GPU_TYPE_ID", gpu),
                 None => text,
             }
         };
-        let take = of_worker(&given.take).replace("$ID", &given.pod_id);
+        let take = of_worker(&given.take).replace("$ID", worker);
         let done = of_worker(&given.done);
         parse(&take, "runpod.take_url")?;
         parse(&done.replace("$ID", "job"), "runpod.done_url")?;
@@ -117,14 +115,13 @@ mod tests {
 
     fn urls(query: &str) -> Urls {
         let base = "https://api.example/v2/ep";
-        Urls::new(&Templates {
+        let templates = Templates {
             take: format!("{base}/job-take/$ID{query}"),
             done: format!("{base}/job-done/$RUNPOD_POD_ID/$ID{query}"),
             ping: Some(format!("{base}/ping/$RUNPOD_POD_ID{query}")),
-            pod_id: "pod0".into(),
             gpu_type: Some("NVIDIA+L4".into()),
-        })
-        .expect("addresses")
+        };
+        Urls::new(&templates, "pod0").expect("addresses")
     }
 
     fn id(text: &str) -> JobId {
@@ -171,8 +168,8 @@ mod tests {
     #[test]
     fn an_address_that_is_none_is_named_by_its_key() {
         let bad = Templates { take: "JOB".into(), done: "https://a/$ID".into(), ..Templates::default() };
-        assert_eq!(Urls::new(&bad).err(), Some(BadUrl("runpod.take_url")));
+        assert_eq!(Urls::new(&bad, "pod0").err(), Some(BadUrl("runpod.take_url")));
         let odd = Templates { take: "https://a/x/$ID".into(), done: "https://a/$ID".into(), ..Templates::default() };
-        assert!(Urls::new(&odd).expect("addresses").stop().is_none());
+        assert!(Urls::new(&odd, "pod0").expect("addresses").stop().is_none());
     }
 }

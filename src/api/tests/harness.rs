@@ -245,6 +245,7 @@ pub struct Plan {
     pub store: FakeStore,
     pub intake: Intake,
     pub open: bool,
+    pub jobs: Option<Arc<crate::adapters::local_queue::LocalQueue>>,
     pub nobody: bool,
 }
 
@@ -268,13 +269,22 @@ impl House {
             handles.delete.publish(&pool);
             handles.pool.publish(&pool);
         }
+        if let Some(queue) = &plan.jobs {
+            let jobs = super::jobs::JobsDouble(Arc::clone(queue)).start();
+            handles.open.publish(&jobs);
+            handles.submit.publish(&jobs);
+            handles.cancel_job.publish(&jobs);
+            handles.ingress.publish(&jobs);
+        }
         let log = Lines::default();
         let drain = Mutex::new(slog_json::Json::default(log.clone())).fuse();
         let limits = |secs, memory_mb| Limits { timeout: Duration::from_secs(secs), memory_mb };
         let doors = Doors {
             handles,
             store: Arc::new(plan.store),
+            jobs: plan.jobs.clone().map(|queue| -> Arc<dyn crate::ports::job_queue::JobQueue> { queue }),
             clock: Arc::new(StillClock),
+            gpus: None,
             limits: LimitPolicy { default: limits(5, 128), cap: limits(60, 512) },
             access: if plan.open { Access::Open } else { Access::Tokens(Tokens::new([TOKEN])) },
             intake: plan.intake,

@@ -2,6 +2,7 @@
 
 mod harness;
 mod health;
+mod jobs;
 mod limits;
 mod routes;
 mod run;

@@ -1,7 +1,10 @@
 //! The typed settings, one struct for each section of the file. `config/default.toml` documents every key.
 
 mod bucket;
+mod comfy;
+mod crypto;
 mod daemon;
+mod jobs;
 mod log;
 mod reaper;
 mod runpod;
@@ -13,7 +16,10 @@ mod supervision;
 use std::time::Duration;
 
 pub use bucket::{Bucket, BucketAccess};
+pub use comfy::Comfy;
+pub use crypto::Crypto;
 pub use daemon::Daemon;
+pub use jobs::Jobs;
 pub use log::{Log, LogFormat};
 pub use reaper::Reaper;
 pub use runpod::Runpod;
@@ -31,11 +37,14 @@ pub struct Config {
     pub log: Log,
     pub server: Server,
     pub sandbox: Sandbox,
+    pub comfy: Comfy,
     pub store: Store,
     pub reaper: Reaper,
     pub supervision: Supervision,
+    pub crypto: Crypto,
     pub runpod: Runpod,
     pub bucket: Bucket,
+    pub jobs: Jobs,
 }
 
 impl Config {
@@ -47,11 +56,14 @@ impl Config {
             log: Log::read(reader),
             server: Server::read(reader),
             sandbox: Sandbox::read(reader, &state_dir),
+            comfy: Comfy::read(reader),
             store: Store::read(reader, &state_dir),
             reaper: Reaper::read(reader),
             supervision: Supervision::read(reader),
+            crypto: Crypto::read(reader, &state_dir),
             runpod: Runpod::read(reader),
             bucket: Bucket::read(reader),
+            jobs: Jobs::read(reader),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! What a request asks for, before it has a job's name and an address to answer to.
 
-use serde_json::value::RawValue;
-
 use super::execute::{self, Call};
 use super::options::Options;
 use super::{images, prompt};
@@ -24,17 +22,32 @@ pub struct Workflow {
 }
 
 impl Order {
-    /// A prompt that is a whole text, which moves by its handle.
-    pub(super) fn of_prompt(prompt: Secret, options: Options) -> Result<Self, OpenError> {
-        let outline = prompt::outline(prompt.bytes())?;
-        Ok(Self::Workflow(Box::new(Workflow { prompt, outline, images: Vec::new(), options })))
+    /// A prompt that is a whole text, which moves by its handle; or one that is wrapped as [`Order::workflow_of`] says.
+    pub(super) fn of_text(text: Secret, options: Options) -> Result<Self, OpenError> {
+        let refused = match prompt::outline(text.bytes()) {
+            Ok(outline) => {
+                let workflow = Workflow { prompt: text, outline, images: Vec::new(), options };
+                return Ok(Self::Workflow(Box::new(workflow)));
+            }
+            Err(refused) => refused,
+        };
+        match Fields::of_body(text.bytes()) {
+            // What says its version or its type is a text of the other envelope, or a reply on its way back.
+            Ok(mut fields) if is_wrapped(&fields) && !fields.has("v") && !fields.has("type") => {
+                Self::workflow_of(&mut fields, options)
+            }
+            _ => Err(refused),
+        }
     }
 
-    /// The fields `workflow`, `images` and `reply`.
+    /// The fields `workflow`, or `prompt` as ComfyUI's own route calls it, `images` and `reply`.
     pub(super) fn workflow_of(fields: &mut Fields<'_>, options: Options) -> Result<Self, OpenError> {
         let options = options.with_reply(fields)?;
         let absent = OpenError::NoWorkflow { graph_export: false };
-        let text = fields.take("workflow").map(RawValue::get).ok_or(absent)?.as_bytes();
+        let text = match (fields.take("workflow"), fields.take("prompt")) {
+            (Some(text), None) | (None, Some(text)) => text.get().as_bytes(),
+            _ => return Err(absent),
+        };
         let outline = prompt::outline(text)?;
         let images = images::read(fields.take("images"))?;
         let prompt = Secret::new(text.to_vec());
@@ -43,7 +56,7 @@ impl Order {
 
     /// The field `execute`, with which no workflow goes.
     pub(super) fn execute_of(fields: &mut Fields<'_>) -> Result<Self, OpenError> {
-        if fields.has("workflow") || fields.has("images") {
+        if is_wrapped(fields) || fields.has("images") {
             return Err(OpenError::Execute("it cannot go with workflow or images".to_owned()));
         }
         execute::read(fields).map(|call| Self::Execute(Box::new(call)))
@@ -72,4 +85,8 @@ impl Order {
             }
         }
     }
+}
+
+fn is_wrapped(fields: &Fields<'_>) -> bool {
+    fields.has("workflow") || fields.has("prompt")
 }

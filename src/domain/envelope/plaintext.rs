@@ -18,7 +18,7 @@ pub struct Opened {
     pub sealed_at: Option<WallTime>,
 }
 
-/// Reads the text that was in a box: a prompt (v1), or an object that says what it is (v2).
+/// Reads the text that was in a box: a prompt (v1, bare or wrapped), or an object that says what it is (v2).
 ///
 /// # Errors
 /// `NoWorkflow` where there is no prompt in it, `Field` and `Execute` where a field is wrong. Nothing of the text is
@@ -33,7 +33,7 @@ pub fn read_plaintext(
     let address = |request_id| ReplyTo::Sealed(ReplyAddress { version, kid, epk, request_id });
     match version {
         EnvelopeVersion::V1 => {
-            let order = Order::of_prompt(text, options)?;
+            let order = Order::of_text(text, options)?;
             let reply = address(job.as_str().to_owned());
             Ok(Opened { request: order.into_request(job, reply), sealed_at: None })
         }

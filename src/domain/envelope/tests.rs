@@ -3,6 +3,9 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::input::Sealed;
+use super::order::Order;
+use super::plaintext::Opened;
 use super::*;
 use crate::domain::base64;
 use crate::domain::job::{ComfyJob, ExecuteInput, ImageSource, OpenError, ReplyTo, Request};
@@ -244,6 +247,21 @@ fn a_v1_text_is_the_prompt_itself_and_moves_by_its_handle() {
     assert_eq!((job.prompt.bytes().as_ptr(), job.nodes, job.wants.history), (at, 3, false));
     assert!(matches!(&job.reply, ReplyTo::Sealed(to) if to.request_id == "job-1" && to.kid == CURRENT));
     assert_eq!(opened.sealed_at, None);
+}
+
+#[test]
+fn a_v1_text_may_wrap_the_prompt_as_comfyuis_route_does() {
+    for name in ["prompt", "workflow"] {
+        let images = json!([{"name": "a.png", "image": "AQID"}]);
+        let job = opened_comfy(&json!({name: prompt(), "images": images}), EnvelopeVersion::V1);
+        assert_eq!((job.nodes, job.images.len()), (3, 1));
+        assert_eq!(serde_json::from_slice::<Value>(job.prompt.bytes()).unwrap(), prompt());
+        assert_eq!(comfy(&json!({name: prompt()})).nodes, 3);
+    }
+    let both = json!({"prompt": prompt(), "workflow": prompt()});
+    assert_eq!(opened(both.to_string(), EnvelopeVersion::V1).err(), Some(NO_WORKFLOW));
+    let node = json!({"prompt": {"class_type": "A", "inputs": {}}});
+    assert_eq!(opened_comfy(&node, EnvelopeVersion::V1).nodes, 1, "a node may have that name");
 }
 
 #[test]

@@ -13,6 +13,8 @@ const START_MARGIN: Duration = Duration::from_secs(60);
 const COLLAPSE: Duration = Duration::from_secs(2);
 /// For sweeping a job away.
 const CLEAN_WITHIN: Duration = Duration::from_secs(30);
+/// For each rung of a hurried drain: the Supervisor does not wait long.
+const HURRY: Duration = Duration::from_secs(2);
 /// Names of models that are remembered.
 const MODELS: usize = 16;
 
@@ -216,7 +218,7 @@ impl Instance {
             }
             State::Interrupting { until } if now >= until => {
                 if self.drain == Some(true) {
-                    self.stop("a job does not end", Leaving::Requested, self.policy.stop_grace, effects);
+                    self.stop("a job does not end", Leaving::Requested, self.policy.stop_grace.min(HURRY), effects);
                 } else {
                     self.abort(now, effects);
                 }
@@ -343,7 +345,9 @@ impl Instance {
         let Some(run) = &mut self.run else { return };
         run.verdict = Some(Verdict { code, summary });
         effects.push(Effect::Interrupt { prompt: run.prompt });
-        self.state = State::Interrupting { until: now.after(self.policy.interrupt_grace) };
+        let grace = self.policy.interrupt_grace;
+        let grace = if self.drain == Some(true) { grace.min(HURRY) } else { grace };
+        self.state = State::Interrupting { until: now.after(grace) };
     }
 
     /// The second rung: the process is to print its stacks and end.

@@ -6,6 +6,7 @@
 //! ```
 
 mod answer;
+pub mod body;
 mod comfy;
 mod id;
 mod request;

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::platform::{Call, Options, Platform, Reply, job::Status};
+use crate::support::platform::{Call, Exchange, Options, Platform, Reply, job::Status};
 
 /// A script of `tests/oracle` in the venv that set-up made, in a clean home.
 fn script(name: &str, home: &TempDir) -> Command {
@@ -96,7 +96,10 @@ async fn the_sdk_drops_a_stopped_job_and_ends_at_sigterm() {
     let platform = quick();
     let worker = Worker::start(&platform);
     let long = platform.submit(json!({"seconds": 60}));
-    platform.until("the hand-out", |state| state.jobs[&long].worker.clone()).await;
+    let is_named = |ping: &Exchange| ping.pinged().contains(&long.as_str());
+    platform
+        .until("a heartbeat that names it", |state| state.calls(Call::Ping).find(|ping| is_named(ping)).map(drop))
+        .await;
     platform.stop(&[&long, "job-unknown"]);
     let after = platform.submit(json!({"after": true}));
     platform.settled(&after).await;

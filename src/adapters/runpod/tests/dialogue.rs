@@ -48,7 +48,7 @@ async fn without_a_key_a_name_or_an_address_there_are_no_heartbeats() {
     let mut server = Server::start(|_, wire| json(wire, 200, "{}"));
     let mut without = [settings(server.address), settings(server.address), settings(server.address)];
     without[0].api_key = None;
-    without[1].named = false;
+    without[1].pod_id = None;
     without[2].templates.ping = None;
     for settings in without {
         let source = source_with(settings);

@@ -123,3 +123,43 @@ async fn a_result_tells_a_refused_body_from_a_platform_that_is_away() {
     assert!(is_unreachable(&settled(|_, wire| json(wire, 502, "")).await));
     assert!(is_unreachable(&settled(|_, wire| cut(wire)).await));
 }
+
+/// A place for the log's lines.
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_an_answer_but_ids_is_logged_or_in_an_error() {
+    let lines = Lines::default();
+    let drain = std::sync::Mutex::new(slog_json::Json::default(lines.clone()));
+    let log = Logger::root(slog::Fuse(drain), o!());
+    for body in [
+        r#"[{"id":"odd","other":"CANARY"},{"id":"CANARY/","input":1},"CANARY",{"input":"CANARY"}]"#,
+        r#"{"id":"odd","input":"CANARY","s3Config":{"accessSecret":"CANARY"}}"#,
+        r#"{"id":"CANARY" "input":1}"#,
+        r#"{"jobsToStop":["CANARY/",{"CANARY":1}]}"#,
+    ] {
+        let server = Server::start(move |_, wire| json(wire, 200, body));
+        let client = http::build(http::builder).expect("a client");
+        let source = RunPod::new(settings(server.address), client, log.clone()).expect("addresses");
+        let taken = source.take(1, false).await;
+        assert!(!format!("{taken:?}").contains("CANARY"), "{taken:?}");
+        let _none = tokio::time::timeout(Duration::from_millis(100), source.stops()).await;
+    }
+    let lines = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("UTF-8");
+    assert!(!lines.contains("CANARY"), "{lines}");
+    for event in ["job.malformed", "job.bucket_unusable", "job.stop_malformed"] {
+        assert!(lines.contains(event), "{event} in {lines}");
+    }
+}

@@ -1,6 +1,6 @@
 //! A job that is handed out in the very instant in which polling ends is not lost.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -74,28 +74,29 @@ async fn a_job_of_which_half_has_come_is_read_to_its_end() {
         wire.write_all(JOB.as_bytes()).expect("written");
     });
     let mut settings = settings(server.address);
-    settings.grace = Duration::from_millis(100);
+    settings.grace = Duration::ZERO;
     let source = source_with(settings);
-    let late = async {
-        server.next().await;
-        // Longer than the grace: the head alone keeps the poll.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        release.send(()).expect("the platform waits");
+    tokio::select! { _ = source.take(1, false) => panic!("half of it was enough"), _ = server.next() => () }
+    let head = async {
+        while !source.polls.is_arriving() {
+            let _half = tokio::time::timeout(Duration::from_millis(1), source.take(1, false)).await;
+        }
     };
-    let begun = tokio::time::timeout(Duration::from_millis(50), source.take(1, false));
-    let (stopped, ()) = tokio::join!(
-        async {
-            begun.await.is_err().then_some(())?;
-            Some(source.stop_taking().await)
-        },
-        late
-    );
-    assert_eq!(ids(&stopped.expect("it was not there at once")), ["late-u1"]);
+    tokio::time::timeout(Duration::from_secs(10), head).await.expect("the head comes");
+    let (stopped, ()) = tokio::join!(source.stop_taking(), async {
+        tokio::task::yield_now().await;
+        release.send(()).expect("the platform waits");
+    });
+    assert_eq!(ids(&stopped), ["late-u1"]);
 }
 
 #[tokio::test]
 async fn an_idle_poll_ends_within_its_grace_and_its_connection_is_closed() {
-    let (mut server, _held) = holding();
+    let (closed, mut was_closed) = tokio::sync::mpsc::unbounded_channel();
+    let mut server = Server::start(move |_, wire| {
+        let ended = wire.read(&mut [0]).is_ok_and(|read| read == 0);
+        closed.send(ended).expect("the test waits");
+    });
     let source = source(&server);
     let (taken, stopped) = tokio::join!(source.take(1, false), async {
         server.next().await;
@@ -103,4 +104,5 @@ async fn an_idle_poll_ends_within_its_grace_and_its_connection_is_closed() {
     });
     assert!(taken.expect("no error").jobs.is_empty());
     assert!(stopped.expect("at once").jobs.is_empty());
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), was_closed.recv()).await, Ok(Some(true)));
 }

@@ -476,7 +476,7 @@ fn a_hurried_drain_interrupts_and_does_not_wait_for_stacks() {
     let mut played = Played::busy(policy());
     played.step(Event::Drain { hurry: false });
     assert_eq!(played.step(Event::Drain { hurry: true }), [Effect::Interrupt { prompt: prompt(1) }]);
-    assert_eq!(played.after(secs(5)), [stop(10)]);
+    assert_eq!(played.after(secs(2)), [stop(2)]);
     let effects = played.step(Event::Stopped);
     assert_eq!(code(&effects), Some(FailureCode::Interrupted));
     assert_eq!(effects.last(), Some(&Effect::Leave(Leaving::Requested)));

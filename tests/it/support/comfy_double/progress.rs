@@ -8,6 +8,12 @@ use crate::hub::{Frame, Outgoing};
 use crate::queue::Job;
 use crate::server::{Server, now_ms};
 
+/// A picture for the clients: JPEG, else PNG.
+pub struct Picture {
+    pub jpeg: bool,
+    pub bytes: Arc<[u8]>,
+}
+
 /// The voice of one job.
 pub struct Progress<'a> {
     pub server: &'a Server,
@@ -74,18 +80,30 @@ impl<'a> Progress<'a> {
         self.row(node, max.clone(), max, "finished");
     }
 
-    pub fn step(&mut self, node: &str, value: u64, max: u64) {
+    /// One step of a node, maybe with a picture, which comes last, or, for a client that reads type 4, before the count.
+    pub fn step(&mut self, node: &str, value: u64, max: u64, picture: Option<Picture>) {
         self.row(node, json!(value), json!(max), "running");
+        let sockets = self.server.sockets.lock().unwrap();
+        let early = self.job.client_id().and_then(|id| sockets.get(id)).is_some_and(|socket| socket.metadata);
+        drop(sockets);
         let data = json!({"value": value, "max": max, "prompt_id": self.job.id, "node": node});
-        self.tell("progress", &data, true);
+        if !early {
+            self.tell("progress", &data, true);
+        }
+        if let Some(picture) = picture {
+            self.image(node, picture);
+        }
+        if early {
+            self.tell("progress", &data, true);
+        }
     }
 
-    pub fn image(&self, node: &str, jpeg: bool, image: Arc<[u8]>) {
+    pub fn image(&self, node: &str, Picture { jpeg, bytes }: Picture) {
         let metadata = json!({
             "node_id": node, "prompt_id": self.job.id, "display_node_id": node, "parent_node_id": null,
             "real_node_id": node, "image_type": if jpeg { "image/jpeg" } else { "image/png" },
         });
-        let frame = Frame::Image { jpeg, image, metadata };
+        let frame = Frame::Image { jpeg, image: bytes, metadata };
         self.server.send(Outgoing { to: self.job.client_id().map(str::to_owned), frame });
     }
 

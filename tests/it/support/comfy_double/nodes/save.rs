@@ -1,5 +1,6 @@
 //! Nodes that write files, and the one that reads them.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -8,22 +9,27 @@ use serde_json::{Value, json};
 
 use super::{Call, Data, Image, Ran, Stop};
 use crate::files::{media, png};
+use crate::progress::Picture;
 
-/// Five letters that the previews of this process have in their names.
-static TEMP_PREFIX: LazyLock<String> = LazyLock::new(|| {
-    let letters = uuid::Uuid::new_v4().into_bytes().map(|byte| char::from(b'a' + byte % 26));
+/// What the previews of a node have in their names: five letters of this process and this node.
+fn temp_prefix(node: &str) -> String {
+    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let letters = SEED.hash_one(node).to_be_bytes().map(|byte| char::from(b'a' + byte % 26));
     format!("ComfyUI_temp_{}", letters[..5].iter().collect::<String>())
-});
+}
 
 /// Everything called `Save…`, and `PreviewImage`.
-pub fn save(call: &Call<'_, '_>) -> Result<Ran, Stop> {
+pub fn save(call: &mut Call<'_, '_>) -> Result<Ran, Stop> {
     let image = call.image();
     let metadata = metadata(call);
     let picture = || png::flat(image.width, image.height, image.color, &metadata);
     match call.class {
         "SaveImageWebsocket" => {
-            for _ in 0..image.count {
-                call.progress.image(call.node, false, Arc::from(picture()));
+            let count = u64::from(image.count);
+            for step in 0..count {
+                call.breathe()?;
+                let picture = Picture { jpeg: false, bytes: Arc::from(picture()) };
+                call.progress.step(call.node, step, count, Some(picture));
             }
             Ok(Ran::default())
         }
@@ -59,7 +65,7 @@ fn metadata(call: &Call<'_, '_>) -> Vec<u8> {
 fn write(call: &Call<'_, '_>, ending: &str, contents: &[Vec<u8>]) -> Result<Vec<Value>, Stop> {
     let arguments = &call.server().arguments;
     let (kind, root, prefix) = match call.class {
-        "PreviewImage" => ("temp", &arguments.temp, TEMP_PREFIX.clone()),
+        "PreviewImage" => ("temp", &arguments.temp, temp_prefix(call.node)),
         _ => ("output", &arguments.output, call.text("filename_prefix")),
     };
     let (subfolder, name) = prefix.rsplit_once('/').unwrap_or(("", &prefix));

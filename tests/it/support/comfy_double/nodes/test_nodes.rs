@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Call, Data, Image, Ran, Stop, keep_memory, save, seconds};
 use crate::faults::{befall, spawn_children};
 use crate::files::{JPEG, png};
+use crate::progress::Picture;
 use crate::switches::{Children, Fault};
 
 /// The nodes of the recorded test pack.
@@ -25,7 +26,8 @@ pub fn run(call: &mut Call<'_, '_>) -> Result<Ran, Stop> {
 
 /// A sampler that needs no model: its steps, and a preview after each.
 pub fn sample(call: &mut Call<'_, '_>) -> Result<Ran, Stop> {
-    steps(call, Duration::from_millis(1), "JPEG")?;
+    let preview = if call.progress.job.extra_data["preview_method"] == "none" { "none" } else { "JPEG" };
+    steps(call, Duration::from_millis(20), preview)?;
     Ok(Ran::one(Data::Opaque))
 }
 
@@ -34,13 +36,13 @@ fn steps(call: &mut Call<'_, '_>, pause: Duration, preview: &str) -> Result<(), 
     for step in 1..=most {
         std::thread::sleep(pause);
         call.breathe()?;
-        call.progress.step(call.node, step, most);
         let color = ((step as u32 * 40) % 256) << 16 | 0x5078;
-        match preview {
-            "JPEG" => call.progress.image(call.node, true, Arc::from(JPEG)),
-            "PNG" => call.progress.image(call.node, false, Arc::from(png::flat(64, 64, color, &[]))),
-            _ => {}
-        }
+        let picture = match preview {
+            "JPEG" => Some(Picture { jpeg: true, bytes: Arc::from(JPEG) }),
+            "PNG" => Some(Picture { jpeg: false, bytes: Arc::from(png::flat(64, 64, color, &[])) }),
+            _ => None,
+        };
+        call.progress.step(call.node, step, most, picture);
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod ws;
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -22,6 +23,9 @@ use serde_json::Value;
 
 use crate::server::{Server, Wires};
 use crate::{hub, signals};
+
+/// How long a closed WebSocket may keep its connection: aiohttp lets go at once.
+const FAREWELL: Duration = Duration::ZERO;
 
 /// Serves until the process ends.
 ///
@@ -44,7 +48,8 @@ pub fn serve(server: Arc<Server>, wires: Wires, listener: TcpListener) -> std::i
             .service(web::scope("/api").configure(jobs::routes).configure(routes))
             .configure(routes)
     };
-    let running = HttpServer::new(factory).workers(1).disable_signals().listen(listener)?;
+    let running =
+        HttpServer::new(factory).workers(1).client_disconnect_timeout(FAREWELL).disable_signals().listen(listener)?;
     actix_web::rt::System::new().block_on(running.run())
 }
 

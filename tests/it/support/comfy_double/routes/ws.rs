@@ -34,11 +34,15 @@ async fn open(
     let socket = Socket { session: session.clone(), metadata: false, sent: 0, cut: Arc::clone(&cut) };
     server.sockets.lock().unwrap().insert(id.clone(), socket);
     actix_web::rt::spawn(async move {
-        tokio::select! {
-            () = talk(&server, &id, session, messages.max_frame_size(MOST_INCOMING)) => {}
-            () = cut.notified() => {}
-        }
+        let talking = talk(&server, &id, session.clone(), messages.max_frame_size(MOST_INCOMING));
+        let farewell = tokio::select! {
+            () = talking => Some(session),
+            () = cut.notified() => None,
+        };
         server.sockets.lock().unwrap().remove(&id);
+        if let Some(session) = farewell {
+            let _ = session.close(None).await;
+        }
     });
     Ok(answer)
 }
@@ -57,7 +61,6 @@ async fn talk(server: &Server, id: &str, mut session: Session, mut messages: Mes
             _ => {}
         }
     }
-    let _ = session.close(None).await;
 }
 
 async fn greet(server: &Server, id: &str, session: &mut Session) -> Result<(), actix_ws::Closed> {

@@ -1,0 +1,66 @@
+//! What is fuzzed: the way of an envelope's three fields into a box and back, held to what must be true of any input.
+//!
+//! The daemon is a program without a library, so its leaf layers are included here by path.
+
+// Each of them has more than the target needs.
+#[allow(dead_code, unused_imports)]
+#[path = "../../src/domain"]
+mod domain {
+    #[path = "base64.rs"]
+    pub mod base64;
+}
+#[allow(dead_code, unused_imports)]
+#[path = "../../src/sealed/mod.rs"]
+mod sealed;
+#[allow(dead_code, unused_imports)]
+#[path = "../../src/sys"]
+mod sys {
+    #[path = "salsa.rs"]
+    pub mod salsa;
+    #[path = "secret.rs"]
+    pub mod secret;
+}
+
+use domain::base64;
+use sealed::{Epk, NONCE_BYTES, Nonce, SecretKey, TAG_BYTES};
+
+/// Plays one input: `epk`, `nonce` and `ciphertext` as texts, one on each line; else, whatever it is, as the text of a box.
+pub fn envelope(input: &[u8]) {
+    let server = SecretKey::take(&mut [0x42; 32]);
+    if let Some((epk, nonce, mut sealed)) = fields(input)
+        && let Ok(epk) = Epk::admit(epk)
+        && let Ok(key) = server.agree(&epk)
+    {
+        let before = sealed.clone();
+        match key.open(&nonce, &mut sealed) {
+            Ok(_) => assert!(key.seal(&nonce, &mut sealed).is_ok() && sealed == before, "one text, two boxes"),
+            Err(_) => assert!(sealed == before, "a box that does not open is left as it was"),
+        }
+    }
+    let client = SecretKey::take(&mut [0x17; 32]);
+    let (Ok(epk), Ok(other)) =
+        (Epk::admit(*client.public_key().as_bytes()), Epk::admit(*server.public_key().as_bytes()))
+    else {
+        unreachable!("both keys are ordinary");
+    };
+    let (Ok(ours), Ok(theirs)) = (server.agree(&epk), client.agree(&other)) else {
+        unreachable!("both keys are ordinary");
+    };
+    let nonce = Nonce::new([7; NONCE_BYTES]);
+    let mut buffer = [&[0; TAG_BYTES][..], input].concat();
+    assert!(ours.seal(&nonce, &mut buffer).is_ok());
+    assert!(theirs.open(&nonce, &mut buffer).is_ok_and(|text| text == input), "what was sealed opens");
+}
+
+fn fields(input: &[u8]) -> Option<([u8; 32], Nonce, Vec<u8>)> {
+    let text = std::str::from_utf8(input).ok()?;
+    let mut lines = text.splitn(3, '\n');
+    let mut decoded = || {
+        let line = lines.next()?;
+        let bytes = base64::decode(line).ok()?;
+        assert_eq!(base64::encode(&bytes), line, "two spellings of the same bytes");
+        Some(bytes)
+    };
+    let (epk, nonce, sealed) = (decoded()?, decoded()?, decoded()?);
+    Some((epk.try_into().ok()?, Nonce::new(nonce.try_into().ok()?), sealed))
+}
