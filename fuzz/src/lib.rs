@@ -8,6 +8,9 @@
 mod domain {
     #[path = "base64.rs"]
     pub mod base64;
+    /// The names of the wire alone: the rest of the envelope is the daemon's.
+    #[path = "envelope/names.rs"]
+    pub mod envelope;
 }
 #[allow(dead_code, unused_imports)]
 #[path = "../../src/sealed/mod.rs"]
