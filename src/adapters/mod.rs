@@ -7,9 +7,9 @@ pub mod comfy;
 #[cfg(test)]
 pub mod doubles;
 pub mod fetch;
+pub mod gpu;
 pub mod keyring;
 pub mod local_queue;
-pub mod gpu;
 pub mod process;
 pub mod replay_log;
 pub mod runpod;

@@ -1,8 +1,8 @@
 //! The typed settings, one struct for each section of the file. `config/default.toml` documents every key.
 
 mod bucket;
-mod crypto;
 mod comfy;
+mod crypto;
 mod daemon;
 mod jobs;
 mod log;
@@ -16,8 +16,8 @@ mod supervision;
 use std::time::Duration;
 
 pub use bucket::{Bucket, BucketAccess};
-pub use crypto::Crypto;
 pub use comfy::Comfy;
+pub use crypto::Crypto;
 pub use daemon::Daemon;
 pub use jobs::Jobs;
 pub use log::{Log, LogFormat};
