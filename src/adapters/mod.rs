@@ -11,6 +11,8 @@ pub mod gpu;
 pub mod keyring;
 pub mod local_queue;
 pub mod process;
+#[cfg(test)]
+pub mod replay_contract;
 pub mod replay_log;
 pub mod runpod;
 pub mod runsc;

@@ -1,5 +1,5 @@
-//! What every replay log must do, whatever is behind it. A log's own tests include this file and call [`hold`] with a
-//! function that makes an empty log; each clause gets a fresh one.
+//! What every replay log must do, whatever is behind it. A log's own tests call [`hold`] with a function that makes
+//! an empty log; each clause gets a fresh one.
 
 use crate::domain::envelope::{Kid, ReplayTag};
 use crate::domain::replay::Seen;
@@ -10,7 +10,7 @@ const NOW: WallTime = WallTime(1_700_000_000_000);
 const RING: [Kid; 1] = [Kid([1; 8])];
 const DEAD: Kid = Kid([2; 8]);
 
-pub(super) fn seen(tag: u8, kid: Kid, job: &str, until: Option<WallTime>) -> Seen {
+pub fn seen(tag: u8, kid: Kid, job: &str, until: Option<WallTime>) -> Seen {
     Seen { tag: ReplayTag([tag; 32]), kid, job: job.parse().expect("an id"), until }
 }
 
@@ -21,7 +21,7 @@ async fn loaded(log: &impl ReplayLog) -> Vec<Seen> {
 }
 
 /// Checks every clause.
-pub(super) async fn hold<L: ReplayLog>(make: impl AsyncFn() -> L) {
+pub async fn hold<L: ReplayLog>(make: impl AsyncFn() -> L) {
     what_was_remembered_is_loaded_as_it_was(&make().await).await;
     a_tag_stays_with_its_first_job(&make().await).await;
     what_is_over_is_forgotten_and_nothing_else(&make().await).await;

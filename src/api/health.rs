@@ -13,10 +13,12 @@ use crate::api::dto::{ErrorBody, HealthBody, LiveBody, ReadyBody, health::reason
 use crate::api::environments::only;
 use crate::api::{Doors, Handles};
 use crate::domain::health::HealthPicture;
+use crate::messages::comfy_process::GetInstance;
 use crate::messages::handle::Handle;
 use crate::messages::reaper::GetReaper;
 use crate::messages::sandbox_pool::GetPool;
 use crate::messages::supervisor::GetHealth;
+use crate::ports::gpu::{GpuPicture, Gpus};
 
 /// An actor that has not answered after this long counts as hung.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -48,15 +50,19 @@ async fn readyz(doors: Data<Doors>) -> HttpResponse {
 /// 503 only when the daemon is not live: what is not ready is told in the body.
 async fn healthz(doors: Data<Doors>) -> HttpResponse {
     let handles = &doors.handles;
-    let asked = futures_util::future::join3(
+    let instances = handles.instances.iter().map(|instance| answered(instance, GetInstance));
+    let asked = futures_util::future::join5(
         picture(handles),
         answered(&handles.pool, GetPool),
         answered(&handles.reaper, GetReaper),
+        futures_util::future::join_all(instances),
+        gpus(doors.gpus.as_deref()),
     );
-    let (picture, pool, reaper) = asked.await;
+    let (picture, pool, reaper, instances, gpus) = asked.await;
     match picture {
         Ok(picture) => {
-            let body = HealthBody::new(picture, pool, reaper);
+            let instances = instances.into_iter().flatten().collect();
+            let body = HealthBody::new(picture, pool, reaper).with_gpu_work(instances, gpus);
             sealed(good_if(body.live), &body)
         }
         Err(reason) => {
@@ -68,6 +74,10 @@ async fn healthz(doors: Data<Doors>) -> HttpResponse {
 
 async fn picture(handles: &Handles) -> Result<HealthPicture, &'static str> {
     answered(&handles.health, GetHealth).await.ok_or("the supervisor does not answer")
+}
+
+async fn gpus(gpus: Option<&dyn Gpus>) -> Option<GpuPicture> {
+    timeout(ANSWER_WITHIN, gpus?.look()).await.ok()
 }
 
 async fn answered<M>(handle: &Handle<M>, question: M) -> Option<M::Result>

@@ -26,13 +26,15 @@ mod server;
 use std::sync::Arc;
 
 use crate::domain::execution::LimitPolicy;
-use crate::messages::crypto::Open;
+use crate::messages::comfy_process::GetInstance;
+use crate::messages::crypto::{GetCrypto, Open};
 use crate::messages::handle::Handle;
 use crate::messages::queue_ingress::{CancelJob, GetIngress, SubmitJob};
 use crate::messages::reaper::GetReaper;
 use crate::messages::sandbox_pool::{CancelExecution, DeleteEnvironment, Execute, GetPool, SetUp};
 use crate::messages::supervisor::GetHealth;
 use crate::ports::clock::Clock;
+use crate::ports::gpu::Gpus;
 use crate::ports::job_queue::JobQueue;
 use crate::ports::store::Store;
 
@@ -56,6 +58,10 @@ pub struct Handles {
     pub submit: Handle<SubmitJob>,
     pub cancel_job: Handle<CancelJob>,
     pub ingress: Handle<GetIngress>,
+    /// The GPU side, for the health door: its ring, its instances, its sources of jobs.
+    pub crypto: Handle<GetCrypto>,
+    pub instances: Vec<Handle<GetInstance>>,
+    pub ingresses: Vec<Handle<GetIngress>>,
 }
 
 /// What the doors need. One value serves every worker of both of them.
@@ -66,6 +72,8 @@ pub struct Doors {
     /// This host's own queue, where it has one. Read only: changes go through its ingress.
     pub jobs: Option<Arc<dyn JobQueue>>,
     pub clock: Arc<dyn Clock>,
+    /// None: no GPU work is done here.
+    pub gpus: Option<Arc<dyn Gpus>>,
     pub limits: LimitPolicy,
     pub access: Access,
     pub intake: Intake,

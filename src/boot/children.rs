@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
+use super::gpu;
 use super::parts::{self, Parts};
 use crate::actors::reaper::{self, Reaper};
 use crate::actors::sandbox_pool::SandboxPool;
@@ -15,18 +16,22 @@ use crate::messages::handle::Handle;
 
 /// The parts that the configuration turned off.
 pub fn off(config: &Config) -> Vec<Part> {
-    if config.sandbox.enabled {
-        return Vec::new();
-    }
-    let off = |name: &str| Part {
+    let off = |name: &str, reason: &str| Part {
         name: name.to_owned(),
         state: PartState::Off,
         essential: false,
         restarts: 0,
         beat_age_ms: None,
-        reasons: vec!["sandbox.enabled is false".to_owned()],
+        reasons: vec![reason.to_owned()],
     };
-    vec![off("sandbox_pool"), off("reaper")]
+    let mut parts = Vec::new();
+    if !config.sandbox.enabled {
+        parts.extend(["sandbox_pool", "reaper"].map(|name| off(name, "sandbox.enabled is false")));
+    }
+    if !gpu::is_on(config) {
+        parts.push(off("gpu", "there is no ComfyUI here: COMFYUI_DIR (comfy.dir) is not set"));
+    }
+    parts
 }
 
 /// The children in their start order; they are stopped in the reverse of it.
@@ -92,7 +97,8 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
         }
     };
     vec![
-        ChildSpec { name: "sandbox_pool", essential: true, start: Box::new(pool) },
+        // On a host that does GPU work a missing sandbox is told, and does not keep jobs away.
+        ChildSpec { name: "sandbox_pool", essential: !gpu::is_on(config), start: Box::new(pool) },
         ChildSpec { name: "reaper", essential: false, start: Box::new(reaper) },
     ]
 }

@@ -2,6 +2,8 @@
 //!
 //! Nothing of a running daemon is touched: the checks use a cgroup subtree, a run directory and slots of their own.
 
+mod gpu_work;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -53,11 +55,11 @@ pub fn doctor(flags: &DoctorFlags) -> Exit {
         Err(exit) => return exit,
     };
     let mut findings = vec![privileges(), directory("state directory", &config.daemon.state_dir), port(&config)];
-    findings.push(shared_memory());
-    findings.push(Finding::new("GPU work", Verdict::Note, "not in this version: sandboxed handlers only"));
     let run_dir = std::env::temp_dir().join(format!("cloister-doctor-{}", std::process::id()));
     config.daemon.run_dir.clone_from(&run_dir);
-    findings.extend(actix::System::new().block_on(sandboxes(&config)));
+    let system = actix::System::new();
+    findings.extend(system.block_on(gpu_work::findings(&config)));
+    findings.extend(system.block_on(sandboxes(&config)));
     let _ = std::fs::remove_dir_all(run_dir);
 
     let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
@@ -118,16 +120,6 @@ fn port(config: &Config) -> Finding {
             let text = format!("{address}: {source}; a running daemon's own, or choose another with PORT");
             Finding::new("HTTP address", Verdict::Note, text)
         }
-    }
-}
-
-fn shared_memory() -> Finding {
-    match nix::sys::statvfs::statvfs("/dev/shm") {
-        Ok(stat) => {
-            let mib = stat.blocks() * stat.fragment_size() / (1 << 20);
-            Finding::new("/dev/shm", Verdict::Good, format!("{mib} MiB"))
-        }
-        Err(errno) => Finding::new("/dev/shm", Verdict::Note, format!("{errno}: GPU work will need it")),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use slog::Logger;
 
+use super::gpu::GpuParts;
 use super::host::Home;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
@@ -25,6 +26,9 @@ use crate::domain::execution::{LimitPolicy, Limits};
 use crate::domain::pool::PoolPolicy;
 use crate::domain::restart::RestartPolicy;
 use crate::ports::cgroup::Cgroups;
+use crate::ports::clock::Clock;
+use crate::ports::gpu::Gpus;
+use crate::ports::job_queue::JobQueue;
 use crate::ports::notify::ServiceNotifier;
 use crate::ports::process::Zombies;
 use crate::ports::sandbox::SandboxEngine;
@@ -101,12 +105,18 @@ impl Parts {
         }
     }
 
+    /// Different on each host and at each start; for jitter.
+    pub fn seed(&self) -> u64 {
+        u64::from(std::process::id()) ^ self.clock.wall().0.unsigned_abs()
+    }
+
     /// What the doors need.
-    pub fn doors(&self, config: &Config, handles: Handles) -> Doors {
+    pub fn doors(&self, config: &Config, handles: Handles, gpu: Option<&GpuParts>) -> Doors {
         Doors {
             handles,
             store: self.store.clone(),
-            jobs: None,
+            jobs: gpu.map(|gpu| Arc::clone(&gpu.local) as Arc<dyn JobQueue>),
+            gpus: gpu.map(|gpu| Arc::clone(&gpu.gpus) as Arc<dyn Gpus>),
             clock: self.clock.clone(),
             limits: limit_policy(&config.sandbox),
             access: access(&config.server),
@@ -189,7 +199,8 @@ fn quota_us(cores: f64) -> u64 {
     (cores * 100_000.0).round() as u64
 }
 
-fn limit_policy(sandbox: &config::Sandbox) -> LimitPolicy {
+/// The defaults and caps of a call.
+pub fn limit_policy(sandbox: &config::Sandbox) -> LimitPolicy {
     let limits = |millis, memory_mb| Limits { timeout: Duration::from_millis(millis), memory_mb };
     LimitPolicy {
         default: limits(sandbox.default_timeout_ms, sandbox.default_memory_mb),

@@ -1,14 +1,16 @@
-//! SIGTERM and SIGINT drain; a second one hurries. SIGHUP is heard and changes nothing.
+//! SIGTERM and SIGINT drain; a second one hurries. SIGHUP reads the keys of sealed jobs anew, and nothing else.
 
 use actix::prelude::*;
 use slog::{Logger, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::messages::crypto::ReloadKeys;
+use crate::messages::handle::Handle;
 use crate::messages::supervisor::Shutdown;
 
 /// Passes the signals on to the Supervisor for as long as the daemon runs.
-pub fn forward(supervisor: &Recipient<Shutdown>, log: &Logger) {
-    let (supervisor, log) = (supervisor.clone(), log.clone());
+pub fn forward(supervisor: &Recipient<Shutdown>, reload: &Handle<ReloadKeys>, log: &Logger) {
+    let (supervisor, reload, log) = (supervisor.clone(), reload.clone(), log.clone());
     actix::spawn(async move {
         let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
         let (mut term, mut int, mut hup) = match kinds.map(signal) {
@@ -26,7 +28,8 @@ pub fn forward(supervisor: &Recipient<Shutdown>, log: &Logger) {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
                 _ = hup.recv() => {
-                    warn!(log, "signals.hup_ignored"; "hint" => "this version does not reload: restart it instead");
+                    info!(log, "signals.hup"; "hint" => "only the keys of sealed jobs are read anew; for the rest restart the daemon");
+                    reload.tell(ReloadKeys);
                     continue;
                 }
             }

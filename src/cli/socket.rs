@@ -34,7 +34,7 @@ impl SocketFlags {
 pub async fn ask(path: &Path, route: &str) -> Result<(StatusCode, String), ClientError> {
     let at = path.display().to_string();
     let failed = |error: reqwest::Error| ClientError::of_transport(&error, &at);
-    let client = reqwest::Client::builder().no_proxy().unix_socket(path).timeout(ANSWER_WITHIN);
+    let client = crate::cli::client::http().no_proxy().unix_socket(path).timeout(ANSWER_WITHIN);
     let client = client.build().map_err(failed)?;
     let response = client.get(format!("http://localhost{route}")).send().await.map_err(failed)?;
     let status = response.status();

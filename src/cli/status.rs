@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::api::dto::health::{PartBody, PoolPicture, ReaperPicture, state_name};
+use crate::api::dto::health::{GpusBody, InstanceBody, PartBody, PoolPicture, ReaperPicture, state_name};
 use crate::api::dto::{ErrorBody, HealthBody};
 use crate::cli::client::ClientError;
 use crate::cli::exit;
@@ -84,7 +84,56 @@ fn in_tables(health: &HealthBody) -> String {
     text.push_str(&health.pool.as_ref().map_or_else(|| "the pool does not answer\n".to_owned(), pool));
     text.push('\n');
     text.push_str(&health.reaper.as_ref().map_or_else(|| "the reaper does not answer\n".to_owned(), reaper));
+    if !health.instances.is_empty() {
+        text.push('\n');
+        text.push_str(&instances(&health.instances));
+    }
+    if let Some(told) = &health.gpus {
+        text.push('\n');
+        text.push_str(&gpus(told));
+    }
     text
+}
+
+fn instances(instances: &[InstanceBody]) -> String {
+    let mut rows = vec![row(["INSTANCE", "STATE", "PORT", "JOBS", "MEMORY", "JOB IN HAND", "REASONS"])];
+    rows.extend(instances.iter().map(|instance| {
+        vec![
+            printable(&instance.name),
+            printable(&instance.state),
+            instance.port.to_string(),
+            instance.jobs.to_string(),
+            instance.memory_mib.map_or_else(|| "-".to_owned(), |mib| format!("{mib} MiB")),
+            instance.job.as_deref().map_or_else(|| "-".to_owned(), printable),
+            printable(&instance.complaints.join("; ")),
+        ]
+    }));
+    table(&rows)
+}
+
+fn gpus(told: &GpusBody) -> String {
+    match (told.driver.as_str(), told.gpus.as_slice()) {
+        ("absent", _) => return "no GPU driver\n".to_owned(),
+        ("unwell", _) => {
+            let reason = told.reason.as_deref().unwrap_or("it does not say why");
+            return format!("the GPU driver gives no answer: {}\n", printable(reason));
+        }
+        (_, []) => return "no GPUs\n".to_owned(),
+        _ => {}
+    }
+    let mib = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), |bytes| (bytes >> 20).to_string());
+    let mut rows = vec![row(["GPU", "NAME", "MEMORY", "TEMPERATURE", "LAST XID", "UNFIT"])];
+    rows.extend(told.gpus.iter().map(|gpu| {
+        vec![
+            gpu.index.to_string(),
+            printable(&gpu.name),
+            format!("{} of {} MiB", mib(gpu.memory_used), mib(gpu.memory_total)),
+            gpu.temperature.map_or_else(|| "-".to_owned(), |degrees| format!("{degrees} °C")),
+            gpu.xid.map_or_else(|| "-".to_owned(), |xid| xid.to_string()),
+            printable(gpu.unfit.as_deref().unwrap_or_default()),
+        ]
+    }));
+    table(&rows)
 }
 
 fn parts(parts: &[PartBody]) -> String {

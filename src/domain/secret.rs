@@ -68,6 +68,7 @@ mod tests {
         let at = bytes.as_ptr();
         let secret = Secret::new(bytes);
         assert_eq!(format!("{secret:?}"), "[redacted 7 bytes]");
-        assert_eq!(secret.into_bytes().as_ptr(), at);
+        let moved = secret.into_bytes();
+        assert_eq!(moved.as_ptr(), at);
     }
 }

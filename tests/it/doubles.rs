@@ -2,6 +2,9 @@
 
 mod alike;
 mod comfy;
+mod comfy_faults;
 mod comfy_replay;
 mod dialogue;
 mod oracle;
+mod platform_faults;
+mod runpod_replay;

@@ -23,6 +23,7 @@ mod hostile_resources;
 mod hostile_results;
 mod lifecycle;
 mod plaintext;
+mod platform;
 mod reaping;
 mod rounds;
 mod support;

@@ -111,7 +111,7 @@ impl Crypto {
         let unreloaded = self.unreloaded.as_ref().map(|why| format!("the keys could not be read anew: {why}"));
         let room = self.deps.policy.room;
         let crowded = self.guard.remembered() >= room - room / 10;
-        let crowded = crowded.then(|| "the replay guard is nearly full: rotate the key, or raise crypto.replay_room");
+        let crowded = crowded.then_some("the replay guard is nearly full: rotate the key, or raise crypto.replay_room");
         let told = [keyless.then_some(no_key), crowded].into_iter().flatten().map(str::to_owned);
         told.chain(unloaded).chain(unreloaded).collect()
     }

@@ -186,7 +186,7 @@ async fn a_small_job_does_not_wait_for_a_large_one() {
     let (fixture, client) = (Fixture::of(1), Client::of(1));
     let crypto = fixture.start();
     let gate = fixture.vault.shut();
-    let large = client.v1(1, &prompt(&"x".repeat(32 << 20)).to_string());
+    let large = client.v1(1, &prompt(&"x".repeat(4 << 20)).to_string());
     let large = crypto.send(Open { job: "large".parse().unwrap(), input: Secret::from(large.to_string()) });
     let large = actix::spawn(large);
     let small = open(&crypto, "small", &client.v1(2, &prompt("x").to_string())).await;

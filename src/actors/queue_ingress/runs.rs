@@ -79,13 +79,17 @@ impl QueueIngress {
         if let Some(instance) = instance {
             let (interrupt, message) = (instance.interrupt.clone(), InterruptJob { job: job.clone() });
             // Should the instance be gone, its run ends all the same.
-            let asked = async move { drop(interrupt.ask(message).await) };
+            let asked = async move {
+                let _ = interrupt.ask(message).await;
+            };
             ctx.spawn(asked.into_actor(self));
             return;
         }
         let Some(execution) = self.works.get(job).and_then(|work| work.execution) else { return };
         let cancel = self.deps.cancel.clone();
-        let asked = async move { drop(cancel.ask(CancelExecution { execution }).await) };
+        let asked = async move {
+            let _ = cancel.ask(CancelExecution { execution }).await;
+        };
         ctx.spawn(asked.into_actor(self));
     }
 }

@@ -83,7 +83,13 @@ impl Seen {
                 (self.progress.value, self.progress.max) = (value, max);
                 return Some(self.step(None));
             }
-            Message::Finished(count) => self.count(count),
+            Message::Finished(count) => {
+                let before = self.progress.nodes_done;
+                self.count(count);
+                if self.progress.nodes_done != before {
+                    return Some(self.step(None));
+                }
+            }
             // A node that is expanded at run time may tell more than once.
             Message::Executed { node, output } => self.outputs.push((node, output)),
             Message::Succeeded => self.ended(End::Succeeded),

@@ -7,10 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-#[path = "../replay_contract.rs"]
-mod contract;
-
-use contract::seen;
+use crate::adapters::replay_contract::{self as contract, seen};
 
 fn place() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");

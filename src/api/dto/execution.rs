@@ -83,6 +83,12 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawV
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// A call's report as JSON text, for a job that came through a queue.
+pub fn execution_json(report: ExecutionReport, now: WallTime) -> String {
+    // Strings, numbers and raw JSON only: nothing of it can fail to be written.
+    serde_json::to_string(&ExecutionBody::new(report, now)).unwrap_or_default()
+}
+
 impl ExecutionBody {
     /// The answer that a report makes; `now` stands in where the sandbox gave no usable time.
     pub fn new(report: ExecutionReport, now: WallTime) -> Self {

@@ -6,6 +6,8 @@ pub use crate::domain::garbage::ReaperPicture;
 use crate::domain::health::HealthPicture;
 pub use crate::domain::health::PartState;
 pub use crate::domain::pool::PoolPicture;
+use crate::messages::comfy_process::InstancePicture;
+use crate::ports::gpu::{Gpu, GpuPicture};
 
 /// The answer of `/livez`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,92 @@ pub struct HealthBody {
     pub parts: Vec<PartBody>,
     pub pool: Option<PoolPicture>,
     pub reaper: Option<ReaperPicture>,
+    /// The ComfyUI processes that answer. Absent where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<InstanceBody>,
+    /// Absent where no GPU work is done, and while the driver takes its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<GpusBody>,
+}
+
+/// A ComfyUI process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceBody {
+    pub name: String,
+    /// `held`, `starting`, `ready`, `busy`, `stopping`, `wedged`.
+    pub state: String,
+    /// Its `CUDA_VISIBLE_DEVICES`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    pub port: u16,
+    /// Jobs of this process.
+    pub jobs: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// The id of the job in hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    pub complaints: Vec<String>,
+}
+
+impl From<InstancePicture> for InstanceBody {
+    fn from(picture: InstancePicture) -> Self {
+        let InstancePicture { name, state, device, port, jobs, memory_mib, job, complaints } = picture;
+        Self { name, state: state.to_owned(), device, port, jobs, memory_mib, job, complaints }
+    }
+}
+
+/// What the GPUs' driver tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GpusBody {
+    /// `absent`, `well`, `unwell`.
+    pub driver: String,
+    /// Why it is unwell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub gpus: Vec<GpuBody>,
+}
+
+/// One GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuBody {
+    pub index: u32,
+    pub uuid: String,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_total: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_used: Option<u64>,
+    /// Degrees Celsius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<u32>,
+    /// The last critical error since the daemon's start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xid: Option<u64>,
+    /// Why no work is given to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
+}
+
+impl From<GpuPicture> for GpusBody {
+    fn from(picture: GpuPicture) -> Self {
+        let body = |driver: &str, reason, gpus| Self { driver: driver.to_owned(), reason, gpus };
+        match picture {
+            GpuPicture::NoDriver => body("absent", None, Vec::new()),
+            GpuPicture::Unwell(reason) => body("unwell", Some(reason), Vec::new()),
+            GpuPicture::Gpus(gpus) => body("well", None, gpus.into_iter().map(GpuBody::from).collect()),
+        }
+    }
+}
+
+impl From<Gpu> for GpuBody {
+    fn from(gpu: Gpu) -> Self {
+        let Gpu { index, uuid, name, memory_total, memory_used, temperature, xid, faults: _, unfit } = gpu;
+        Self { index, uuid, name, memory_total, memory_used, temperature, xid, unfit }
+    }
 }
 
 impl HealthBody {
@@ -76,7 +164,16 @@ impl HealthBody {
             parts,
             pool,
             reaper,
+            instances: Vec::new(),
+            gpus: None,
         }
+    }
+
+    /// The same, with what does GPU work.
+    pub fn with_gpu_work(mut self, instances: Vec<InstancePicture>, gpus: Option<GpuPicture>) -> Self {
+        self.instances = instances.into_iter().map(InstanceBody::from).collect();
+        self.gpus = gpus.map(GpusBody::from);
+        self
     }
 }
 

@@ -11,6 +11,6 @@ pub mod record;
 
 pub use environment::{EnvironmentBody, SetUpBody};
 pub use error::ErrorBody;
-pub use execution::{ExecuteBody, ExecutionBody, LimitsBody};
+pub use execution::{ExecuteBody, ExecutionBody, LimitsBody, execution_json};
 pub use health::{HealthBody, LiveBody, ReadyBody};
 pub use record::RecordBody;

@@ -284,6 +284,7 @@ impl House {
             store: Arc::new(plan.store),
             jobs: plan.jobs.clone().map(|queue| -> Arc<dyn crate::ports::job_queue::JobQueue> { queue }),
             clock: Arc::new(StillClock),
+            gpus: None,
             limits: LimitPolicy { default: limits(5, 128), cap: limits(60, 512) },
             access: if plan.open { Access::Open } else { Access::Tokens(Tokens::new([TOKEN])) },
             intake: plan.intake,

@@ -15,8 +15,11 @@ use super::harness::{House, Plan};
 use crate::api::{DoorError, HealthDoor, health, serve_health};
 use crate::domain::garbage::ReaperPicture;
 use crate::domain::health::{HealthPicture, Part, PartState};
+use crate::messages::comfy_process::{GetInstance, InstancePicture};
+use crate::messages::handle::Handle;
 use crate::messages::reaper::GetReaper;
 use crate::messages::supervisor::GetHealth;
+use crate::ports::gpu::{Gpu, GpuPicture, Gpus};
 
 /// Answers with a picture; without one, never.
 struct Supervisor(Option<HealthPicture>);
@@ -90,6 +93,61 @@ async fn a_well_daemon_is_live_and_ready() {
     assert_eq!(status, 200);
     let text = text.replace(env!("CARGO_PKG_VERSION"), "<version>");
     insta::assert_snapshot!(text, @r#"{"version":"<version>","live":true,"ready":true,"draining":false,"warnings":[],"parts":[{"name":"sandbox-pool","state":"running","essential":true,"restarts":1,"beatAgeMs":12,"reasons":[]},{"name":"crypto","state":"off","essential":true,"restarts":1,"beatAgeMs":12,"reasons":["no key is set"]}],"pool":{"running":3,"queued":0,"booting":0,"destroying":0,"wedged":0,"setUps":0,"setUpsQueued":0,"executionsTotal":0},"reaper":{"rounds":4,"expiredEnvironments":0,"brokenRecords":0,"orphanVolumes":0,"orphanSlots":0,"reapedZombies":0,"forgottenExecutions":0,"lastFailures":[]}}"#);
+}
+
+struct Comfy;
+
+impl Actor for Comfy {
+    type Context = Context<Self>;
+}
+
+impl Handler<GetInstance> for Comfy {
+    type Result = InstancePicture;
+
+    fn handle(&mut self, _: GetInstance, _: &mut Self::Context) -> InstancePicture {
+        InstancePicture {
+            name: "comfy-0".into(),
+            state: "busy",
+            device: Some("GPU-1".into()),
+            port: 8188,
+            jobs: 7,
+            memory_mib: Some(900),
+            job: Some("job-1".into()),
+            complaints: Vec::new(),
+        }
+    }
+}
+
+struct OneGpu;
+
+#[async_trait::async_trait]
+impl Gpus for OneGpu {
+    async fn look(&self) -> GpuPicture {
+        GpuPicture::Gpus(vec![Gpu {
+            index: 0,
+            uuid: "GPU-1".into(),
+            name: "Stub".into(),
+            memory_total: Some(1000),
+            memory_used: Some(10),
+            temperature: Some(41),
+            xid: Some(119),
+            faults: 0,
+            unfit: Some("XID 119 needs a reset".into()),
+        }])
+    }
+}
+
+#[actix_web::test]
+async fn instances_and_gpus_are_told_where_gpu_work_is_done() {
+    let mut house = house(Some(Supervisor(Some(picture(true, true)))));
+    let doors = Arc::get_mut(&mut house.doors).unwrap();
+    let (answering, absent) = (Handle::default(), Handle::default());
+    answering.publish(&Comfy.start());
+    doors.handles.instances = vec![answering, absent];
+    doors.gpus = Some(Arc::new(OneGpu));
+    let body: serde_json::Value = serde_json::from_str(&ask(&house, "/healthz").await.1).unwrap();
+    insta::assert_snapshot!(body["instances"], @r#"[{"complaints":[],"device":"GPU-1","job":"job-1","jobs":7,"memoryMib":900,"name":"comfy-0","port":8188,"state":"busy"}]"#);
+    insta::assert_snapshot!(body["gpus"], @r#"{"driver":"well","gpus":[{"index":0,"memoryTotal":1000,"memoryUsed":10,"name":"Stub","temperature":41,"unfit":"XID 119 needs a reset","uuid":"GPU-1","xid":119}]}"#);
 }
 
 #[actix_web::test]

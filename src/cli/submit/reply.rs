@@ -158,7 +158,7 @@ impl File {
 
 fn opened<T: for<'de> Deserialize<'de>>(nonce: Option<&str>, mut sealed: Vec<u8>, kept: &Kept) -> anyhow::Result<T> {
     let key = kept.box_key().context("the answer is sealed, and the request was not")?;
-    let nonce = nonce.and_then(|text| base64::decode(&text).ok());
+    let nonce = nonce.and_then(|text| base64::decode(text).ok());
     let nonce: Option<[u8; NONCE_BYTES]> = nonce.and_then(|bytes| bytes.try_into().ok());
     let nonce = Nonce::new(nonce.context("the answer's nonce is not 24 bytes of base64")?);
     let plain = key.open(&nonce, &mut sealed).context(

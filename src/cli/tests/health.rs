@@ -81,3 +81,29 @@ fn a_status_without_an_answering_part_says_so() {
     let (status, _) = run(vec![(200, &quiet)], &["status"]);
     assert!(status.out.ends_with("the pool does not answer\n\nthe reaper does not answer\n"), "{}", status.out);
 }
+
+#[test]
+fn the_status_shows_instances_and_gpus_where_there_are_any() {
+    let with = |more: &str| HEALTHZ.strip_suffix('}').unwrap().to_owned() + more + "}";
+    let more = r#","instances":[{"name":"comfy-0","state":"busy","device":"GPU-1","port":8188,"jobs":7,"memoryMib":900,"job":"job-1","complaints":[]},
+        {"name":"comfy-1","state":"wedged","port":8189,"jobs":0,"complaints":["wedged: it survives"]}],
+        "gpus":{"driver":"well","gpus":[{"index":0,"uuid":"GPU-1","name":"Stub","memoryTotal":2097152,"memoryUsed":1048576,"temperature":41,"xid":119,"unfit":"XID 119 needs a reset"}]}"#;
+    let (status, _) = run(vec![(200, &with(more))], &["status"]);
+    insta::assert_snapshot!(status.out.split("not removed: tee-env-x: busy\n").nth(1).unwrap(), @"
+
+    INSTANCE  STATE   PORT  JOBS  MEMORY   JOB IN HAND  REASONS
+    comfy-0   busy    8188  7     900 MiB  job-1
+    comfy-1   wedged  8189  0     -        -            wedged: it survives
+
+    GPU  NAME  MEMORY      TEMPERATURE  LAST XID  UNFIT
+    0    Stub  1 of 2 MiB  41 °C        119       XID 119 needs a reset
+    ");
+    for (gpus, line) in [
+        (r#","gpus":{"driver":"absent","gpus":[]}"#, "no GPU driver\n"),
+        (r#","gpus":{"driver":"unwell","reason":"slow","gpus":[]}"#, "the GPU driver gives no answer: slow\n"),
+        (r#","gpus":{"driver":"well","gpus":[]}"#, "no GPUs\n"),
+    ] {
+        let (status, _) = run(vec![(200, &with(gpus))], &["status"]);
+        assert!(status.out.ends_with(line), "{}", status.out);
+    }
+}

@@ -20,10 +20,9 @@ mod order;
 mod plaintext;
 mod prompt;
 
-pub use input::{Input, Rules, Sealed, read_input};
-pub use names::{Envelope, EnvelopeVersion, Kid, NonceBytes, NotAKid, PublicKeyBytes, ReplayTag};
-pub use order::Order;
-pub use plaintext::{Opened, read_plaintext};
+pub use input::{Input, Rules, read_input};
+pub use names::{Envelope, EnvelopeVersion, Kid, NonceBytes, PublicKeyBytes, ReplayTag};
+pub use plaintext::read_plaintext;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,9 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::input::Sealed;
+use super::order::Order;
+use super::plaintext::Opened;
 use super::*;
 use crate::domain::base64;
 use crate::domain::job::{ComfyJob, ExecuteInput, ImageSource, OpenError, ReplyTo, Request};

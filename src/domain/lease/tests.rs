@@ -123,7 +123,7 @@ fn updates_are_throttled_one_at_a_time_and_before_the_answer() {
     let mut leases = running();
     let progressed = || Event::Progressed { job: id(1) };
     let update = Effect::Update { job: id(1) };
-    assert_eq!(leases.step(progressed(), Moment(0)), [update.clone()]);
+    assert_eq!(leases.step(progressed(), Moment(0)), std::slice::from_ref(&update));
     assert_eq!(leases.step(progressed(), Moment(800)), [], "one is under way");
     assert_eq!(leases.step(Event::UpdateEnded { job: id(1) }, Moment(900)), [update]);
     assert_eq!(leases.step(progressed(), Moment(901)), []);

@@ -98,6 +98,9 @@ impl<'a> Replay<'a> {
                 _ => {}
             }
         }
+        for conn in self.sockets.keys().cloned().collect::<Vec<_>>() {
+            self.close(&conn).await;
+        }
         assert_eq!(self.remaining.0, self.remaining.1, "{}: the last length of the queue", self.name);
         self.learned
     }
@@ -112,8 +115,15 @@ impl<'a> Replay<'a> {
         self.sockets.get_mut(conn).unwrap().send(Message::text(text.to_string())).await.unwrap();
     }
 
+    /// Hears the last length of the queue, and goes.
     async fn close(&mut self, conn: &str) {
         let Some(mut socket) = self.sockets.remove(conn) else { return };
+        while self.remaining.0 != self.remaining.1 {
+            let Ok(Some(Ok(message))) = tokio::time::timeout(PATIENCE, socket.next()).await else { break };
+            let heard: Value =
+                message.to_text().ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+            self.remaining.1 = heard["data"].get("status").unwrap_or(&self.remaining.1).clone();
+        }
         let _ = socket.close(None).await;
         while let Some(Ok(_)) = socket.next().await {}
     }

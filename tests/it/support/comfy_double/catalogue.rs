@@ -31,6 +31,11 @@ impl Class {
         self.0["output"].get(slot)?.as_str()
     }
 
+    /// Whether it is given the whole prompt, and the graph it was drawn as.
+    pub fn sees_the_prompt(self) -> bool {
+        self.0["input"]["hidden"]["prompt"] == "PROMPT"
+    }
+
     pub fn is_output(self) -> bool {
         self.0["output_node"] == true
     }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
+use sha2::Digest;
 
 use crate::catalogue::Class;
 use crate::faults::{Worker, befall};
@@ -36,7 +37,9 @@ pub fn work(server: &Server) {
         let outcome = run.outcome();
         cache = run.into_cache();
         nodes::leave_behind(server);
-        std::thread::sleep(server.switches.history_delay);
+        if !server.switches.history_delay.is_zero() {
+            std::thread::sleep(server.switches.history_delay);
+        }
         server.queue().book(Past { id: job.id.clone(), entry: outcome });
         server.send_status();
         Progress::new(server, &job).executing(None);
@@ -159,7 +162,12 @@ impl<'a> Run<'a> {
             return self.progress.milestone("execution_interrupted", data);
         };
         let printed = |input: Input| json!([input.printed()]);
-        let inputs: Map<_, _> = self.inputs(id).into_iter().map(|(name, input)| (name, printed(input))).collect();
+        let inputs = self.inputs(id).into_iter().map(|(name, input)| (name, printed(input)));
+        let mut inputs: Map<_, _> = inputs.collect();
+        if Class::named(class).is_some_and(Class::sees_the_prompt) {
+            inputs.insert("prompt".to_owned(), json!([self.job.posted.to_string().replace('"', "'")]));
+            inputs.insert("extra_pnginfo".to_owned(), json!([self.job.extra_data["extra_pnginfo"]]));
+        }
         data["exception_message"] = json!(message);
         data["exception_type"] = json!(kind);
         data["traceback"] = json!(nodes::traceback(&kind, &message));
@@ -217,7 +225,7 @@ fn signature(server: &Server, job: &Job, id: &str) -> String {
         let file = node.inputs.as_ref().and_then(|inputs| inputs.get("image")?.as_str().map(str::to_owned));
         let path = file.and_then(|file| server.annotated(&file));
         let bytes = path.and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
-        text.push_str(&format!("@{bytes:?}"));
+        text.push_str(&format!("@{:?}", sha2::Sha256::digest(&bytes)));
     }
     text
 }

@@ -56,14 +56,13 @@ impl Queue {
         self.pending.len() + usize::from(self.running.is_some())
     }
 
-    /// Adds a job in its place; false when one of the same number and id waits already.
+    /// Adds a job in its place; false when one of the same number and id waits already: then it is in the queue all
+    /// the same, but the real one failed to compare the two, and answers 500.
     pub fn put(&mut self, job: Job) -> bool {
-        if self.pending.iter().any(|other| other.rank() == job.rank()) {
-            return false;
-        }
+        let is_alone = !self.pending.iter().any(|other| other.rank() == job.rank());
         let at = self.pending.iter().position(|other| other.rank() > job.rank()).unwrap_or(self.pending.len());
         self.pending.insert(at, Arc::new(job));
-        true
+        is_alone
     }
 
     /// Moves the first waiting job to running.

@@ -163,6 +163,11 @@ impl Platform {
         self.core.change(|state| state.queue.push_back(id.to_owned()));
     }
 
+    /// Takes everything out of the queue; the jobs stay known, and their results welcome.
+    pub fn empty_queue(&self) {
+        self.core.change(|state| state.queue.clear());
+    }
+
     /// Tells the worker to stop these jobs.
     pub fn stop(&self, ids: &[&str]) {
         self.core.change(|state| state.to_stop.extend(ids.iter().map(|id| (*id).to_owned())));

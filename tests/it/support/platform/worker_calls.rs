@@ -11,7 +11,7 @@ use super::job::Status;
 
 /// The answer to one of the worker's calls; take and stop wait for something to say.
 pub async fn answer(core: &Core, exchange: &Exchange) -> Answer {
-    if exchange.header("authorization") != Some(core.options.api_key.as_str()) {
+    if exchange.header("authorization").unwrap_or_default() != core.options.api_key {
         return Answer::json(401, &json!({"error": "unauthorized"}));
     }
     let segments = exchange.segments();
@@ -88,7 +88,7 @@ fn ping(core: &Core, exchange: &Exchange) -> Answer {
 fn done(core: &Core, exchange: &Exchange) -> Answer {
     let id = exchange.job().unwrap_or_default();
     let too_big = exchange.body.len() > core.options.result_limit;
-    let body: Option<Value> = serde_json::from_slice(&exchange.body).ok();
+    let body = leniently(&exchange.body);
     core.change(|state| {
         let Some(job) = state.jobs.get_mut(id) else {
             return Answer::json(404, &json!({"error": "job not found"}));
@@ -105,6 +105,14 @@ fn done(core: &Core, exchange: &Exchange) -> Answer {
         }
         Answer::json(200, &json!({}))
     })
+}
+
+/// JSON as Python writes it, with bare `NaN` and `Infinity`.
+fn leniently(body: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(body).ok()?;
+    let without =
+        || ["NaN", "-Infinity", "Infinity"].iter().fold(text.to_owned(), |text, word| text.replace(word, "null"));
+    serde_json::from_str(text).or_else(|_| serde_json::from_str(&without())).ok()
 }
 
 /// An update; one that comes after the end opens the job again.

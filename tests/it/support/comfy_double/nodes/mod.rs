@@ -170,7 +170,7 @@ pub fn run(mut call: Call<'_, '_>) -> Result<Ran, Stop> {
         }
         "KSampler" => test_nodes::sample(&mut call),
         class if class.starts_with("Test") => test_nodes::run(&mut call),
-        class if class.starts_with("Save") || class == "PreviewImage" => save::save(&call),
+        class if class.starts_with("Save") || class == "PreviewImage" => save::save(&mut call),
         class if class.starts_with("Double") => test_nodes::double(&call),
         _ => Ok(Ran::one(Data::Opaque)),
     }

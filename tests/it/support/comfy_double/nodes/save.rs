@@ -19,14 +19,17 @@ fn temp_prefix(node: &str) -> String {
 }
 
 /// Everything called `Save…`, and `PreviewImage`.
-pub fn save(call: &Call<'_, '_>) -> Result<Ran, Stop> {
+pub fn save(call: &mut Call<'_, '_>) -> Result<Ran, Stop> {
     let image = call.image();
     let metadata = metadata(call);
     let picture = || png::flat(image.width, image.height, image.color, &metadata);
     match call.class {
         "SaveImageWebsocket" => {
-            for _ in 0..image.count {
-                call.progress.image(call.node, Picture { jpeg: false, bytes: Arc::from(picture()) });
+            let count = u64::from(image.count);
+            for step in 0..count {
+                call.breathe()?;
+                let picture = Picture { jpeg: false, bytes: Arc::from(picture()) };
+                call.progress.step(call.node, step, count, Some(picture));
             }
             Ok(Ran::default())
         }

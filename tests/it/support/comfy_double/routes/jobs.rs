@@ -86,7 +86,8 @@ fn finished(past: &Past) -> Value {
         Some("execution_interrupted") => "cancelled",
         _ => "failed",
     };
-    let files = files(&entry["outputs"]);
+    let (files, others): (Vec<Value>, Vec<Value>) =
+        shown(&entry["outputs"]).into_iter().partition(|item| item["filename"].is_string());
     let mut job = json!({
         "id": past.id, "status": status, "priority": entry["prompt"][0],
         "create_time": entry["prompt"][3]["create_time"], "execution_start_time": messages[0][1]["timestamp"],
@@ -95,7 +96,7 @@ fn finished(past: &Past) -> Value {
     if status == "failed" {
         job["execution_error"] = end[1].clone();
     }
-    if let Some(preview) = files.into_iter().find(|file| file["mediaType"] != "latents") {
+    if let Some(preview) = files.into_iter().chain(others).find(|item| item["mediaType"] != "latents") {
         job["preview_output"] = preview;
     }
     job
@@ -104,24 +105,32 @@ fn finished(past: &Past) -> Value {
 fn with_workflow(past: &Past) -> Value {
     let mut job = finished(past);
     let entry = &past.entry;
+    let graph = &entry["prompt"][3]["extra_pnginfo"]["workflow"]["id"];
+    if graph.is_string() {
+        job["workflow_id"] = graph.clone();
+    }
     job["outputs"] = entry["outputs"].clone();
     job["execution_status"] = entry["status"].clone();
     job["workflow"] = json!({"prompt": entry["prompt"][2], "extra_data": entry["prompt"][3]});
     job
 }
 
-/// Every file of the outputs, with its node and the key it was under.
-fn files(outputs: &Value) -> Vec<Value> {
+/// Every file and text of the outputs, with its node and the key it was under.
+fn shown(outputs: &Value) -> Vec<Value> {
     let nodes = outputs.as_object().into_iter().flatten();
     let lists = nodes.flat_map(|(node, keys)| keys.as_object().into_iter().flatten().map(move |list| (node, list)));
-    let mut files = Vec::new();
+    let mut shown = Vec::new();
     for (node, (key, list)) in lists {
-        for file in list.as_array().into_iter().flatten().filter_map(Value::as_object) {
-            let mut file: Map<String, Value> = file.clone();
-            file.insert("nodeId".to_owned(), json!(node));
-            file.insert("mediaType".to_owned(), json!(key));
-            files.push(Value::Object(file));
+        for item in list.as_array().into_iter().flatten() {
+            let mut item = match item {
+                Value::Object(file) => file.clone(),
+                Value::String(text) => Map::from_iter([("content".to_owned(), json!(text))]),
+                _ => continue,
+            };
+            item.insert("nodeId".to_owned(), json!(node));
+            item.insert("mediaType".to_owned(), json!(key));
+            shown.push(Value::Object(item));
         }
     }
-    files
+    shown
 }

@@ -1,0 +1,233 @@
+//! The GPU side of a daemon: the key ring, ComfyUI's engine, the sources of jobs, and what large outputs go through.
+//!
+//! It is on when there is a ComfyUI (`comfy.dir`), when RunPod started the worker, or when jobs are only tried
+//! (`jobs.dry_run`).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use slog::Logger;
+use zeroize::Zeroizing;
+
+use super::exit::Exit;
+use super::host::Home;
+use super::http;
+use super::parts::Parts;
+use crate::adapters::bucket::{Attempts, Clients, S3Store};
+use crate::adapters::comfy::{self, ComfyEngine as HostComfy};
+use crate::adapters::fetch::{self, Hosts, HttpFetcher, Reach};
+use crate::adapters::gpu::NvmlGpus;
+use crate::adapters::keyring::{Keyring, KeyringError, Sources};
+use crate::adapters::local_queue::{Bounds, LocalQueue};
+use crate::adapters::process::HostSpawner;
+use crate::adapters::replay_log::SqliteReplayLog;
+use crate::adapters::runpod::{self, BadUrl, RunPod, Templates};
+use crate::config::{self, Config};
+use crate::domain::bucket::{Bucket, region_of};
+use crate::domain::instance::InstanceSpec;
+use crate::ports::clock::Clock;
+use crate::ports::replay::ReplayError;
+
+/// Names of instances; a child's name lives as long as the daemon.
+const INSTANCES: [&str; 64] = instance_names();
+/// How long an answer that may be on its way is waited for when polling ends.
+const LAST_ANSWER: Duration = Duration::from_millis(250);
+/// For one input image, redirects included.
+const FETCH_WITHIN: Duration = Duration::from_secs(60);
+
+/// Why the GPU side cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum GpuError {
+    #[error("the private key cannot be used")]
+    Keys(#[from] KeyringError),
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    #[error("RunPod's address cannot be used")]
+    RunPod(#[from] BadUrl),
+    #[error("cannot set up TLS")]
+    Tls(#[from] reqwest::Error),
+}
+
+/// Everything of the GPU side that outlives its actors.
+pub struct GpuParts {
+    pub vault: Arc<Keyring>,
+    pub replay: Arc<SqliteReplayLog>,
+    pub engine: Arc<HostComfy>,
+    pub gpus: Arc<NvmlGpus>,
+    pub instances: Vec<InstanceSpec>,
+    pub runpod: Option<Arc<RunPod>>,
+    pub local: Arc<LocalQueue>,
+    pub fetcher: Arc<HttpFetcher>,
+    pub objects: Arc<S3Store>,
+    pub bucket: Option<Bucket>,
+}
+
+/// Whether this host does GPU work, or passes jobs of a queue on.
+pub fn is_on(config: &Config) -> bool {
+    config.comfy.dir.is_some() || config.runpod.take_url.is_some() || config.jobs.dry_run
+}
+
+impl GpuError {
+    /// The exit code it leads to.
+    pub fn exit(&self) -> Exit {
+        match self {
+            GpuError::Keys(_) | GpuError::RunPod(_) => Exit::Config,
+            GpuError::Replay(_) | GpuError::Tls(_) => Exit::Unavailable,
+        }
+    }
+}
+
+impl GpuParts {
+    /// Builds all of it where it [`is_on`].
+    ///
+    /// # Errors
+    /// See [`GpuError`].
+    pub async fn build_if_on(
+        config: &Config,
+        home: &Home,
+        parts: &Parts,
+        key: Option<Zeroizing<String>>,
+        log: &Logger,
+    ) -> Result<Option<Self>, GpuError> {
+        if !is_on(config) {
+            return Ok(None);
+        }
+        Self::build(config, home, parts, key, log).await.map(Some)
+    }
+
+    /// Builds all of it. `key`: the value that `WORKER_PRIVATE_KEY_B64` had.
+    ///
+    /// # Errors
+    /// See [`GpuError`].
+    async fn build(
+        config: &Config,
+        home: &Home,
+        parts: &Parts,
+        key: Option<Zeroizing<String>>,
+        log: &Logger,
+    ) -> Result<Self, GpuError> {
+        let crypto = &config.crypto;
+        let credentials = config::variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let sources = Sources::new(crypto.private_key_file.clone(), crypto.former_key_files.clone(), credentials, key)?;
+        let vault = Keyring::open(sources, crypto.overlap, parts.clock.now())?;
+        let replay = SqliteReplayLog::open(&crypto.replay_path).await?;
+        let gpus = NvmlGpus::new(None, log.new(slog::o!("part" => "gpu")));
+        let devices = if config.comfy.dir.is_some() { gpus.devices().await } else { Vec::new() };
+        let http = http::build(http::builder)?;
+        let guarded = http::build(|| fetch::guarded(http::builder(), Reach::Public))?;
+        let clients = Clients {
+            own: http.clone(),
+            guarded: guarded.clone(),
+            may_reach: Arc::new(|url| fetch::may_reach(url, Reach::Public)),
+        };
+        let fetched = fetch::Settings {
+            hosts: Hosts::new(config.jobs.url_hosts.iter().cloned()),
+            most_bytes: config.jobs.fetch_bytes,
+            within: FETCH_WITHIN,
+            reach: Reach::Public,
+        };
+        Ok(Self {
+            vault: Arc::new(vault),
+            replay: Arc::new(replay),
+            engine: Arc::new(engine(config, home, parts, log)),
+            gpus: Arc::new(gpus),
+            instances: instances(&config.comfy, &devices),
+            runpod: source(&config.runpod, http, log)?.map(Arc::new),
+            local: Arc::new(LocalQueue::new(bounds(&config.jobs), parts.clock.clone())),
+            fetcher: Arc::new(HttpFetcher::new(guarded, fetched)),
+            objects: Arc::new(S3Store::new(clients, parts.clock.clone(), Attempts::default())),
+            bucket: config.bucket.access.as_ref().map(bucket),
+        })
+    }
+}
+
+fn engine(config: &Config, home: &Home, parts: &Parts, log: &Logger) -> HostComfy {
+    let comfy = &config.comfy;
+    let environment = |name: &&str| Some((OsString::from(*name), OsString::from(config::variable(name)?)));
+    let settings = comfy::Settings {
+        dir: comfy.dir.clone(),
+        python: Some(PathBuf::from(&comfy.python)),
+        args: comfy.args.clone(),
+        environment: comfy::INHERITED.iter().filter_map(environment).collect(),
+        mark: home.instance.clone(),
+        model_dir: Some(comfy.model_dir.clone()),
+        silent: comfy.silent,
+        start_deadline: comfy.start_deadline,
+        ram_dir: comfy.ram_dir.clone(),
+        ram_mib: comfy.ram_mib,
+        memory_mib: comfy.memory_mib,
+        starts_at_once: comfy.starts_at_once,
+        output_bytes: comfy.ram_mib << 20,
+        keep_models: true,
+    };
+    let log = log.new(slog::o!("part" => "comfy"));
+    HostComfy::new(settings, Arc::new(HostSpawner), parts.cgroups.clone(), log)
+}
+
+fn bounds(jobs: &config::Jobs) -> Bounds {
+    Bounds {
+        waiting: jobs.queue,
+        waiting_bytes: jobs.queue_bytes,
+        keep: jobs.keep,
+        kept_bytes: jobs.keep_bytes,
+        answer_bytes: jobs.answer_bytes,
+    }
+}
+
+/// One instance for each GPU, or as many as are asked for, dealt to the GPUs in turn.
+fn instances(comfy: &config::Comfy, devices: &[String]) -> Vec<InstanceSpec> {
+    if comfy.dir.is_none() {
+        return Vec::new();
+    }
+    let count = if comfy.instances == 0 { devices.len().max(1) } else { usize::from(comfy.instances) };
+    let spec = |(number, name): (usize, &&'static str)| InstanceSpec {
+        name,
+        device: (!devices.is_empty()).then(|| devices[number % devices.len()].clone()),
+        port: comfy.port.saturating_add(u16::try_from(number).unwrap_or(u16::MAX)),
+    };
+    INSTANCES.iter().enumerate().take(count).map(spec).collect()
+}
+
+fn source(runpod: &config::Runpod, http: reqwest::Client, log: &Logger) -> Result<Option<RunPod>, BadUrl> {
+    let (Some(take), Some(done)) = (&runpod.take_url, &runpod.done_url) else { return Ok(None) };
+    let templates = Templates {
+        take: take.clone(),
+        done: done.clone(),
+        ping: runpod.ping_url.clone(),
+        gpu_type: runpod.gpu_type.clone(),
+    };
+    let settings = runpod::Settings {
+        templates,
+        pod_id: runpod.pod_id.clone(),
+        api_key: runpod.api_key.clone(),
+        ping_every: runpod.ping_every,
+        poll: runpod.poll,
+        grace: LAST_ANSWER,
+        result_bytes: runpod.result_bytes,
+        sync_result_bytes: runpod.sync_result_bytes,
+    };
+    RunPod::new(settings, http, log.new(slog::o!("source" => "runpod"))).map(Some)
+}
+
+fn bucket(access: &config::BucketAccess) -> Bucket {
+    Bucket {
+        endpoint: access.endpoint.clone(),
+        name: access.name.clone().unwrap_or_default(),
+        region: access.region.clone().unwrap_or_else(|| region_of(&access.endpoint)),
+        access_id: access.access_key_id.expose_secret().to_owned(),
+        access_secret: access.secret_access_key.expose_secret().to_owned(),
+        prefix: access.prefix.clone(),
+        brought: false,
+    }
+}
+
+const fn instance_names() -> [&'static str; 64] {
+    macro_rules! names {
+        ($($number:literal)*) => { [$(concat!("comfy-", $number)),*] };
+    }
+    names!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38
+        39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63)
+}

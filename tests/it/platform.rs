@@ -1,0 +1,3 @@
+//! Jobs from RunPod, end to end: the real daemon, the double of ComfyUI, the double of the platform.
+
+mod jobs;
