@@ -215,13 +215,16 @@ impl Setup {
             settings = settings.env("WORKER_PRIVATE_KEY_B64", &keys.private_base64());
         }
         settings = settings
-            .env("COMFYUI_DIR", &text(&dir))
-            .env("COMFYUI_PYTHON", &text(&python))
-            .env("COMFY_PORT", &port.to_string())
             .set("comfy.instances", &instances.to_string())
             .set("comfy.model_dir", &text(&home.root.path().join("models")));
-        if !settings.env.contains_key("COMFYUI_ARGS") {
-            settings = settings.env("COMFYUI_ARGS", arguments);
+        for (name, value) in [
+            ("COMFYUI_DIR", text(&dir)),
+            ("COMFYUI_PYTHON", text(&python)),
+            ("COMFYUI_ARGS", arguments.to_owned()),
+            ("COMFY_PORT", port.to_string()),
+        ] {
+            // What a test has set stays.
+            settings.env.entry(name.to_owned()).or_insert(value);
         }
         if !sandboxes {
             settings = settings.set("sandbox.enabled", "false");
