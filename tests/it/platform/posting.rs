@@ -58,9 +58,7 @@ async fn a_result_that_is_kept_and_then_cut_off_is_sent_again_the_same() {
     let gpu = pinging().await;
     gpu.platform().next(Call::Done, Reply::ResetAfterBody { kept: true });
     let id = submit(&gpu);
-    gpu.platform()
-        .until("the second post", |state| (state.jobs.get(&id)?.finals.len() == 2).then_some(()))
-        .await;
+    gpu.platform().until("the second post", |state| (state.jobs.get(&id)?.finals.len() == 2).then_some(())).await;
     gpu.platform().look(State::assert_settled_once);
     gpu.logged("job.settled").await;
     assert_eq!(gpu.picture().await["ingresses"].to_string().matches("\"unsent\":1").count(), 0);
