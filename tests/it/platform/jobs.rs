@@ -93,7 +93,7 @@ async fn what_is_in_clear_or_cannot_be_opened_is_refused_in_the_old_words() {
         (unopenable, "invalid ciphertext"),
         (json!({"encrypted": true, "epk": "AAAA"}), "missing encrypted fields"),
         (gpu.keys.v1(&graph).input, "Missing or invalid workflow: expected an API prompt mapping (id->node)"),
-        (stranger.workflow(&workflow::save_one()).input, &format!("the current key is {}", gpu.keys.kid())),
+        (stranger.workflow(&workflow::save_one()).input, &format!("this worker's current key is {}", gpu.keys.kid())),
     ];
     for (input, told) in cases {
         let id = gpu.platform().submit(input);
