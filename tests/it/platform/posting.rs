@@ -43,7 +43,7 @@ async fn a_result_is_posted_until_it_is_taken_and_named_in_the_heartbeats_until_
         let bodies: Vec<_> = posts.iter().map(|(_, body)| body).filter(|body| !body.is_empty()).collect();
         assert!(bodies.iter().all(|body| *body == bodies[0]), "{what}: the same result each time");
         let pause = posts[1].0 - posts[0].0;
-        assert!(pause > Duration::from_millis(500), "{what}: {pause:?}");
+        assert!(pause > Duration::from_millis(500), "{what}: {pause:?} {:#?}", gpu.log_of("job.post_failed"));
     }
     gpu.platform().look(|state| {
         state.assert_settled_once();
@@ -101,8 +101,7 @@ async fn a_result_that_nobody_wants_is_given_up_aloud_and_the_next_job_is_served
         gpu.logged_times("job.lost", usize::from(before > 0) * gpu.log_of("job.lost").len() + 1).await;
         assert!(gpu.log_of("job.lost").last().unwrap()["requestId"] == json!(id));
         assert_eq!(gpu.platform().look(|state| state.calls(Call::Done).count()) - before, posts, "{status}");
-        let complaint = gpu.daemon.health("/readyz").await.unwrap();
-        assert!(complaint.1.to_string().contains("were not taken by runpod"), "{}", complaint.1);
+        gpu.is_unready_for("were not taken by runpod").await;
         gpu.platform().forgive(Call::Done);
         assert_eq!(gpu.platform().settled(&submit(&gpu)).await.status, Status::Completed);
         gpu.daemon.wait_ready().await;

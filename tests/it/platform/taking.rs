@@ -36,7 +36,7 @@ async fn after_each_answer_that_is_no_job_the_next_job_is_taken() {
         state.assert_no_spin(Call::Take, MOST_A_SECOND + 6);
         state.assert_settled_once();
     });
-    assert!(gpu.log_of("job.settled").len() >= 2 * Reply::nothing_to_do().len());
+    gpu.logged_times("job.settled", 2 * Reply::nothing_to_do().len()).await;
 }
 
 #[tokio::test]
@@ -69,9 +69,7 @@ async fn a_platform_that_fails_for_long_opens_the_circuit_and_closes_it_when_it_
     run_one_if_open(&gpu).await;
     let down = gpu.logged("source.down").await;
     assert!(down["reason"].as_str().unwrap().contains("500"), "{down}");
-    let told = gpu.daemon.health("/readyz").await.unwrap();
-    assert_eq!(told.0, 503, "{}", told.1);
-    assert!(told.1.to_string().contains("circuit open"), "{}", told.1);
+    gpu.is_unready_for("circuit open").await;
     gpu.platform().look(|state| state.assert_no_spin(Call::Take, 4));
 
     gpu.platform().forgive(Call::Take);

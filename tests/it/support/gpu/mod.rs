@@ -77,6 +77,15 @@ impl Gpu {
         self.daemon.health("/healthz").await.expect("the health socket answers").1
     }
 
+    /// Waits until readiness says no, and why.
+    pub async fn is_unready_for(&self, reason: &str) {
+        super::eventually(reason, Duration::from_secs(20), async || {
+            let (status, told) = self.daemon.health("/readyz").await?;
+            if status == 503 && told.to_string().contains(reason) { Ok(()) } else { Err(told.to_string()) }
+        })
+        .await;
+    }
+
     /// Waits until an entry of the log has this message; the entry.
     pub async fn logged(&self, message: &str) -> Value {
         self.logged_times(message, 1).await
