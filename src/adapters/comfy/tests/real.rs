@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::support::{Instance, World, failure, job, new_prompt, run, through, workflow};
 use crate::domain::job::{FailureCode, ImageSource, InputImage, OutputKind};
+use crate::domain::secret::Secret;
 use crate::ports::comfy::RunEvent;
 
 #[tokio::test]
@@ -114,7 +115,13 @@ async fn exceptions(instance: &Instance) {
         (fail("oom_error"), FailureCode::OutOfMemory),
         (workflow("40"), FailureCode::NodeError),
     ] {
-        let report = run(instance, &job(&prompt)).await;
+        let mut failing = job(&prompt);
+        if prompt["1"]["class_type"] == "LoadImage" {
+            let name = prompt["1"]["inputs"]["image"].as_str().expect("a name").to_owned();
+            let broken = ImageSource::Bytes(Secret::from("no picture".to_owned()));
+            failing.images = vec![InputImage { name, source: broken }];
+        }
+        let report = run(instance, &failing).await;
         let failure = report.failure.expect("it raised");
         assert_eq!(failure.code, code, "{}", failure.summary);
         assert!(!failure.summary.contains("SECRET"));
