@@ -1,6 +1,7 @@
 //! How the double comes to harm.
 
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
 
@@ -14,8 +15,12 @@ pub enum Worker {
     Dead,
 }
 
+/// What the real one takes at least from the answer to a prompt to its nodes: the answer goes out before the end.
+const ON_THE_WAY: Duration = Duration::from_millis(20);
+
 /// Lets a fault befall the process.
 pub fn befall(server: &Server, fault: &Fault) -> Worker {
+    std::thread::sleep(ON_THE_WAY);
     match fault {
         Fault::Exit(code) => std::process::exit(*code),
         Fault::Segv => die_by(Signal::SIGSEGV),

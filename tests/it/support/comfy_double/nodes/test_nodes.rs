@@ -56,12 +56,8 @@ fn block(call: &Call<'_, '_>) {
                 std::hint::spin_loop();
             }
         }
-        mode => {
-            if mode == "gil" {
-                call.server().freeze(pause);
-            }
-            std::thread::sleep(pause);
-        }
+        "gil" => drop(befall(call.server(), &Fault::Freeze(pause))),
+        _ => std::thread::sleep(pause),
     }
 }
 
@@ -70,7 +66,7 @@ fn fail(call: &Call<'_, '_>) -> Result<(), Stop> {
     match call.text("kind").as_str() {
         "raise" => return Err(Stop::failed("ValueError", format!("{}\n", call.text("text")))),
         "sysexit" | "keyboard" => return Err(Stop::Dead),
-        "os_exit" => std::process::exit(amount as i32),
+        "os_exit" => drop(befall(call.server(), &Fault::Exit(amount as i32))),
         "segv" => drop(befall(call.server(), &Fault::Segv)),
         "abort" => drop(befall(call.server(), &Fault::Abort)),
         "oom_error" => return Err(out_of_gpu_memory()),
