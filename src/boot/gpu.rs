@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::exit::Exit;
 use super::host::Home;
 use super::http;
+use super::instances;
 use super::parts::Parts;
 use crate::adapters::bucket::{Attempts, Clients, S3Store};
 use crate::adapters::comfy::{self, ComfyEngine as HostComfy};
@@ -31,8 +32,6 @@ use crate::domain::instance::InstanceSpec;
 use crate::ports::clock::Clock;
 use crate::ports::replay::ReplayError;
 
-/// Names of instances; a child's name lives as long as the daemon.
-const INSTANCES: [&str; 64] = instance_names();
 /// How long an answer that may be on its way is waited for when polling ends.
 const LAST_ANSWER: Duration = Duration::from_millis(250);
 /// For one input image, redirects included.
@@ -134,7 +133,7 @@ impl GpuParts {
             replay: Arc::new(replay),
             engine: Arc::new(engine(config, home, parts, log)),
             gpus: Arc::new(gpus),
-            instances: instances(&config.comfy, &devices),
+            instances: if config.comfy.dir.is_some() { instances::specs(&config.comfy, &devices) } else { Vec::new() },
             runpod: source(&config.runpod, http, log)?.map(Arc::new),
             local: Arc::new(LocalQueue::new(bounds(&config.jobs), parts.clock.clone())),
             fetcher: Arc::new(HttpFetcher::new(guarded, fetched)),
@@ -177,20 +176,6 @@ fn bounds(jobs: &config::Jobs) -> Bounds {
     }
 }
 
-/// One instance for each GPU, or as many as are asked for, dealt to the GPUs in turn.
-fn instances(comfy: &config::Comfy, devices: &[String]) -> Vec<InstanceSpec> {
-    if comfy.dir.is_none() {
-        return Vec::new();
-    }
-    let count = if comfy.instances == 0 { devices.len().max(1) } else { usize::from(comfy.instances) };
-    let spec = |(number, name): (usize, &&'static str)| InstanceSpec {
-        name,
-        device: (!devices.is_empty()).then(|| devices[number % devices.len()].clone()),
-        port: comfy.port.saturating_add(u16::try_from(number).unwrap_or(u16::MAX)),
-    };
-    INSTANCES.iter().enumerate().take(count).map(spec).collect()
-}
-
 fn source(runpod: &config::Runpod, http: reqwest::Client, log: &Logger) -> Result<Option<RunPod>, BadUrl> {
     let (Some(take), Some(done)) = (&runpod.take_url, &runpod.done_url) else { return Ok(None) };
     let templates = Templates {
@@ -222,12 +207,4 @@ fn bucket(access: &config::BucketAccess) -> Bucket {
         prefix: access.prefix.clone(),
         brought: false,
     }
-}
-
-const fn instance_names() -> [&'static str; 64] {
-    macro_rules! names {
-        ($($number:literal)*) => { [$(concat!("comfy-", $number)),*] };
-    }
-    names!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38
-        39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63)
 }

@@ -7,6 +7,7 @@ use actix::prelude::*;
 use tokio::sync::Semaphore;
 
 use super::gpu::GpuParts;
+use super::instances;
 use super::parts::{self, Parts};
 use crate::actors::comfy_process::{self, ComfyProcess};
 use crate::actors::crypto::{self, Crypto};
@@ -15,7 +16,7 @@ use crate::actors::supervisor::{ChildSpec, RunningChild};
 use crate::api::{self, Handles};
 use crate::config::Config;
 use crate::domain::admission::AdmissionPolicy;
-use crate::domain::instance::{InstancePolicy, InstanceSpec, StartRecord};
+use crate::domain::instance::{InstanceSpec, StartRecord};
 use crate::domain::lease::LeasePolicy;
 use crate::domain::replay;
 use crate::messages::comfy_process::{GetInstance, InstanceStood};
@@ -63,7 +64,7 @@ pub fn specs(parts: &Parts, gpu: &GpuParts, config: &Config, handles: &Handles, 
             engine: gpu.engine.clone(),
             gpus: gpu.gpus.clone(),
             clock: parts.clock.clone(),
-            policy: instance_policy(config),
+            policy: instances::policy(&config.comfy),
             starts: Arc::clone(&starts),
             record: Arc::new(Mutex::new(StartRecord::default())),
             ingresses: stood.clone(),
@@ -183,20 +184,6 @@ fn ingress(name: &'static str, deps: queue_ingress::Deps, told: Told) -> ChildSp
         RunningChild { drain: address.recipient(), dismiss: Box::new(dismiss) }
     };
     ChildSpec { name, essential: true, start: Box::new(start) }
-}
-
-fn instance_policy(config: &Config) -> InstancePolicy {
-    let comfy = &config.comfy;
-    InstancePolicy {
-        start_deadline: comfy.start_deadline,
-        job_deadline: comfy.job_deadline,
-        no_progress: comfy.no_progress,
-        interrupt_grace: comfy.interrupt_grace,
-        stop_grace: comfy.stop_grace,
-        recycle_after_jobs: comfy.recycle_after_jobs,
-        recycle_above: comfy.recycle_above_mib.map(|mib| mib << 20),
-        ..InstancePolicy::default()
-    }
 }
 
 fn ingress_settings(parts: &Parts, config: &Config, is_local: bool) -> queue_ingress::Settings {

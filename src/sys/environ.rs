@@ -1,7 +1,5 @@
 //! Takes a variable out of the process's environment, so that `/proc/<pid>/environ` does not show its value either.
 
-#![allow(dead_code, reason = "serve takes its key with it, next")]
-
 use std::ffi::{CStr, CString, c_char};
 
 use zeroize::Zeroizing;

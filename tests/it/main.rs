@@ -12,7 +12,14 @@
 )]
 
 mod architecture;
+mod canary;
 mod cli;
+mod comfy_caller;
+mod comfy_clients;
+mod comfy_falls;
+mod comfy_never;
+mod comfy_outputs;
+mod comfy_worker;
 mod doors;
 mod doubles;
 mod faults;

@@ -278,7 +278,6 @@ pub fn comfy_job(id: &str) -> Box<ComfyJob> {
         images: Vec::new(),
         models: vec!["model.safetensors".into()],
         nodes: 1,
-        client_id: None,
         wants: Wants::default(),
         reply: ReplyTo::Plain,
         deadline: None,

@@ -82,8 +82,7 @@ pub(super) fn collect(
             Item::File { node, shelf, path, animated } => match room.take(shelf, &path, basket.left) {
                 Ok(bytes) => {
                     let (kind, mime) = kind::of_file(&path, &bytes, animated);
-                    let temporary = shelf == Shelf::Temporary;
-                    basket.put(Output { node, filename: path, kind, mime, data: Secret::new(bytes), temporary });
+                    basket.put(Output { node, filename: path, kind, mime, data: Secret::new(bytes) });
                 }
                 Err(error) => basket.lacks(&error),
             },
@@ -91,7 +90,7 @@ pub(super) fn collect(
                 texts += 1;
                 let filename = format!("text_{texts:05}.txt");
                 let (kind, mime, data) = (OutputKind::Text, "text/plain", Secret::from(text));
-                basket.put(Output { node, filename, kind, mime, data, temporary: false });
+                basket.put(Output { node, filename, kind, mime, data });
             }
         }
     }
@@ -99,7 +98,7 @@ pub(super) fn collect(
         let mime = kind::of_picture(data.bytes());
         let extension = mime.rsplit_once('/').map_or("bin", |(_, name)| if name == "jpeg" { "jpg" } else { name });
         let filename = format!("websocket_{number:05}.{extension}");
-        basket.put(Output { node, filename, kind: OutputKind::Image, mime, data, temporary: false });
+        basket.put(Output { node, filename, kind: OutputKind::Image, mime, data });
     }
     (basket.outputs, basket.failure)
 }

@@ -275,7 +275,7 @@ impl Run<'_> {
                 None => None,
             },
             Incoming::Alive => None,
-            Incoming::Closed { .. } => {
+            Incoming::Closed => {
                 self.lose_link();
                 None
             }

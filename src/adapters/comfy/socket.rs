@@ -31,10 +31,8 @@ pub(super) enum Incoming {
     Binary(Bytes),
     /// The answer to a ping, or a ping.
     Alive,
-    /// The connection is over. `too_large` when that was for the size of a frame.
-    Closed {
-        too_large: bool,
-    },
+    /// The connection is over.
+    Closed,
 }
 
 /// Why no connection could be opened.
@@ -92,7 +90,7 @@ impl Socket {
         for _ in 0..MOST_STALE {
             match self.next().now_or_never() {
                 None => return true,
-                Some(Incoming::Closed { .. }) => return false,
+                Some(Incoming::Closed) => return false,
                 Some(_stale) => {}
             }
         }
@@ -107,8 +105,7 @@ impl Socket {
                 Some(Ok(Frame::Binary(bytes))) => Incoming::Binary(bytes),
                 Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => Incoming::Alive,
                 Some(Ok(Frame::Frame(_))) => continue,
-                Some(Err(Error::Capacity(_))) => Incoming::Closed { too_large: true },
-                Some(Ok(Frame::Close(_)) | Err(_)) | None => Incoming::Closed { too_large: false },
+                Some(Ok(Frame::Close(_)) | Err(_)) | None => Incoming::Closed,
             };
         }
     }

@@ -104,7 +104,7 @@ impl Keyring {
         if !is_known {
             self.state().derived.keep(kid, envelope.epk, box_key);
         }
-        Some(ReplayTag(tag.0))
+        Some(tag)
     }
 }
 

@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 
 use super::request::Sent;
 use crate::cli::variables::Variables;
+use crate::domain::envelope::Kid;
 use crate::domain::job::JobId;
-use crate::sealed::{BoxKey, Epk, Kid, PublicKey, SecretKey};
+use crate::sealed::{BoxKey, Epk, PublicKey, SecretKey};
 
 /// A job that was sent, and how its answer opens.
 pub struct Kept {

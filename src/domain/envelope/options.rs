@@ -13,8 +13,6 @@ const LONGEST_CLIENT_ID: usize = 256;
 /// Wishes about the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// The caller's own name for itself (v1).
-    pub client_id: Option<String>,
     pub wants: Wants,
     /// A limit on the run that is below the host's.
     pub deadline: Option<Duration>,
@@ -23,15 +21,18 @@ pub struct Options {
 impl Options {
     /// Takes the fields that may stand beside an envelope, or beside a workflow in clear: `client_id`, `no_history`.
     pub(super) fn beside(fields: &mut Fields<'_>) -> Result<Self, OpenError> {
-        let client_id = fields.take("client_id").map(client_id).transpose()?;
+        // The caller's own name for itself, from v1: read, and used for nothing.
+        fields.take("client_id").map(client_id).transpose()?;
         let no_history = fields.take("no_history").map(no_history).transpose()?.unwrap_or(false);
         let wants = Wants { history: !no_history, previews: false, silent: false };
-        Ok(Self { client_id, wants, deadline: None })
+        Ok(Self { wants, deadline: None })
     }
 
-    /// Adds what the object `reply` asks for: `history`, `previews`, `progress`, `deadline_ms`.
+    /// Adds what the object `reply` asks for: `history`, `previews`, `progress`, `deadline_ms`. The history, which
+    /// quotes the whole prompt, comes only when it is asked for, and not when `no_history` stands beside the envelope.
     pub(super) fn with_reply(mut self, fields: &mut Fields<'_>) -> Result<Self, OpenError> {
         let wrong = |_| OpenError::Field("reply must be an object without a key twice");
+        let beside = std::mem::take(&mut self.wants.history);
         let Some(mut reply) = fields.object("reply").map_err(wrong)? else { return Ok(self) };
         let mut switch = |name, text| reply.read::<bool>(name, "").map_err(|_| OpenError::Field(text));
         let history = switch("history", "reply.history must be true or false")?;
@@ -39,8 +40,7 @@ impl Options {
         let progress = switch("progress", "reply.progress must be true or false")?;
         let deadline = reply.read::<u64>("deadline_ms", "").ok().map(|read| read.filter(|ms| *ms > 0));
         let deadline = deadline.ok_or(OpenError::Field("reply.deadline_ms must be a whole number of milliseconds"))?;
-        // Both may say no: the one beside the envelope is nobody's in particular.
-        self.wants.history &= history.unwrap_or(true);
+        self.wants.history = beside && history.unwrap_or(false);
         self.wants.previews = previews.unwrap_or(false);
         self.wants.silent = !progress.unwrap_or(true);
         self.deadline = deadline.map(Duration::from_millis);
@@ -48,9 +48,9 @@ impl Options {
     }
 }
 
-fn client_id(raw: &RawValue) -> Result<String, OpenError> {
+fn client_id(raw: &RawValue) -> Result<(), OpenError> {
     let text = json::string(raw).filter(|text| text.len() <= LONGEST_CLIENT_ID);
-    text.map(Into::into).ok_or(OpenError::Malformed("client_id must be a string of at most 256 bytes"))
+    text.map(drop).ok_or(OpenError::Malformed("client_id must be a string of at most 256 bytes"))
 }
 
 /// The first system took each of these.

@@ -73,7 +73,6 @@ impl Order {
                     images,
                     models: outline.models,
                     nodes: outline.nodes,
-                    client_id: options.client_id,
                     wants: options.wants,
                     reply,
                     deadline: options.deadline,

@@ -9,7 +9,7 @@ use crate::domain::job::{JobTimings, Preview, PromptId};
 
 fn output(filename: &str, kind: OutputKind, mime: &'static str) -> Output {
     let data = Secret::new(b"abc".to_vec());
-    Output { node: "9".into(), filename: filename.into(), kind, mime, data, temporary: false }
+    Output { node: "9".into(), filename: filename.into(), kind, mime, data }
 }
 
 fn report(outputs: Vec<Output>, failure: Option<FailureCode>) -> ComfyReport {

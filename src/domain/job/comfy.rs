@@ -19,8 +19,6 @@ pub struct ComfyJob {
     pub models: Vec<String>,
     /// How many nodes the prompt has, for progress.
     pub nodes: usize,
-    /// The caller's own name for the WebSocket client (v1's `client_id`); used for nothing but the answer.
-    pub client_id: Option<String>,
     pub wants: Wants,
     pub reply: ReplyTo,
     /// The caller's limit on the run, when it set one below the host's.
@@ -86,8 +84,6 @@ pub struct Output {
     pub kind: OutputKind,
     pub mime: &'static str,
     pub data: Secret,
-    /// It came from the temporary directory: a preview node's.
-    pub temporary: bool,
 }
 
 /// Where the time of a run went.

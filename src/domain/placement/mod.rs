@@ -134,6 +134,7 @@ impl Placement {
     }
 
     /// How many could be given a job now.
+    #[cfg(test)]
     pub fn free(&self) -> usize {
         self.instances.iter().filter(|instance| instance.is_free()).count()
     }

@@ -214,7 +214,6 @@ impl Handler<Open> for Crypto {
             images: if kind == "image" { vec![image] } else { Vec::new() },
             models: Vec::new(),
             nodes: 3,
-            client_id: None,
             wants: Wants { history: true, ..Wants::default() },
             reply,
             deadline: None,
@@ -320,7 +319,6 @@ pub fn report(interrupted: bool) -> ComfyReport {
         kind: OutputKind::Image,
         mime: "image/png",
         data: Secret::new(vec![7; 300]),
-        temporary: false,
     };
     let failure =
         ComfyFailure { code: FailureCode::Interrupted, summary: "it was interrupted".into(), detail: ().into() };

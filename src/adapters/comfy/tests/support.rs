@@ -184,7 +184,6 @@ pub(super) fn job(prompt: &Value) -> ComfyJob {
         prompt: Secret::from(prompt.to_string()),
         images: Vec::new(),
         models: Vec::new(),
-        client_id: None,
         wants: Wants::default(),
         reply: ReplyTo::Plain,
         deadline: None,

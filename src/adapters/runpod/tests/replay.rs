@@ -89,7 +89,7 @@ struct Posted<'a> {
 type Script = Arc<Mutex<VecDeque<Option<Replied>>>>;
 
 fn recordings() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/runpod");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/runpod");
     let mut paths: Vec<_> =
         std::fs::read_dir(folder).expect("recordings").flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| std::fs::read_to_string(path).expect("text").contains("\"worker-start\""));

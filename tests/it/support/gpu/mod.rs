@@ -77,6 +77,15 @@ impl Gpu {
         self.daemon.health("/healthz").await.expect("the health socket answers").1
     }
 
+    /// Waits until readiness says no, and why.
+    pub async fn is_unready_for(&self, reason: &str) {
+        super::eventually(reason, Duration::from_secs(20), async || {
+            let (status, told) = self.daemon.health("/readyz").await?;
+            if status == 503 && told.to_string().contains(reason) { Ok(()) } else { Err(told.to_string()) }
+        })
+        .await;
+    }
+
     /// Waits until an entry of the log has this message; the entry.
     pub async fn logged(&self, message: &str) -> Value {
         self.logged_times(message, 1).await
@@ -215,13 +224,16 @@ impl Setup {
             settings = settings.env("WORKER_PRIVATE_KEY_B64", &keys.private_base64());
         }
         settings = settings
-            .env("COMFYUI_DIR", &text(&dir))
-            .env("COMFYUI_PYTHON", &text(&python))
-            .env("COMFY_PORT", &port.to_string())
             .set("comfy.instances", &instances.to_string())
             .set("comfy.model_dir", &text(&home.root.path().join("models")));
-        if !settings.env.contains_key("COMFYUI_ARGS") {
-            settings = settings.env("COMFYUI_ARGS", arguments);
+        for (name, value) in [
+            ("COMFYUI_DIR", text(&dir)),
+            ("COMFYUI_PYTHON", text(&python)),
+            ("COMFYUI_ARGS", arguments.to_owned()),
+            ("COMFY_PORT", port.to_string()),
+        ] {
+            // What a test has set stays.
+            settings.env.entry(name.to_owned()).or_insert(value);
         }
         if !sandboxes {
             settings = settings.set("sandbox.enabled", "false");

@@ -158,6 +158,16 @@ impl Platform {
         self.core.change(|state| state.submit(posted, ""))
     }
 
+    /// Queues jobs with these inputs in one moment, so that one batch may hold them all; their ids.
+    pub fn submit_all(&self, inputs: Vec<Value>) -> Vec<String> {
+        self.submit_all_whole(inputs.into_iter().map(|input| json!({"input": input})).collect())
+    }
+
+    /// The same, as clients post them; an id may come twice.
+    pub fn submit_all_whole(&self, posted: Vec<Value>) -> Vec<String> {
+        self.core.change(|state| posted.into_iter().map(|posted| state.submit(posted, "")).collect())
+    }
+
     /// Queues the same job once more, as if it had not been handed out.
     pub fn hand_out_again(&self, id: &str) {
         self.core.change(|state| state.queue.push_back(id.to_owned()));
