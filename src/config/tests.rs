@@ -375,6 +375,17 @@ fn the_platforms_own_variables_make_a_runpod_worker() {
 }
 
 #[test]
+fn a_runpod_worker_needs_no_token() {
+    let platform = [
+        ("RUNPOD_WEBHOOK_GET_JOB", "https://a.example/job-take/$ID"),
+        ("RUNPOD_WEBHOOK_POST_OUTPUT", "https://a.example/job-done/$ID"),
+    ];
+    let server = given("", &platform, &[]).loaded().config.server;
+    assert!(server.bearer_tokens.is_empty() && !server.disable_bearer_token);
+    assert!(given("", &[], &[]).errors().contains("no bearer token is set"), "anybody else does");
+}
+
+#[test]
 fn half_a_platform_or_half_a_bucket_is_an_error() {
     let variables = [TOKEN, ("RUNPOD_WEBHOOK_GET_JOB", "https://a/$ID"), ("RUNPOD_WEBHOOK_PING", "PING_NOT_SET")];
     let errors = given("[bucket]\nendpoint = \"https://s3.example\"\n", &variables, &[]).errors();
