@@ -17,13 +17,14 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use super::alike::alike;
 use super::comfy::{Comfy, PATIENCE};
 use super::dialogue::{lines, names, parse, put_in};
+use crate::support::eventually;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Where the recorded server had its folders.
 const RECORDED_HOME: &str = "/dev/shm/cf-8461";
 /// By so much the nodes of the dialogues wait less.
-const HASTE: f64 = 0.25;
+const HASTE: f64 = 0.5;
 
 /// A request, its body as it was written: the order of a prompt's nodes matters.
 #[derive(Deserialize)]
@@ -63,7 +64,7 @@ struct Replay<'a> {
     answers: HashMap<u64, Answer>,
     /// The last length of the queue: recorded, heard.
     remaining: (Value, Value),
-    /// Messages may have been missed when the dialogue was recorded.
+    /// Steps may have been missed when the dialogue was recorded, or another may come before an interrupt does.
     gaps: bool,
 }
 
@@ -76,7 +77,7 @@ impl<'a> Replay<'a> {
             sockets: HashMap::new(),
             answers: HashMap::new(),
             remaining: (Value::Null, Value::Null),
-            gaps: name.contains("/6"),
+            gaps: name.contains("/5") || name.contains("/6"),
         }
     }
 
@@ -173,8 +174,19 @@ impl<'a> Replay<'a> {
         let own: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         if let (Some(recorded), Some(own)) = (recorded["json"]["prompt_id"].as_str(), own["prompt_id"].as_str()) {
             self.learned.push((recorded.to_owned(), own.to_owned()));
+            self.taken().await;
         }
         self.answers.insert(request.id, answer);
+    }
+
+    /// Waits until the worker has a job, or nothing waits: a later prompt might overtake the first.
+    async fn taken(&self) {
+        eventually("the worker at work", PATIENCE, async || {
+            let queue = self.comfy.get("/queue").await;
+            let idle = queue["queue_running"] == json!([]) && queue["queue_pending"] != json!([]);
+            if idle { Err(queue.to_string()) } else { Ok(()) }
+        })
+        .await;
     }
 
     async fn send(&self, request: &Request) -> Answer {
