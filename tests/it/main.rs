@@ -12,6 +12,7 @@
 )]
 
 mod architecture;
+mod chaos;
 mod cli;
 mod doors;
 mod doubles;
