@@ -174,15 +174,15 @@ fn engine(config: &Config, home: &Home, parts: &Parts, log: &Logger) -> HostComf
 }
 
 /// Ends what a life that was killed left of instances that this one does not have: their files are jobs'.
-async fn end_former(engine: &HostComfy, instances: usize, log: &Logger) {
-    for name in INSTANCES.iter().skip(instances) {
+async fn end_former(engine: &HostComfy, ours: usize, log: &Logger) {
+    for name in instances::NAMES.into_iter().skip(ours) {
         let spec = InstanceSpec { name, device: None, port: 0 };
         if !engine.has_room(&spec) {
             continue;
         }
         match engine.sweep(&spec).await {
-            Ok(()) => info!(log, "comfy.swept"; "instance" => *name),
-            Err(error) => warn!(log, "comfy.left"; "instance" => *name, "error" => error_chain(&error)),
+            Ok(()) => info!(log, "comfy.swept"; "instance" => name),
+            Err(error) => warn!(log, "comfy.left"; "instance" => name, "error" => error_chain(&error)),
         }
     }
 }

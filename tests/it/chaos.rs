@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::gpu::sealed::Sealed;
 use crate::support::gpu::{Gpu, left, sealed};
 use crate::support::host::{Footprint, footprint};
-use crate::support::platform::{Call, Options, Reply, State, job::Status};
+use crate::support::platform::{Call, Reply, State, job::Status};
 
 const JOBS: usize = 10_000;
 const INSTANCES: usize = 6;
