@@ -100,6 +100,7 @@ async fn a_canary_in_the_real_comfyuis_jobs_is_found_nowhere() {
     assert_eq!(holding, Vec::<PathBuf>::new());
 
     // The watch is not blind: it sees the daemon's own files, and a canary that is written and removed at once.
+    *root.lock().unwrap() = i32::try_from(std::process::id()).ok();
     let planted = home.root.path().join("planted");
     let script = format!("echo {canary} > {0}; rm {0}", planted.display());
     assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());

@@ -1,6 +1,6 @@
 //! What other users of the host, and its operator, can see while jobs run: command lines, environments, health.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -72,8 +72,8 @@ fn every(what: &str, pids: Vec<i32>) -> Vec<(String, Vec<u8>)> {
     pids.into_iter().map(path).filter_map(|path| Some((path.clone(), std::fs::read(path).ok()?))).collect()
 }
 
-async fn health(socket: &PathBuf, route: &str) -> String {
-    let client = crate::support::http().unix_socket(socket.clone()).build().unwrap();
+async fn health(socket: &Path, route: &str) -> String {
+    let client = crate::support::http().unix_socket(socket.to_owned()).build().unwrap();
     match client.get(format!("http://health{route}")).send().await {
         Ok(answer) => answer.text().await.unwrap_or_default(),
         Err(_) => String::new(),
