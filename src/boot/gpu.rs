@@ -92,6 +92,7 @@ impl GpuParts {
         log: &Logger,
     ) -> Result<Option<Self>, GpuError> {
         if !is_on(config) {
+            engine(config, home, parts, log).end_others(&[]).await;
             return Ok(None);
         }
         Self::build(config, home, parts, key, log).await.map(Some)
@@ -115,6 +116,9 @@ impl GpuParts {
         let replay = SqliteReplayLog::open(&crypto.replay_path).await?;
         let gpus = NvmlGpus::new(None, log.new(slog::o!("part" => "gpu")));
         let devices = if config.comfy.dir.is_some() { gpus.devices().await } else { Vec::new() };
+        let instances = if config.comfy.dir.is_some() { instances::specs(&config.comfy, &devices) } else { Vec::new() };
+        let engine = engine(config, home, parts, log);
+        engine.end_others(&instances).await;
         let http = http::build(http::builder)?;
         let guarded = http::build(|| fetch::guarded(http::builder(), Reach::Public))?;
         let clients = Clients {
@@ -131,9 +135,9 @@ impl GpuParts {
         Ok(Self {
             vault: Arc::new(vault),
             replay: Arc::new(replay),
-            engine: Arc::new(engine(config, home, parts, log)),
+            engine: Arc::new(engine),
             gpus: Arc::new(gpus),
-            instances: if config.comfy.dir.is_some() { instances::specs(&config.comfy, &devices) } else { Vec::new() },
+            instances,
             runpod: source(&config.runpod, http, log)?.map(Arc::new),
             local: Arc::new(LocalQueue::new(bounds(&config.jobs), parts.clock.clone())),
             fetcher: Arc::new(HttpFetcher::new(guarded, fetched)),

@@ -125,6 +125,12 @@ impl ComfyEngine {
         let shared = Shared { settings, spawner, cgroups, starts, ports: Arc::default(), log };
         Self { shared: Arc::new(shared) }
     }
+
+    /// Ends what a life that was killed left of instances that are none of `ours`: their files are jobs'. What cannot be
+    /// ended is logged.
+    pub async fn end_others(&self, ours: &[InstanceSpec]) {
+        stop::sweep_others(&self.shared, ours).await;
+    }
 }
 
 #[async_trait]
