@@ -52,7 +52,10 @@ pub(super) fn settle(config: &mut Config, reader: &mut Reader<'_>, needs_token: 
     comfy(config, reader);
     let server = &config.server;
     let refused_token = reader.faults.iter().any(|fault| fault.text.starts_with("server.bearer_tokens"));
-    if needs_token && server.bearer_tokens.is_empty() && !server.disable_bearer_token && !refused_token {
+    // A RunPod worker takes its jobs from the platform: without a token it opens no door.
+    let has_no_door = config.runpod.take_url.is_some();
+    let is_closed = server.bearer_tokens.is_empty() && !server.disable_bearer_token;
+    if needs_token && is_closed && !has_no_door && !refused_token {
         let text = "server.bearer_tokens: no bearer token is set; set BEARER_TOKEN to a secret, \
                     or DISABLE_BEARER_TOKEN=true to serve everybody";
         reader.faults.push(Fault::missing(text));
