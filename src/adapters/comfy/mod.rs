@@ -126,10 +126,10 @@ impl ComfyEngine {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Whether there is a RAM directory of this instance, which is the first thing of it that is made, and the last that
-    /// is removed.
-    pub fn has_room(&self, instance: &InstanceSpec) -> bool {
-        start::room_of(&self.shared, instance).exists()
+    /// Ends what a life that was killed left of instances that are none of `ours`: their files are jobs'. What cannot be
+    /// ended is logged.
+    pub async fn end_others(&self, ours: &[InstanceSpec]) {
+        stop::sweep_others(&self.shared, ours).await;
     }
 }
 

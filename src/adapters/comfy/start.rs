@@ -12,7 +12,7 @@ use super::http::Http;
 use super::instance::Instance;
 use super::printed::Printed;
 use super::room::Room;
-use super::{PortClaim, Shared, beside, command, host, room, stop};
+use super::{PortClaim, Settings, Shared, beside, command, host, room, stop};
 use crate::domain::instance::InstanceSpec;
 use crate::ports::cgroup::{Cgroup, CgroupLimits};
 use crate::ports::comfy::ComfyError;
@@ -23,7 +23,12 @@ pub(super) fn room_of(shared: &Shared, spec: &InstanceSpec) -> PathBuf {
     let ram = &shared.settings.ram_dir;
     // The mount table knows no links.
     let ram = ram.canonicalize().unwrap_or_else(|_| ram.clone());
-    ram.join(format!("cloister-{}-{}", shared.settings.mark, spec.name))
+    ram.join(room_name(&shared.settings, spec.name))
+}
+
+/// What a room is called; without an instance's name, what all of this daemon's begin with.
+pub(super) fn room_name(settings: &Settings, instance: &str) -> String {
+    format!("cloister-{}-{instance}", settings.mark)
 }
 
 pub(super) async fn start(shared: &Arc<Shared>, spec: &InstanceSpec) -> Result<Instance, ComfyError> {

@@ -1,9 +1,12 @@
 //! The end of an instance, asked for or found: until nothing of it is left on the host.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::start::{remove_room, room_of};
+use slog::{info, warn};
+
+use super::start::{remove_room, room_name, room_of};
 use super::{Shared, beside, command, host};
 use crate::domain::instance::InstanceSpec;
 use crate::ports::cgroup::Cgroup;
@@ -27,6 +30,31 @@ pub(super) async fn sweep(shared: &Arc<Shared>, spec: &InstanceSpec) -> Result<(
     }
     end_marked(shared, spec).await?;
     remove_room(room_of(shared, spec)).await
+}
+
+/// Removes what an earlier life left of instances other than `ours`. A room is the first thing of an instance that is
+/// made, and the last that goes: whose room is not there left nothing.
+pub(super) async fn sweep_others(shared: &Arc<Shared>, ours: &[InstanceSpec]) {
+    let settings = &shared.settings;
+    let (folder, prefix) = (settings.ram_dir.clone(), room_name(settings, ""));
+    let entries =
+        beside("listing the RAM directories", move || std::fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>());
+    let entries = match entries.await {
+        Ok(entries) => entries,
+        Err(error) => return warn!(shared.log, "comfy.left"; "error" => %error),
+    };
+    let names = entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok());
+    for name in names.filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned)) {
+        if ours.iter().any(|spec| spec.name == name) {
+            continue;
+        }
+        // There are a few of them, once in a daemon's life.
+        let spec = InstanceSpec { name: Box::leak(name.into_boxed_str()), device: None, port: 0 };
+        match sweep(shared, &spec).await {
+            Ok(()) => info!(shared.log, "comfy.swept"; "instance" => spec.name),
+            Err(error) => warn!(shared.log, "comfy.left"; "instance" => spec.name, "error" => %error),
+        }
+    }
 }
 
 /// Kills all of a cgroup; returns when it is empty and removed.

@@ -16,7 +16,7 @@ fn keys_of(value: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn a_sealed_job_is_taken_opened_run_sealed_and_posted() {
     let gpu = Gpu::double().on_platform().start().await;
-    let request = gpu.keys.workflow(&workflow::save_one());
+    let request = gpu.keys.v2(&json!({"workflow": workflow::save_one(), "reply": {"history": true}}));
     let id = gpu.platform().submit(request.input.clone());
     let job = gpu.platform().settled(&id).await;
     assert_eq!(job.status, Status::Completed, "{:?}", job.error);

@@ -35,8 +35,8 @@ async fn failed_starts_are_reported_as_unhealthy_and_end_the_worker_with_1() {
 
 #[tokio::test]
 async fn one_instance_that_starts_keeps_the_worker_alive() {
-    // The first two starts of the two instances fail, then all come up.
-    let setup = Gpu::double().instances(2).on(options()).switch("STARTS", "exit:1,exit:1,exit:1,ok");
+    // Two starts fail, or two of each instance where both count at the same time; then all come up.
+    let setup = Gpu::double().instances(2).on(options()).switch("STARTS", "exit:1,exit:1,ok");
     let gpu = setup.set("runpod.max_failed_starts", "3").start().await;
     let id = gpu.platform().submit(gpu.keys.workflow(&workflow::save_one()).input);
     assert_eq!(gpu.platform().settled(&id).await.status, Status::Completed);
