@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use slog::Logger;
+use slog::{Logger, info, warn};
 use zeroize::Zeroizing;
 
 use super::exit::Exit;
@@ -30,7 +30,9 @@ use crate::config::{self, Config};
 use crate::domain::bucket::{Bucket, region_of};
 use crate::domain::instance::InstanceSpec;
 use crate::ports::clock::Clock;
+use crate::ports::comfy::ComfyEngine as _;
 use crate::ports::replay::ReplayError;
+use crate::telemetry::error_chain;
 
 /// How long an answer that may be on its way is waited for when polling ends.
 const LAST_ANSWER: Duration = Duration::from_millis(250);
@@ -92,6 +94,7 @@ impl GpuParts {
         log: &Logger,
     ) -> Result<Option<Self>, GpuError> {
         if !is_on(config) {
+            end_former(&engine(config, home, parts, log), 0, log).await;
             return Ok(None);
         }
         Self::build(config, home, parts, key, log).await.map(Some)
@@ -115,6 +118,10 @@ impl GpuParts {
         let replay = SqliteReplayLog::open(&crypto.replay_path).await?;
         let gpus = NvmlGpus::new(None, log.new(slog::o!("part" => "gpu")));
         let devices = if config.comfy.dir.is_some() { gpus.devices().await } else { Vec::new() };
+        let on = config.comfy.dir.is_some();
+        let instances = if on { instances::specs(&config.comfy, &devices) } else { Vec::new() };
+        let engine = engine(config, home, parts, log);
+        end_former(&engine, instances.len(), log).await;
         let http = http::build(http::builder)?;
         let guarded = http::build(|| fetch::guarded(http::builder(), Reach::Public))?;
         let clients = Clients {
@@ -131,9 +138,9 @@ impl GpuParts {
         Ok(Self {
             vault: Arc::new(vault),
             replay: Arc::new(replay),
-            engine: Arc::new(engine(config, home, parts, log)),
+            engine: Arc::new(engine),
             gpus: Arc::new(gpus),
-            instances: if config.comfy.dir.is_some() { instances::specs(&config.comfy, &devices) } else { Vec::new() },
+            instances,
             runpod: source(&config.runpod, http, log)?.map(Arc::new),
             local: Arc::new(LocalQueue::new(bounds(&config.jobs), parts.clock.clone())),
             fetcher: Arc::new(HttpFetcher::new(guarded, fetched)),
@@ -164,6 +171,20 @@ fn engine(config: &Config, home: &Home, parts: &Parts, log: &Logger) -> HostComf
     };
     let log = log.new(slog::o!("part" => "comfy"));
     HostComfy::new(settings, Arc::new(HostSpawner), parts.cgroups.clone(), log)
+}
+
+/// Ends what a life that was killed left of instances that this one does not have: their files are jobs'.
+async fn end_former(engine: &HostComfy, instances: usize, log: &Logger) {
+    for name in INSTANCES.iter().skip(instances) {
+        let spec = InstanceSpec { name, device: None, port: 0 };
+        if !engine.has_room(&spec) {
+            continue;
+        }
+        match engine.sweep(&spec).await {
+            Ok(()) => info!(log, "comfy.swept"; "instance" => *name),
+            Err(error) => warn!(log, "comfy.left"; "instance" => *name, "error" => error_chain(&error)),
+        }
+    }
 }
 
 fn bounds(jobs: &config::Jobs) -> Bounds {

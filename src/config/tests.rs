@@ -428,7 +428,8 @@ fn any_value(rule: &Rule) -> BoxedStrategy<String> {
 fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
     let entries = given("", &[TOKEN], &[]).loaded().entries;
     let keys: Vec<&'static str> = entries.iter().map(|entry| entry.key).collect();
-    let chosen: Vec<_> = entries.iter().map(|entry| proptest::option::of(any_value(&entry.rule))).collect();
+    // Few enough at a time that most of them do not clash.
+    let chosen: Vec<_> = entries.iter().map(|entry| proptest::option::weighted(0.1, any_value(&entry.rule))).collect();
     let cases = ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() };
     let loads = std::cell::Cell::new(0);
     TestRunner::new(cases)
@@ -470,5 +471,5 @@ fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
             Ok(())
         })
         .expect("the property holds");
-    assert!(loads.get() > 0, "no generated configuration was without clashes");
+    assert!(loads.get() > 30, "{} generated configurations were without clashes", loads.get());
 }

@@ -34,6 +34,8 @@ pub struct KeyInfo {
     /// Standard base64 of the public key.
     pub public_key: String,
     pub current: bool,
+    /// Whether the secret half is in memory that is never swapped out.
+    pub locked: bool,
     /// When a former key is destroyed.
     pub until: Option<Moment>,
 }

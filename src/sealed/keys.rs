@@ -3,7 +3,7 @@
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::agreement;
 use super::boxes::BoxKey;
@@ -66,11 +66,12 @@ pub struct SecretKey {
 }
 
 impl SecretKey {
-    /// Takes the key out of `bytes`, which are zero afterwards.
+    /// Takes the key out of `bytes`, which are zero afterwards. For tests, whose keys are published.
+    #[cfg(test)]
     pub fn take(bytes: &mut [u8; KEY_BYTES]) -> Self {
         let mut secret = Secret::zeroed();
         secret.copy_from_slice(bytes);
-        bytes.zeroize();
+        zeroize::Zeroize::zeroize(bytes);
         Self::of(secret)
     }
 

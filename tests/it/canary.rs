@@ -21,7 +21,7 @@ use crate::comfy_worker::{Worker, failing, files_below, through};
 use crate::support::daemon::TOKEN;
 use crate::support::eventually;
 use crate::support::gpu::sealed::{Keys, bytes};
-use crate::support::gpu::{Gpu, left, workflow};
+use crate::support::gpu::{Gpu, free_ports, left, workflow};
 use disk::DiskWatch;
 use needles::Needles;
 use watch::Watch;
@@ -114,7 +114,9 @@ async fn a_canary_in_the_real_comfyuis_jobs_is_found_nowhere() {
 async fn a_canary_is_in_no_log_of_any_level() {
     for level in ["error", "warn", "info", "debug"] {
         let canary = canary();
-        let gpu = Gpu::double().set("log.level", level).start().await;
+        // Quiet levels do not tell the address.
+        let port = free_ports(1).to_string();
+        let gpu = Gpu::double().set("log.level", level).env("PORT", &port).start().await;
         let caller = Caller::new(&gpu.daemon.url, &gpu.keys);
         let needles = needles(&canary, &gpu.keys);
         let watch = Watch::start(&gpu, needles.clone());

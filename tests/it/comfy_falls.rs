@@ -88,13 +88,14 @@ async fn a_job_that_hangs_is_told_from_a_slow_one_and_its_comfyui_replaced() {
 #[tokio::test]
 async fn a_job_over_its_time_ends_and_a_process_is_replaced_after_its_jobs() {
     let worker = Worker::start(|setup| {
-        let setup = setup.set("comfy.job_deadline", "3 s").set("comfy.interrupt_grace", "1 s");
+        let setup = setup.set("comfy.job_deadline", "3 s").set("comfy.interrupt_grace", "8 s");
         setup.set("comfy.stop_grace", "1 s").set("comfy.recycle_after_jobs", "2")
     })
     .await;
     let first = worker.comfy().unwrap();
     // It obeys the interrupt: the process lives on.
     worker.caller.run(&workflow::steps(10_000, 0.05)).await.failed("timeout");
+    assert_eq!(worker.comfy(), Some(first));
     // The second job is the last of this process.
     worker.caller.run(&workflow::save_one()).await.done();
     recovered(&worker, first).await;

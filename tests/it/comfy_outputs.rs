@@ -39,7 +39,7 @@ async fn every_kind_of_output_comes_back_and_its_file_goes(worker: &Worker) {
         ("04_preview_only", 1, png, "ComfyUI_temp_"),
         ("05_save_websocket_batch2", 2, png, "websocket_00001.png"),
         ("07_video_webm", 1, (&b"\0\0\0"[..], "video", "video/mp4"), "vid_00001_.mp4"),
-        ("08_audio_flac", 1, (b"fLaC", "audio", "audio/flac"), "aud_00001_.flac"),
+        ("08_audio_flac", 1, (b"fLaC", "audio", "audio/flac"), "aud_00001.flac"),
         ("09_latent", 1, (b"", "latent", "application/octet-stream"), "lat_00001_.latent"),
         ("10_animated_webp", 1, (b"RIFF", "animated", "image/webp"), "anim_00001_.webp"),
         ("11_text_preview_any", 1, (b"a secret prompt text", "text", "text/plain"), "text_00001.txt"),

@@ -13,6 +13,7 @@
 
 mod architecture;
 mod canary;
+mod chaos;
 mod cli;
 mod comfy_caller;
 mod comfy_clients;

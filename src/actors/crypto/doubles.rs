@@ -16,7 +16,7 @@ use crate::domain::replay::Seen;
 use crate::domain::time::{Moment, WallTime};
 use crate::ports::replay::{ReplayError, ReplayLog};
 use crate::ports::vault::{KeyInfo, Unsealed, Vault, VaultError};
-use crate::sealed::{Epk, KEY_BYTES, Nonce, PublicKey, SecretKey, TAG_BYTES};
+use crate::sealed::{Epk, KEY_BYTES, Nonce, SecretKey, TAG_BYTES};
 
 /// Rows that a test keeps over an actor's lives.
 #[derive(Default)]
@@ -113,13 +113,15 @@ impl Vault for VaultDouble {
 pub(super) struct Client {
     secret: SecretKey,
     server: Epk,
+    kid: Kid,
 }
 
 impl Client {
     /// A client that seals to the server whose secret key is `server` repeated.
     pub(super) fn of(server: u8) -> Self {
         let server = SecretKey::take(&mut [server; KEY_BYTES]).public_key();
-        Self { secret: SecretKey::take(&mut [50; KEY_BYTES]), server: Epk::admit(*server.as_bytes()).unwrap() }
+        let secret = SecretKey::take(&mut [50; KEY_BYTES]);
+        Self { secret, server: Epk::admit(*server.as_bytes()).unwrap(), kid: server.kid() }
     }
 
     /// A v1 input with `text` in its box.
@@ -139,7 +141,7 @@ impl Client {
         let text = json!({"v": 2, "type": "request", "id": "r-1", "ts": ts, "workflow": workflow}).to_string();
         let mut input = self.v1(nonce, &text);
         input["v"] = json!(2);
-        input["kid"] = json!(PublicKey::new(*self.server.as_bytes()).kid().to_string());
+        input["kid"] = json!(self.kid.to_string());
         input
     }
 

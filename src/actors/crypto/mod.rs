@@ -36,8 +36,6 @@ use compute::{Ready, Workbench};
 #[cfg(test)]
 mod doubles;
 #[cfg(test)]
-mod measured;
-#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod wire_tests;
@@ -163,6 +161,9 @@ impl Crypto {
         let kids = |current| keys.iter().filter(move |key| key.current == current).map(|key| key.kid.to_string());
         let (current, former) = (kids(true).collect::<Vec<_>>().join(" "), kids(false).collect::<Vec<_>>().join(" "));
         info!(self.deps.log, "crypto.keys"; "current" => current, "former" => former);
+        if keys.iter().any(|key| !key.locked) {
+            warn!(self.deps.log, "crypto.unlocked_memory"; "hint" => "a key may be swapped out: raise RLIMIT_MEMLOCK");
+        }
     }
 
     /// Asks the guard about a request that opened; one in clear needs no leave.

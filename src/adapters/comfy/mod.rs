@@ -125,6 +125,12 @@ impl ComfyEngine {
         let shared = Shared { settings, spawner, cgroups, starts, ports: Arc::default(), log };
         Self { shared: Arc::new(shared) }
     }
+
+    /// Whether there is a RAM directory of this instance, which is the first thing of it that is made, and the last that
+    /// is removed.
+    pub fn has_room(&self, instance: &InstanceSpec) -> bool {
+        start::room_of(&self.shared, instance).exists()
+    }
 }
 
 #[async_trait]

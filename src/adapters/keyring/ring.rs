@@ -8,6 +8,7 @@ use crate::domain::envelope::Kid;
 use crate::domain::time::Moment;
 use crate::ports::vault::KeyInfo;
 use crate::sealed::{PublicKey, SecretKey};
+use crate::sys::secret::Protection;
 
 /// The most former keys; of more, those that would go first go at once. Each costs a trial of what names no key.
 const MOST_FORMER: usize = 8;
@@ -33,6 +34,7 @@ impl Ring {
 
     pub(super) fn list(&self) -> Vec<KeyInfo> {
         let info = |held: &Held| KeyInfo {
+            locked: held.key.protection() != Protection::Plain,
             kid: held.kid,
             public_key: held.key.public_key().to_base64(),
             current: held.until.is_none(),

@@ -2,6 +2,7 @@
 //! interest writes is read back through the event's descriptor, also of a file without a name or one that is gone.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,12 +82,17 @@ fn look_at(event: &FanotifyEvent, root: &Mutex<Option<i32>>, needles: &Needles, 
         kept.lock().unwrap().overflown = true;
         return;
     };
-    if !is_of(event.pid(), *root.lock().unwrap()) {
+    let number = descriptor.as_raw_fd();
+    let path = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
+    let looked_at = match is_of(event.pid(), *root.lock().unwrap()) {
+        Some(ours) => ours,
+        // Compilers at work on the same host end quickly, too, and what they write fills gigabytes.
+        None => !path.components().any(|part| part.as_os_str() == "target"),
+    };
+    if !looked_at {
         return;
     }
     let file = File::from(descriptor.try_clone_to_owned().unwrap());
-    let number = std::os::fd::AsRawFd::as_raw_fd(&file);
-    let path = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
     // Not by its length: it may shrink and grow meanwhile.
     let mut bytes = Vec::new();
     let mut piece = vec![0; 1 << 20];
@@ -106,16 +112,15 @@ fn look_at(event: &FanotifyEvent, root: &Mutex<Option<i32>>, needles: &Needles, 
     }
 }
 
-/// Whether a process is `root`, is below it, or has ended.
-fn is_of(mut pid: i32, root: Option<i32>) -> bool {
+/// Whether a process is `root` or below it; none when it has ended.
+fn is_of(mut pid: i32, root: Option<i32>) -> Option<bool> {
     loop {
         if Some(pid) == root {
-            return true;
+            return Some(true);
         }
         if pid <= 1 {
-            return false;
+            return Some(false);
         }
-        let Ok(stat) = procfs::process::Process::new(pid).and_then(|process| process.stat()) else { return true };
-        pid = stat.ppid;
+        pid = procfs::process::Process::new(pid).and_then(|process| process.stat()).ok()?.ppid;
     }
 }

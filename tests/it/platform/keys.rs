@@ -99,18 +99,18 @@ async fn after_kill_9_with_jobs_running_nothing_is_left_and_the_jobs_are_served(
     let gpu = gpu.killed_and_started_again(|settings| settings).await;
     let after = left::processes(&gpu.daemon.home);
     assert!(before.is_disjoint(&after), "of the former life: {:?}", before.intersection(&after));
-    assert_eq!(left::rooms(&gpu.daemon.home).len(), 2);
+    assert_eq!((left::rooms(&gpu.daemon.home).len(), left::cgroups(&gpu.daemon.home).len()), (2, 2));
     for (id, request) in ids.iter().zip(&requests) {
         let job = gpu.platform().settled(id).await;
         request.reply(&job.output.unwrap_or_else(|| panic!("{:?}", job.error)), id);
     }
     gpu.platform().look(State::assert_settled_once);
 
-    // The next life without the GPU side, or with fewer instances, finds the rooms of the earlier one, too.
+    // A life with fewer instances, and one without any, finds what the earlier ones left, too.
     let gpu = gpu.killed_and_started_again(|settings| settings.set("comfy.instances", "1")).await;
-    eventually("an empty host", Duration::from_secs(10), async || match left::rooms(&gpu.daemon.home).len() {
-        1 => Ok(()),
-        count => Err(format!("{count} rooms")),
-    })
-    .await;
+    assert_eq!((left::rooms(&gpu.daemon.home).len(), left::cgroups(&gpu.daemon.home).len()), (1, 1));
+    assert!(left::processes_of(&gpu.daemon.home, 1).is_empty());
+    let without = |settings: crate::support::Settings| settings.env("COMFYUI_DIR", "").without_waiting();
+    let gpu = gpu.killed_and_started_again(without).await;
+    assert_eq!(left::beyond(&gpu.daemon.home, 0), Ok(()));
 }

@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::support::gpu::{Gpu, workflow};
 use crate::support::platform::{Call, Options, Reply, State, job::Status};
 
-/// Polls within any second: what brought nothing is paced, what failed is paced more.
-const MOST_A_SECOND: usize = 6;
+/// Polls within any second: four that brought nothing, and the few between them that brought a test's jobs.
+const MOST_A_SECOND: usize = 10;
 
 fn takes(state: &State) -> usize {
     state.calls(Call::Take).count()
@@ -30,12 +30,9 @@ async fn after_each_answer_that_is_no_job_the_next_job_is_taken() {
         run_one(&gpu).await;
         run_one(&gpu).await;
         let after = gpu.platform().look(takes);
-        assert!(after >= before + 2, "{what} was not answered: {before}, then {after} polls");
+        assert!((2..=5).contains(&(after - before)), "{what}: {} polls for two jobs", after - before);
     }
-    gpu.platform().look(|state| {
-        state.assert_no_spin(Call::Take, MOST_A_SECOND + 6);
-        state.assert_settled_once();
-    });
+    gpu.platform().look(State::assert_settled_once);
     gpu.logged_times("job.settled", 2 * Reply::nothing_to_do().len()).await;
 }
 

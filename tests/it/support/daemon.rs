@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -109,7 +109,11 @@ impl Daemon {
         let mut child = command(&home, &settings).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let addresses = follow(child.stderr.take().unwrap(), Arc::clone(&log));
-        let Ok(url) = addresses.recv_timeout(START_PATIENCE) else {
+        let told = match port_of(&settings) {
+            Some(port) => listens_on(port).map_err(|_| RecvTimeoutError::Timeout),
+            None => addresses.recv_timeout(START_PATIENCE),
+        };
+        let Ok(url) = told else {
             let ended = child.try_wait();
             drop(child.kill());
             panic!("the daemon did not listen ({ended:?}):\n{}", log.lock().unwrap().join("\n"));
@@ -209,6 +213,23 @@ pub fn command(home: &Home, settings: &Settings) -> Command {
     command.envs(&settings.env);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
+}
+
+/// The port that a test chose itself, for a daemon whose log does not tell its address.
+fn port_of(settings: &Settings) -> Option<u16> {
+    settings.env.get("PORT").and_then(|port| port.parse().ok()).filter(|port| *port != 0)
+}
+
+/// Waits until somebody listens there.
+fn listens_on(port: u16) -> std::io::Result<String> {
+    let began = std::time::Instant::now();
+    loop {
+        match std::net::TcpStream::connect(("127.0.0.1", port)) {
+            Ok(_) => return Ok(format!("http://127.0.0.1:{port}")),
+            Err(error) if began.elapsed() > START_PATIENCE => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
 }
 
 /// Collects log lines, and tells the address when the line with it comes.

@@ -1,12 +1,18 @@
 //! Runs that go wrong under the prompt, over the double: each ends, and says honestly how.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
+use super::super::collect::{collect, items};
+use super::super::room::Room;
 use super::support::{World, failure, job, new_prompt, run, through, workflow};
+use crate::adapters::cgroup::HostCgroups;
 use crate::domain::job::FailureCode;
+use crate::ports::cgroup::Cgroups;
 use crate::ports::comfy::RunEvent;
 
 #[tokio::test]
@@ -79,21 +85,36 @@ async fn a_standing_socket_that_broke_in_the_meantime_is_opened_anew() {
     world.end(&instance).await;
 }
 
+#[test]
+fn an_output_that_is_gone_is_an_honest_error_beside_what_is_there() {
+    let ram = tempfile::tempdir_in("/dev/shm").expect("folder");
+    let path = ram.path().join("room");
+    let room = Room::make(path.clone(), 1 << 20).expect("room");
+    std::fs::write(path.join("out/here.png"), "x").expect("file");
+    let output =
+        json!({"images": [{"filename": "gone.png"}, {"filename": "here.png", "subfolder": "", "type": "output"}]});
+    let (outputs, failure) = collect(&room, items(&[("2".to_owned(), output)]), Vec::new(), 100);
+    assert_eq!(outputs.iter().map(|output| output.filename.as_str()).collect::<Vec<_>>(), ["here.png"]);
+    let failure = failure.expect("told");
+    assert!(failure.code == FailureCode::Unsendable && failure.summary.contains("not there"), "{}", failure.summary);
+    drop(room);
+    super::super::room::remove(&path).expect("removed");
+}
+
 #[tokio::test]
-async fn an_output_that_is_gone_is_an_honest_error() {
-    let world = World::of_double(&[], |_| {});
+async fn an_instance_that_grows_over_its_limit_is_told_as_out_of_memory() {
+    let cgroups = Arc::new(HostCgroups::detect(None, &format!("test-{}", Uuid::new_v4().simple())).expect("cgroups"));
+    let world = World::of_double_in(cgroups.clone(), |settings| settings.memory_mib = Some(64));
     let instance = world.ready().await;
-    // It is read by no node but one that a later node reads: nothing salts it, and the cache answers with its old file.
-    let mut prompt = workflow("01");
-    prompt["3"] = json!({"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}});
-    let first = run(&instance, &job(&prompt)).await;
-    instance.clean(first.prompt_id).await.expect("cleaned");
-    let again = run(&instance, &job(&prompt)).await;
-    if let Some(again) = &again.failure {
-        assert_eq!(again.code, FailureCode::Unsendable);
-        assert!(again.summary.contains("not there"), "{}", again.summary);
-    }
+    assert!(instance.memory().is_some_and(|bytes| bytes < 64 << 20));
+    assert!(run(&instance, &job(&workflow("01"))).await.failure.is_none());
+    let grow = json!({"1": {"class_type": "DoubleGrow", "inputs": {"mib": 500}}});
+    let report = run(&instance, &job(&grow)).await;
+    assert_eq!(failure(&report).0, FailureCode::OutOfMemory);
+    assert!(instance.ended().await.out_of_memory);
     world.end(&instance).await;
+    assert_eq!(cgroups.list().await.expect("list"), Vec::<String>::new());
+    cgroups.dissolve();
 }
 
 #[tokio::test]

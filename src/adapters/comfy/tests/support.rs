@@ -66,6 +66,15 @@ impl World {
         world
     }
 
+    /// Over the double, in cgroups.
+    pub(super) fn of_double_in(cgroups: Arc<dyn Cgroups>, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut world = Self::of_double(&[], change);
+        let log = Logger::root(Discard, o!());
+        let settings = world.engine.shared.settings.clone();
+        world.engine = ComfyEngine::new(settings, Arc::new(HostSpawner), Some(cgroups), log);
+        world
+    }
+
     /// Over the real one, as the set-up step installed it, with the recorded dialogues' test nodes.
     #[expect(clippy::disallowed_methods, reason = "the one variable by which a test finds what set-up installed")]
     pub(super) fn of_real(change: impl FnOnce(&mut Settings)) -> Self {

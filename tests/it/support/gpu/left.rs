@@ -83,12 +83,16 @@ pub fn rooms(home: &Home) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(is_own).collect()
 }
 
+/// The names of the cgroups; each may stand in several hierarchies.
+pub fn cgroups(home: &Home) -> BTreeSet<String> {
+    let name = |path: PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+    host::slot_cgroups(home).into_iter().filter_map(name).collect()
+}
+
 /// Says what there is beyond one process tree, room and cgroup for each of so many instances; 0 of a daemon that ended.
 pub fn beyond(home: &Home, instances: usize) -> Result<(), String> {
     let rooms = rooms(home);
-    // One in each hierarchy that the host has.
-    let cgroups: BTreeSet<_> =
-        host::slot_cgroups(home).iter().filter_map(|path| Some(path.file_name()?.to_owned())).collect();
+    let cgroups = cgroups(home);
     let processes = processes(home);
     let mains = processes.iter().filter(|pid| (0..instances).any(|number| main_process(home, number) == Some(**pid)));
     let is_right = rooms.len() <= instances && cgroups.len() <= instances && mains.count() == processes.len();

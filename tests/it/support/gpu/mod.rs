@@ -281,7 +281,7 @@ fn installed() -> PathBuf {
 }
 
 /// The first of so many ports in a row that nobody listens on just now, below those that the kernel deals out.
-fn free_ports(count: usize) -> u16 {
+pub fn free_ports(count: usize) -> u16 {
     let mut bytes = [0; 2];
     loop {
         getrandom::fill(&mut bytes).unwrap();
