@@ -36,7 +36,7 @@ check: ## format, lints and the fast tests (no root, a minute or two)
 
 bench: ## measure (root)
 	scripts/setup --with-oracle
-	cargo build --release --locked
+	cargo build --release --locked --bin cloister --example comfy-double
 	cargo bench --locked --bench cloister
 
 clean-state: ## remove .cloister: runtimes, ComfyUI, environments (stop the daemon first)

@@ -72,8 +72,8 @@ impl Daemon {
                 }
             }
         });
-        let health = reqwest::Client::builder().unix_socket(run.join("health.sock")).build().unwrap();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        let health = super::support::http().unix_socket(run.join("health.sock")).build().unwrap();
+        let http = super::support::http().timeout(Duration::from_secs(60)).build().unwrap();
         loop {
             let answer = health.get("http://health/readyz").send().await;
             if answer.is_ok_and(|answer| answer.status() == 200) {

@@ -24,7 +24,10 @@ pub enum Call {
 #[derive(Debug, Clone)]
 pub struct Exchange {
     pub call: Call,
+    /// Its head.
     pub arrived: Instant,
+    /// Its body, to the last byte.
+    pub whole: Option<Instant>,
     pub method: String,
     /// As it was sent, query included.
     pub target: String,

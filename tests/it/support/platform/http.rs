@@ -58,6 +58,7 @@ impl Connection {
         Some(Exchange {
             call: call(path),
             arrived: Instant::now(),
+            whole: None,
             method,
             path: path.to_owned(),
             query: query.split('&').filter_map(|pair| pair.split_once('=')).map(decoded).collect(),

@@ -87,6 +87,7 @@ async fn talk(core: Arc<Core>, stream: TcpStream) {
         }
         let Some(body) = connection.body(&exchange).await else { return };
         exchange.body = body;
+        exchange.whole = Some(Instant::now());
         if exchange.call == Call::Done && exchange.json()["status"] == "IN_PROGRESS" {
             exchange.call = Call::Progress;
         }
