@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use slog::{Logger, info, warn};
+use slog::Logger;
 use zeroize::Zeroizing;
 
 use super::exit::Exit;
@@ -30,9 +30,7 @@ use crate::config::{self, Config};
 use crate::domain::bucket::{Bucket, region_of};
 use crate::domain::instance::InstanceSpec;
 use crate::ports::clock::Clock;
-use crate::ports::comfy::ComfyEngine as _;
 use crate::ports::replay::ReplayError;
-use crate::telemetry::error_chain;
 
 /// How long an answer that may be on its way is waited for when polling ends.
 const LAST_ANSWER: Duration = Duration::from_millis(250);
@@ -94,7 +92,7 @@ impl GpuParts {
         log: &Logger,
     ) -> Result<Option<Self>, GpuError> {
         if !is_on(config) {
-            end_former(&engine(config, home, parts, log), 0, log).await;
+            engine(config, home, parts, log).end_others(&[]).await;
             return Ok(None);
         }
         Self::build(config, home, parts, key, log).await.map(Some)
@@ -118,10 +116,9 @@ impl GpuParts {
         let replay = SqliteReplayLog::open(&crypto.replay_path).await?;
         let gpus = NvmlGpus::new(None, log.new(slog::o!("part" => "gpu")));
         let devices = if config.comfy.dir.is_some() { gpus.devices().await } else { Vec::new() };
-        let on = config.comfy.dir.is_some();
-        let instances = if on { instances::specs(&config.comfy, &devices) } else { Vec::new() };
+        let instances = if config.comfy.dir.is_some() { instances::specs(&config.comfy, &devices) } else { Vec::new() };
         let engine = engine(config, home, parts, log);
-        end_former(&engine, instances.len(), log).await;
+        engine.end_others(&instances).await;
         let http = http::build(http::builder)?;
         let guarded = http::build(|| fetch::guarded(http::builder(), Reach::Public))?;
         let clients = Clients {
@@ -171,20 +168,6 @@ fn engine(config: &Config, home: &Home, parts: &Parts, log: &Logger) -> HostComf
     };
     let log = log.new(slog::o!("part" => "comfy"));
     HostComfy::new(settings, Arc::new(HostSpawner), parts.cgroups.clone(), log)
-}
-
-/// Ends what a life that was killed left of instances that this one does not have: their files are jobs'.
-async fn end_former(engine: &HostComfy, ours: usize, log: &Logger) {
-    for name in instances::NAMES.into_iter().skip(ours) {
-        let spec = InstanceSpec { name, device: None, port: 0 };
-        if !engine.has_room(&spec) {
-            continue;
-        }
-        match engine.sweep(&spec).await {
-            Ok(()) => info!(log, "comfy.swept"; "instance" => name),
-            Err(error) => warn!(log, "comfy.left"; "instance" => name, "error" => error_chain(&error)),
-        }
-    }
 }
 
 fn bounds(jobs: &config::Jobs) -> Bounds {

@@ -5,33 +5,22 @@ use std::time::Duration;
 use crate::config::Comfy;
 use crate::domain::instance::{InstancePolicy, InstanceSpec};
 
-/// The names that instances have, in their order: as many as `comfy.instances` may ask for.
-pub const NAMES: [&str; 64] = names();
-
-const fn names() -> [&'static str; 64] {
-    macro_rules! names {
-        ($($number:literal)*) => { [$(concat!("comfy-", $number)),*] };
-    }
-    names!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38
-        39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63)
-}
-
 /// The instances, each with a name, a GPU and a port of its own. `devices` are the host's GPUs as
-/// `CUDA_VISIBLE_DEVICES` names them; more instances than GPUs share them in turn.
+/// `CUDA_VISIBLE_DEVICES` names them; more instances than GPUs share them in turn. To be called once.
 pub fn specs(comfy: &Comfy, devices: &[String]) -> Vec<InstanceSpec> {
     // ComfyUI on the CPU is told of no GPU, and none can be unfit for it.
     let on_cpu = comfy.args.iter().any(|arg| arg == "--cpu");
     let devices = if on_cpu { &[] } else { devices };
     let many = if comfy.instances == 0 { devices.len().max(1) } else { usize::from(comfy.instances) };
-    let named = NAMES.into_iter().take(many).enumerate();
-    named
+    (0..many)
         .zip(comfy.port..=u16::MAX)
-        .map(|((number, name), port)| {
+        .map(|(number, port)| {
             let device = match devices.len() {
                 0 => on_cpu.then(String::new),
                 gpus => devices.get(number % gpus).cloned(),
             };
-            InstanceSpec { name, device, port }
+            // A child's name lives as long as the daemon, and there are a few of them.
+            InstanceSpec { name: Box::leak(format!("comfy-{number}").into_boxed_str()), device, port }
         })
         .collect()
 }
