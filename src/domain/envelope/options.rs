@@ -16,6 +16,8 @@ pub struct Options {
     pub wants: Wants,
     /// A limit on the run that is below the host's.
     pub deadline: Option<Duration>,
+    /// v1 gave the history unasked; v2 gives it to who asks.
+    history_unasked: bool,
 }
 
 impl Options {
@@ -25,14 +27,20 @@ impl Options {
         fields.take("client_id").map(client_id).transpose()?;
         let no_history = fields.take("no_history").map(no_history).transpose()?.unwrap_or(false);
         let wants = Wants { history: !no_history, previews: false, silent: false };
-        Ok(Self { wants, deadline: None })
+        Ok(Self { wants, deadline: None, history_unasked: true })
     }
 
-    /// Adds what the object `reply` asks for: `history`, `previews`, `progress`, `deadline_ms`. The history, which
-    /// quotes the whole prompt, comes only when it is asked for, and not when `no_history` stands beside the envelope.
+    /// For v2: the history, which quotes the whole prompt, comes only when `reply` asks for it.
+    pub(super) fn of_v2(self) -> Self {
+        Self { history_unasked: false, ..self }
+    }
+
+    /// Adds what the object `reply` asks for: `history`, `previews`, `progress`, `deadline_ms`. A `no_history` beside the
+    /// envelope outranks it.
     pub(super) fn with_reply(mut self, fields: &mut Fields<'_>) -> Result<Self, OpenError> {
         let wrong = |_| OpenError::Field("reply must be an object without a key twice");
-        let beside = std::mem::take(&mut self.wants.history);
+        let allowed = self.wants.history;
+        self.wants.history &= self.history_unasked;
         let Some(mut reply) = fields.object("reply").map_err(wrong)? else { return Ok(self) };
         let mut switch = |name, text| reply.read::<bool>(name, "").map_err(|_| OpenError::Field(text));
         let history = switch("history", "reply.history must be true or false")?;
@@ -40,7 +48,7 @@ impl Options {
         let progress = switch("progress", "reply.progress must be true or false")?;
         let deadline = reply.read::<u64>("deadline_ms", "").ok().map(|read| read.filter(|ms| *ms > 0));
         let deadline = deadline.ok_or(OpenError::Field("reply.deadline_ms must be a whole number of milliseconds"))?;
-        self.wants.history = beside && history.unwrap_or(false);
+        self.wants.history = allowed && history.unwrap_or(self.history_unasked);
         self.wants.previews = previews.unwrap_or(false);
         self.wants.silent = !progress.unwrap_or(true);
         self.deadline = deadline.map(Duration::from_millis);

@@ -44,7 +44,7 @@ pub fn read_plaintext(
             let order = if fields.has("execute") {
                 Order::execute_of(&mut fields)?
             } else {
-                Order::workflow_of(&mut fields, options)?
+                Order::workflow_of(&mut fields, options.of_v2())?
             };
             Ok(Opened { request: order.into_request(job, address(id)), sealed_at: Some(sealed_at) })
         }
