@@ -72,7 +72,8 @@ fn is_final(status: &str) -> bool {
     matches!(status, "COMPLETED" | "FAILED" | "CANCELLED" | "TIMED_OUT")
 }
 
-fn is_passing(error: &anyhow::Error) -> bool {
+/// Whether asking again may help; then a request may also have arrived without an answer.
+pub fn is_passing(error: &anyhow::Error) -> bool {
     error.downcast_ref::<ClientError>().is_some_and(ClientError::is_passing)
 }
 

@@ -96,6 +96,12 @@ impl Kept {
 }
 
 impl Draft {
+    /// The request was refused: its key opens nothing.
+    pub fn discard(self) {
+        // What stays behind is a key without a lock.
+        let _ = fs::remove_file(&self.path);
+    }
+
     /// The request has become a job.
     ///
     /// # Errors

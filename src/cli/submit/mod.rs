@@ -26,7 +26,7 @@ use crate::domain::job::JobId;
 use crate::sealed::PublicKey;
 
 use files::Written;
-use follow::Ended;
+use follow::{Ended, is_passing};
 use kept::Kept;
 use remote::Remote;
 use reply::Reply;
@@ -106,7 +106,15 @@ async fn send(
     let sent = if flags.plain { request.in_clear() } else { request.sealed(public_key(flags, variables)?)? };
     // The key is written first: an answer to a request whose key is lost can never be opened.
     let draft = Kept::draft(&sent, variables)?;
-    let job = remote.run(&sent.body).await?;
+    let job = match remote.run(&sent.body).await {
+        Ok(job) => job,
+        Err(error) => {
+            if !is_passing(&error) {
+                draft.discard();
+            }
+            return Err(error);
+        }
+    };
     let kept = draft.named(job)?;
     if !flags.json && !flags.detach {
         writeln!(streams.err, "job {} is with {}", kept.job, remote.name())?;

@@ -216,4 +216,8 @@ fn what_cannot_be_sent_is_said_before_it_is_sent() {
     assert!(said(&[&client.workflow], "AAAA").contains("32 bytes"));
     assert!(said(&[&client.workflow, "--image", "a.png"], &key).contains("NAME=FILE"));
     assert!(said(&[&client.workflow], &key).contains("cannot reach"));
+    assert_eq!(client.kept().len(), 1, "it may have arrived");
+    let played = Played::on_port(vec![(403, r#"{"error":"no","code":"forbidden"}"#)]);
+    assert_eq!(client.run(&played.url, &key, &[&client.workflow]).err, "cloister: no\n");
+    assert_eq!(client.kept().len(), 1, "a key whose request was refused is not kept");
 }
