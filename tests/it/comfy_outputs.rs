@@ -44,7 +44,8 @@ async fn every_kind_of_output_comes_back_and_its_file_goes(worker: &Worker) {
         ("10_animated_webp", 1, (b"RIFF", "animated", "image/webp"), "anim_00001_.webp"),
         ("11_text_preview_any", 1, (b"a secret prompt text", "text", "text/plain"), "text_00001.txt"),
     ] {
-        let ended = worker.caller.run(&workflow::fixture(name)).await.done();
+        let asking = json!({ "reply": { "history": true } });
+        let ended = worker.caller.run_with(&workflow::fixture(name), asking).await.done();
         assert!(ended.public.get("images").is_none() && ended.public.get("history").is_none(), "{name}: in clear");
         assert!(ended.reply["history"]["status"]["completed"] == true, "{name}: {}", ended.reply["history"]);
         assert!(ended.reply["timings"]["runMs"].is_u64(), "{name}: {}", ended.reply["timings"]);
