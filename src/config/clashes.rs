@@ -114,6 +114,12 @@ pub(super) fn warnings(config: &Config, reader: &Reader<'_>) -> Vec<String> {
     if !config.crypto.required {
         warnings.push("workflows are taken in clear: crypto.required is off".to_owned());
     }
+    if config.jobs.dry_run {
+        warnings.push("no job is run: jobs.dry_run (DRY_RUN) answers each as if it were done".to_owned());
+    }
+    if config.comfy.dir.is_some() && !config.comfy.silent {
+        warnings.push("what ComfyUI prints is logged, and it quotes prompts: comfy.silent (LOG_SILENT) is off".to_owned());
+    }
     if config.sandbox.enabled && config.sandbox.disable_gvisor {
         warnings.push("handlers run without gVisor: sandbox.disable_gvisor is for development only".to_owned());
     }

@@ -90,7 +90,11 @@ pub async fn run(flags: SubmitFlags, variables: &Variables, streams: &mut Stream
         return told_detached(&kept, flags.json, streams);
     }
     let waited = follow::follow(&remote, &kept, Duration::from_secs(flags.wait)).await;
-    let Some(ended) = waited.with_context(|| how_to_go_on(&kept))? else {
+    let waited = waited.map_err(|error| {
+        // Only what may pass is worth another try.
+        if is_passing(&error) { error.context(how_to_go_on(&kept)) } else { error }
+    });
+    let Some(ended) = waited? else {
         bail!("job {} is not done after {} s; {}", kept.job, flags.wait, how_to_go_on(&kept));
     };
     finish(&flags, &remote, &kept, ended, streams).await

@@ -89,10 +89,37 @@ fn python(reader: &mut Reader<'_>, dir: Option<&Path>) -> String {
 
 fn args(reader: &mut Reader<'_>) -> Vec<String> {
     let line = reader.text_if_any("comfy.args").unwrap_or_default();
-    split(&line).unwrap_or_else(|text| {
+    let words = split(&line).unwrap_or_else(|text| {
         reader.refuse("comfy.args", text);
         Vec::new()
-    })
+    });
+    if let Some(ours) = words.iter().find_map(|word| OURS.iter().find(|ours| names(word, ours))) {
+        reader.refuse("comfy.args", &format!("{ours} is the daemon's own to set: leave it out"));
+    }
+    words
+}
+
+/// Options that decide who can reach ComfyUI, and where it writes. The last one given counts, and ours come first.
+const OURS: [&str; 13] = [
+    "--listen",
+    "--port",
+    "--tls-keyfile",
+    "--tls-certfile",
+    "--enable-cors-header",
+    "--base-directory",
+    "--output-directory",
+    "--temp-directory",
+    "--input-directory",
+    "--user-directory",
+    "--database-url",
+    "--enable-manager",
+    "--enable-assets",
+];
+
+/// Whether `word` is the option, alone or with its value, written out or shortened as argparse admits it.
+fn names(word: &str, option: &str) -> bool {
+    let name = word.split('=').next().unwrap_or_default();
+    name.len() > "--x".len() && name.starts_with("--") && option.starts_with(name)
 }
 
 /// Splits as a shell does: at blanks, with `'…'` and `"…"` kept together and `\` before any one character. Nothing is
@@ -128,6 +155,16 @@ fn split(line: &str) -> Result<Vec<String>, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_walls_comfyui_in_is_not_the_operators_to_set() {
+        for word in ["--listen", "--listen=0.0.0.0", "--lis", "--output-directory", "--port=1"] {
+            assert!(OURS.iter().any(|ours| names(word, ours)), "{word}");
+        }
+        for word in ["--cpu", "--lowvram", "--extra-model-paths-config", "--listening", "0.0.0.0", "--"] {
+            assert!(!OURS.iter().any(|ours| names(word, ours)), "{word}");
+        }
+    }
 
     #[test]
     fn arguments_are_split_as_a_shell_splits_them() {
