@@ -133,7 +133,7 @@ fn the_first_systems_variables_set_what_they_did() {
         (2000, 64),
         "defaults follow caps"
     );
-    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+    assert_eq!(loaded.warnings.len(), 3, "{:?}", loaded.warnings);
     let comfy = &config.comfy;
     assert_eq!(comfy.dir.as_deref(), Some(Path::new("/comfy")));
     assert_eq!((comfy.python.as_str(), comfy.port, comfy.silent), ("/comfy/venv/bin/python", 8200, false));
