@@ -91,7 +91,7 @@ fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         .and_then(|()| fs::rename(&provisional, path))
         .and_then(|()| fs::symlink_metadata(path));
     match placed {
-        Ok(found) => Ok((listener, SocketFile { path: path.to_owned(), inode: found.ino() })),
+        Ok(found) => Ok((listener, SocketFile { path: path.to_owned(), mark: mark(&found) })),
         Err(error) => {
             let _ = fs::remove_file(&provisional);
             Err(error)
@@ -103,12 +103,17 @@ fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    inode: u64,
+    mark: (u64, i64, i64),
+}
+
+/// Tells a file from a later one of the same name; an inode's number alone is soon another file's.
+fn mark(found: &fs::Metadata) -> (u64, i64, i64) {
+    (found.ino(), found.ctime(), found.ctime_nsec())
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| mark(&found) == self.mark) {
             let _ = fs::remove_file(&self.path);
         }
     }

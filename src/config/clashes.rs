@@ -118,7 +118,8 @@ pub(super) fn warnings(config: &Config, reader: &Reader<'_>) -> Vec<String> {
         warnings.push("no job is run: jobs.dry_run (DRY_RUN) answers each as if it were done".to_owned());
     }
     if config.comfy.dir.is_some() && !config.comfy.silent {
-        warnings.push("what ComfyUI prints is logged, and it quotes prompts: comfy.silent (LOG_SILENT) is off".to_owned());
+        warnings
+            .push("what ComfyUI prints is logged, and it quotes prompts: comfy.silent (LOG_SILENT) is off".to_owned());
     }
     if config.sandbox.enabled && config.sandbox.disable_gvisor {
         warnings.push("handlers run without gVisor: sandbox.disable_gvisor is for development only".to_owned());
