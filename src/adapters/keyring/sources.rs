@@ -32,6 +32,9 @@ pub enum KeyringError {
     Gone,
 }
 
+/// The keys that are only opened with.
+type Former = Vec<Arc<SecretKey>>;
+
 /// The sources. They are read anew at each reload, but for the variable's value, which was taken once.
 #[derive(Default)]
 pub struct Sources {
@@ -59,7 +62,7 @@ impl Sources {
     }
 
     /// The current key, and the former ones.
-    pub(super) fn read(&self) -> Result<(Option<Arc<SecretKey>>, Vec<Arc<SecretKey>>), KeyringError> {
+    pub(super) fn read(&self) -> Result<(Option<Arc<SecretKey>>, Former), KeyringError> {
         let file = self.file.as_deref().map(|path| read(path, false)).transpose()?;
         if let (Some(file), Some(given)) = (&file, &self.given)
             && file.public_key() != given.public_key()
