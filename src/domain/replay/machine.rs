@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
+use std::time::Duration;
 
 use super::{Effect, Event, Policy, Question, Refusal, Seen};
 use crate::domain::envelope::{Kid, ReplayTag};
 use crate::domain::job::JobId;
 use crate::domain::time::{WallTime, whole_millis};
+
+/// How long a request is known beyond its time: its job may wait that long in a queue before it is opened again.
+const HELD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is known of one request.
 #[derive(Debug)]
@@ -123,8 +127,9 @@ impl Guard {
 
     fn forget(&mut self, ring: &[Kid], now: WallTime) -> Vec<Effect> {
         let is_dead = |kid: &Kid| !ring.is_empty() && !ring.contains(kid);
+        let held = i64::try_from(whole_millis(HELD)).unwrap_or(i64::MAX);
         self.drop_where(|known| match known.until {
-            Some(until) => until < now,
+            Some(until) => until.0.saturating_add(held) < now.0,
             None => is_dead(&known.kid),
         });
         vec![Effect::Forget]
