@@ -47,8 +47,10 @@ impl ComfyProcess {
             Effect::Answer { prompt, failure } => self.answer(prompt, failure, ctx),
             Effect::Tell(standing) => self.tell(&standing),
             Effect::Leave(leaving) => {
-                info!(self.deps.log, "instance.gone"; "leaving" => ?leaving,
-                    "last_failure" => self.machine.record().last_failure.clone());
+                // A start that failed has just said why.
+                let record = self.machine.record();
+                let last = record.last_failure.clone().filter(|_| record.failed_in_a_row == 0);
+                info!(self.deps.log, "instance.gone"; "leaving" => ?leaving, "last_failure" => last);
                 match leaving {
                     Leaving::Requested => self.seat.leave(),
                     Leaving::Recycled => self.seat.recycle(),
@@ -109,7 +111,11 @@ impl ComfyProcess {
 
     fn start_failed(&mut self, error: &ComfyError, ctx: &mut Context<Self>) {
         let reason = error_chain(error).to_string();
-        warn!(self.deps.log, "instance.start_failed"; "reason" => &reason);
+        let record = self.machine.record();
+        // It may be tried for hours: what was said once is not said again.
+        let again = record.last_failure.as_ref() == Some(&reason);
+        let said = if again { "as before" } else { reason.as_str() };
+        warn!(self.deps.log, "instance.start_failed"; "reason" => said, "in_a_row" => record.failed_in_a_row + 1);
         self.starting = None;
         self.step(Event::StartFailed { reason }, ctx);
     }
