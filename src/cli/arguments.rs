@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::cli::env::EnvGroup;
 use crate::cli::health::HealthFlags;
 use crate::cli::keygen::KeygenFlags;
+use crate::cli::reload::ReloadFlags;
 use crate::cli::status::StatusFlags;
 use crate::cli::submit::SubmitFlags;
 
@@ -64,6 +65,8 @@ Exit codes:
     Health(HealthFlags),
     /// Show the parts of a running daemon
     Status(StatusFlags),
+    /// Have a running daemon read its private keys anew
+    Reload(ReloadFlags),
     /// Say what this host can and cannot do, each with its remedy
     #[command(after_help = "Example:
   cloister doctor")]
@@ -79,6 +82,7 @@ pub enum ClientCommand {
     Env(Box<EnvGroup>),
     Health(HealthFlags),
     Status(StatusFlags),
+    Reload(ReloadFlags),
     Submit(Box<SubmitFlags>),
     Keygen(KeygenFlags),
 }

@@ -9,6 +9,7 @@ mod env;
 mod health;
 mod keygen;
 mod printable;
+mod reload;
 mod socket;
 mod status;
 mod streams;
@@ -69,6 +70,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
             Command::Submit(flags) => Invocation::Client(ClientCommand::Submit(flags)),
             Command::Keygen(flags) => Invocation::Client(ClientCommand::Keygen(flags)),
             Command::Status(flags) => Invocation::Client(ClientCommand::Status(flags)),
+            Command::Reload(flags) => Invocation::Client(ClientCommand::Reload(flags)),
         },
         Err(told) => {
             // A closed terminal is no reason for another code.
@@ -110,6 +112,7 @@ fn attempt(command: ClientCommand, variables: &Variables, streams: &mut Streams<
             ClientCommand::Submit(flags) => submit::run(*flags, variables, streams).await,
             ClientCommand::Keygen(flags) => keygen::run(&flags, streams),
             ClientCommand::Status(flags) => status::run(&flags, variables, streams).await,
+            ClientCommand::Reload(flags) => reload::run(&flags, variables, streams).await,
         }
     })
 }

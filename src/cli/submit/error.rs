@@ -21,8 +21,8 @@ pub enum SubmitError {
     Unserved { refusal: ClientError, job: JobId },
     #[error("job {job} is not done after {seconds} s{}", then(Some(.job)))]
     NotYet { job: JobId, seconds: u64 },
-    /// The door's own words, with both keys' names.
-    #[error("{said}: {}", wrong_key(*.sealed_to, .current.as_deref()))]
+    /// `said`: the door's own words, which name the current key as well when it tells.
+    #[error("{}{}", if .current.is_some() { String::new() } else { format!("{said}: ") }, wrong_key(*.sealed_to, .current.as_deref()))]
     WrongKey { said: String, sealed_to: Option<Kid>, current: Option<String> },
     #[error("{at} does not know job {job}: {}", forgotten(.at, .key))]
     Forgotten { at: String, job: JobId, key: Key },

@@ -117,3 +117,18 @@ fn the_status_shows_instances_and_gpus_where_there_are_any() {
         assert!(status.out.ends_with(line), "{}", status.out);
     }
 }
+
+#[test]
+fn a_daemon_that_does_not_listen_to_the_signal_yet_is_not_ended_by_it() {
+    // Who listens is this process, which SIGHUP would end.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("health.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let reload = || Setting::default().run(&["reload", "--socket", path.to_str().unwrap()]);
+    let pid = std::process::id();
+    let told = format!("cloister: the daemon (pid {pid}) does not listen to SIGHUP yet: it is starting, try again\n");
+    assert_eq!(reload(), Did { code: 1, out: String::new(), err: told });
+    drop(listener);
+    let gone = reload();
+    assert!(gone.code == 69 && gone.err.contains("is the daemon running?"), "{gone:?}");
+}
