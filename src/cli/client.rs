@@ -49,7 +49,7 @@ pub enum ClientError {
     Unable { at: String, status: StatusCode, message: String, code: Option<String> },
     #[error("the address {0:?} cannot be used: write it as http://HOST:PORT")]
     Url(String),
-    #[error("the key was refused: set {variable}, or name a file that holds it with --token-file")]
+    #[error("the token or API key was refused: set {variable}, or name a file that holds it with --token-file")]
     Credentials { variable: &'static str },
     /// `kid`: the current key's, when the other end tells.
     #[error("{message}")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, ActorStreamExt, wrap_stream};
 use actix::prelude::*;
 use futures_util::stream;
-use slog::{info, warn};
+use slog::{debug, info, warn};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
@@ -50,7 +50,10 @@ impl ComfyProcess {
                 // A start that failed has just said why.
                 let record = self.machine.record();
                 let last = record.last_failure.clone().filter(|_| record.failed_in_a_row == 0);
-                info!(self.deps.log, "instance.gone"; "leaving" => ?leaving, "last_failure" => last);
+                match &self.ui {
+                    Some(_) => info!(self.deps.log, "instance.gone"; "leaving" => ?leaving, "last_failure" => last),
+                    None => debug!(self.deps.log, "instance.gone"; "leaving" => ?leaving),
+                }
                 match leaving {
                     Leaving::Requested => self.seat.leave(),
                     Leaving::Recycled => self.seat.recycle(),
@@ -209,7 +212,9 @@ impl ComfyProcess {
             ctx.cancel_future(starting);
         }
         let (engine, spec, ui) = (Arc::clone(&self.deps.engine), self.deps.spec.clone(), self.ui.clone());
-        info!(self.deps.log, "instance.stopping"; "grace_ms" => whole_millis(grace));
+        if ui.is_some() {
+            info!(self.deps.log, "instance.stopping"; "grace_ms" => whole_millis(grace));
+        }
         let within = grace + STOP_MARGIN;
         let end = async move {
             let ended = async {

@@ -14,7 +14,7 @@ pub enum SubmitError {
     #[error("{0:#}")]
     Usage(anyhow::Error),
     /// `job`: the one that was followed; none when it was still to be sent.
-    #[error("{at} cannot be reached ({cause}): {remedy}{}", then(.job.as_ref()))]
+    #[error("{at} cannot be reached ({cause}); {remedy}{}", then(.job.as_ref()))]
     Unreachable { at: String, cause: String, remedy: &'static str, job: Option<JobId> },
     /// It answers, and serves nobody now.
     #[error("{refusal}{}", then(Some(.job)))]

@@ -110,9 +110,9 @@ impl Remote {
     /// What to do when nobody answers there.
     pub fn remedy(&self) -> &'static str {
         if self.runpod {
-            "is this host connected, and is the endpoint's id right?"
+            "look whether this host is connected and the endpoint's id is right"
         } else {
-            "is the daemon running (`cloister serve`), and is this its address (--url, CLOISTER_URL)?"
+            "look whether the daemon runs (`cloister serve`) and has this address (--url, CLOISTER_URL)"
         }
     }
 
