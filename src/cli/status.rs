@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::api::dto::health::{GpusBody, InstanceBody, PartBody, PoolPicture, ReaperPicture, state_name};
+use crate::api::dto::health::{GpusBody, InstanceBody, PartBody, PartState, PoolPicture, ReaperPicture, state_name};
 use crate::api::dto::{ErrorBody, HealthBody};
 use crate::cli::client::ClientError;
 use crate::cli::exit;
@@ -81,9 +81,7 @@ fn in_tables(health: &HealthBody) -> String {
     text.push('\n');
     text.push_str(&parts(&health.parts));
     text.push('\n');
-    text.push_str(&health.pool.as_ref().map_or_else(|| "the pool does not answer\n".to_owned(), pool));
-    text.push('\n');
-    text.push_str(&health.reaper.as_ref().map_or_else(|| "the reaper does not answer\n".to_owned(), reaper));
+    text.push_str(&sandboxes(health));
     if !health.instances.is_empty() {
         text.push('\n');
         text.push_str(&instances(&health.instances));
@@ -93,6 +91,16 @@ fn in_tables(health: &HealthBody) -> String {
         text.push_str(&gpus(told));
     }
     text
+}
+
+fn sandboxes(health: &HealthBody) -> String {
+    let is_off = |part: &&PartBody| part.name == "sandbox_pool" && part.state == PartState::Off;
+    if let (None, Some(part)) = (&health.pool, health.parts.iter().find(is_off)) {
+        return format!("sandboxes are off: {}\n", printable(&part.reasons.join("; ")));
+    }
+    let pool = health.pool.as_ref().map_or_else(|| "the pool does not answer\n".to_owned(), pool);
+    let reaper = health.reaper.as_ref().map_or_else(|| "the reaper does not answer\n".to_owned(), reaper);
+    format!("{pool}\n{reaper}")
 }
 
 fn instances(instances: &[InstanceBody]) -> String {
