@@ -99,7 +99,12 @@ impl GpuParts {
             engine(config, home, parts, log).end_others(&[]).await;
             return Ok(None);
         }
-        Self::build(config, home, parts, key, log).await.map(Some)
+        let built = Self::build(config, home, parts, key, log).await;
+        if built.is_err() {
+            // No instance starts that would sweep its own.
+            engine(config, home, parts, log).end_others(&[]).await;
+        }
+        built.map(Some)
     }
 
     /// Builds all of it. `key`: the value that `WORKER_PRIVATE_KEY_B64` had.
