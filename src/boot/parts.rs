@@ -12,6 +12,7 @@ use super::gpu::GpuParts;
 use super::host::Home;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
+use crate::adapters::egress::{self, HostEgress};
 use crate::adapters::process::{HostSpawner, HostZombies};
 use crate::adapters::runsc::{Choice, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
@@ -21,12 +22,14 @@ use crate::adapters::volumes::HostVolumes;
 use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
 use crate::config::{self, Config, LogFormat};
+use crate::domain::egress::{Caps, Reach};
 use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
 use crate::domain::pool::PoolPolicy;
 use crate::domain::restart::RestartPolicy;
 use crate::ports::cgroup::Cgroups;
 use crate::ports::clock::Clock;
+use crate::ports::egress::EgressGates;
 use crate::ports::gpu::Gpus;
 use crate::ports::job_queue::JobQueue;
 use crate::ports::notify::ServiceNotifier;
@@ -49,6 +52,8 @@ pub struct Parts {
     pub clock: Arc<SystemClock>,
     pub store: Arc<SqliteStore>,
     pub volumes: Arc<dyn Volumes>,
+    /// None: nothing gets out of any sandbox.
+    pub egress: Option<Arc<HostEgress>>,
     pub engine: Arc<dyn SandboxEngine>,
     /// None where the host has no usable hierarchy; the engine says why.
     pub cgroups: Option<Arc<dyn Cgroups>>,
@@ -83,13 +88,16 @@ impl Parts {
         if !isolated {
             warnings.push(WITHOUT_GVISOR.to_owned());
         }
-        let (engine, cgroups) = engine(config, &home.instance, &volumes, log);
+        let egress = egress(config, log);
+        let gates = egress.clone().map(|egress| egress as Arc<dyn EgressGates>);
+        let (engine, cgroups) = engine(config, &home.instance, &volumes, gates, log);
         Ok(Self {
             clock: Arc::new(SystemClock::start()),
             store: Arc::new(store),
             engine,
             cgroups,
             volumes,
+            egress,
             zombies: Arc::new(HostZombies),
             notifier: Arc::new(SystemdNotifier),
             warnings,
@@ -144,6 +152,7 @@ pub fn engine(
     config: &Config,
     instance: &str,
     volumes: &Arc<dyn Volumes>,
+    gates: Option<Arc<dyn EgressGates>>,
     log: &Logger,
 ) -> (Arc<dyn SandboxEngine>, Option<Arc<dyn Cgroups>>) {
     let parent = config.sandbox.cgroup_parent.as_ref().map(|path| path.to_string_lossy().into_owned());
@@ -152,11 +161,30 @@ pub fn engine(
             let cgroups: Arc<dyn Cgroups> = Arc::new(cgroups);
             let log = log.new(slog::o!("part" => "sandbox"));
             let (settings, ours) = (engine_settings(config), Arc::clone(&cgroups));
-            let engine = RunscEngine::new(settings, Arc::new(HostSpawner), ours, Arc::clone(volumes), log);
+            let engine = RunscEngine::new(settings, Arc::new(HostSpawner), ours, Arc::clone(volumes), gates, log);
             (Arc::new(engine), Some(cgroups))
         }
         Err(problem) => (Arc::new(SandboxesOff::new(error_chain(&problem).to_string())), None),
     }
+}
+
+/// The proxy of the sandboxes, where there is one.
+fn egress(config: &Config, log: &Logger) -> Option<Arc<HostEgress>> {
+    let egress = &config.sandbox.egress;
+    let settings = egress::Settings {
+        dir: config.daemon.run_dir.join("egress"),
+        reach: Reach::and(egress.allow_private.clone()),
+        caps: Caps {
+            connections: egress.connections,
+            requests: egress.requests,
+            bytes: egress.bytes,
+            answer_within: egress.answer_within,
+            idle: egress.idle,
+            lasts: egress.lasts,
+        },
+    };
+    let log = log.new(slog::o!("part" => "egress"));
+    (config.sandbox.enabled && egress.enabled).then(|| Arc::new(HostEgress::new(settings, log)))
 }
 
 fn engine_settings(config: &Config) -> Settings {

@@ -454,6 +454,7 @@ fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
                             "a quote is not closed",
                             "escapes nothing",
                             "the instances' ports",
+                            "is not an address or a network",
                         ]
                         .iter()
                         .any(|part| line.contains(part))

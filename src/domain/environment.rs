@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::egress;
 use crate::domain::id::EnvironmentId;
 use crate::domain::module_name::{self, ModuleNameError};
 use crate::domain::time::WallTime;
@@ -106,6 +107,12 @@ impl Permissions {
             });
             if broken || entries.len() > 256 {
                 return Err(SetUpInvalid::Permission(name));
+            }
+        }
+        if let Some(Grant::Only(entries)) = &self.allow_net {
+            for entry in entries {
+                let rule = entry.parse::<egress::Rule>();
+                rule.map_err(|error| SetUpInvalid::NotARule { entry: entry.clone(), error })?;
             }
         }
         Ok(())
@@ -213,6 +220,8 @@ pub enum SetUpInvalid {
     UnknownRuntime(String),
     #[error("permissions.{0} has an entry that is empty, too long, or holds a comma or a control character")]
     Permission(&'static str),
+    #[error("permissions.allowNet has {entry:?}, which is {error}")]
+    NotARule { entry: String, error: egress::RuleError },
     #[error("dependencies are not enabled")]
     DependenciesNotEnabled,
     #[error(transparent)]
@@ -324,6 +333,14 @@ mod tests {
         let mut comma = request();
         comma.permissions.allow_net = Some(Grant::Only(vec!["a.example,b.example".into()]));
         assert_eq!(comma.validate(), Err(SetUpInvalid::Permission("allowNet")));
+    }
+
+    #[test]
+    fn what_is_no_rule_in_allow_net_is_named() {
+        let mut url = request();
+        url.permissions.allow_net = Some(Grant::Only(vec!["a.example".into(), "https://b.example".into()]));
+        let text = url.validate().map_err(|e| e.to_string()).unwrap_err();
+        assert!(text.contains("\"https://b.example\"") && text.contains("*.suffix"), "{text}");
     }
 
     #[test]

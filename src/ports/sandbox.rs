@@ -64,7 +64,7 @@ pub enum SandboxError {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Leftover {
     pub slot: SlotId,
-    /// "cgroup", "runtime state", "bundle", "mount" or "process": where it was found.
+    /// "cgroup", "runtime state", "bundle", "mount", "way out" or "process": where it was found.
     pub kind: &'static str,
 }
 

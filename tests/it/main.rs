@@ -23,6 +23,7 @@ mod comfy_outputs;
 mod comfy_worker;
 mod doors;
 mod doubles;
+mod egress;
 mod faults;
 mod first_system;
 mod hostile_filesystem;

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::channel::Incoming;
 use super::dialogue::is_ready;
+use super::egress::Egress;
 use super::flags::Kind;
 use super::line::{self, Line};
 use super::slot::{Making, Slot};
@@ -18,6 +19,7 @@ use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
 use super::tools::{is_open_to_all, rootfs_of};
 use super::{CLOSING_PATIENCE, RunscEngine, Tools, flags, host};
+use crate::domain::egress::Policy;
 use crate::domain::execution::ProcessEnd;
 use crate::domain::layout;
 use crate::domain::time::whole_millis;
@@ -31,6 +33,13 @@ const BOOT_MEMORY_MB: u64 = 512;
 const BOOT_PIDS: u64 = 1024;
 /// Of an engine's own error text.
 const DETAIL_CHARS: usize = 1000;
+
+/// A bundle that lies in its slot's directory.
+struct Written {
+    slot_dir: PathBuf,
+    /// Whether a way out is bound in.
+    egress: bool,
+}
 
 impl RunscEngine {
     pub(super) async fn boot(&self, spec: SlotSpec) -> Result<(), SandboxError> {
@@ -62,7 +71,7 @@ impl RunscEngine {
         let (written, cgroup) = tokio::join!(self.write_bundle(tools, spec, making), self.cgroups.create(&name));
         let cgroup = cgroup.map_err(host("making the sandbox's cgroup"))?;
         let cgroup = slot.cgroup.get_or_init(|| cgroup);
-        let (slot_dir, _making) = written?;
+        let (Written { slot_dir, egress }, _making) = written?;
         cgroup.set_limits(&limits).map_err(host("limiting the sandbox"))?;
         let (line, far) = line::make(self.capture_caps()).map_err(host("making the sandbox's pipes"))?;
         if tools.engine.kind != Kind::Runsc {
@@ -70,7 +79,7 @@ impl RunscEngine {
         }
         let request = SpawnRequest {
             program: tools.engine.program.clone(),
-            args: flags::run(tools.engine.kind, &slot_dir),
+            args: flags::run(tools.engine.kind, &slot_dir, egress),
             env: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
             cwd: slot_dir,
             descriptors: far,
@@ -88,7 +97,7 @@ impl RunscEngine {
         tools: &Tools,
         spec: SlotSpec,
         making: Making,
-    ) -> Result<(PathBuf, Making), SandboxError> {
+    ) -> Result<(Written, Making), SandboxError> {
         let image = self.settings.images.get(&spec.runtime).cloned();
         let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
         let (permissions, volume) = match spec.purpose {
@@ -97,6 +106,8 @@ impl RunscEngine {
             }
             Purpose::Transpile => Default::default(),
         };
+        let way_out = self.gates.clone().zip(Policy::of(permissions.allow_net.as_ref()));
+        let slot = spec.slot;
         let slot_dir = self.layout.slot(spec.slot);
         let map_ids = tools.can_map_ids.then(|| host_ids_of(spec.slot.0.as_u128()));
         let (runtime, memory_mb, tmp_mb) = (spec.runtime, spec.memory_mb, self.settings.tmp_mb);
@@ -116,17 +127,19 @@ impl RunscEngine {
                 .find(|path| !is_open_to_all(path))
                 .cloned();
             let host_ids = map_ids.filter(|_| closed.is_none());
-            let bundle = Bundle { runtime, gvisor, permissions, memory_mb, tmp_mb, rootfs, runner, duty, host_ids };
+            let egress = way_out.map(|(gates, policy)| Egress::open(&*gates, slot, policy, host_ids)).transpose()?;
+            let bundle =
+                Bundle { runtime, gvisor, permissions, memory_mb, tmp_mb, rootfs, runner, duty, egress, host_ids };
             let config = config_json(&bundle).map_err(host("describing the sandbox"))?;
             write_config(&slot_dir, &config).map_err(host("writing the sandbox's bundle"))?;
-            Ok((slot_dir, making, closed))
+            Ok((Written { slot_dir, egress: bundle.egress.is_some() }, making, closed))
         };
-        let (slot_dir, making, closed) =
+        let (written, making, closed) =
             tokio::task::spawn_blocking(write).await.map_err(host("writing the sandbox's bundle"))??;
         if let Some(path) = closed.filter(|_| tools.can_map_ids) {
             self.warn_of_closed_path(&path);
         }
-        Ok((slot_dir, making))
+        Ok((written, making))
     }
 
     fn warn_of_closed_path(&self, path: &Path) {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::egress::Egress;
 use super::{HOUR, MINUTE, Reader, secs};
 use crate::config::value::Value;
 use crate::domain::execution::MIN_MEMORY_MB;
@@ -43,6 +44,7 @@ pub struct Sandbox {
     pub output_discard_mib: u64,
     pub result_kib: u64,
     pub log_kib: u64,
+    pub egress: Egress,
     /// The cgroup below which sandboxes' cgroups are made, as a path from the hierarchy's root; the daemon's own if none.
     pub cgroup_parent: Option<PathBuf>,
 }
@@ -72,6 +74,7 @@ impl Sandbox {
             output_discard_mib: reader.whole("sandbox.output_discard_mib", 1..=1_048_576),
             result_kib: reader.whole("sandbox.result_kib", 1..=1_048_576),
             log_kib: reader.whole("sandbox.log_kib", 1..=1_048_576),
+            egress: Egress::read(reader),
             cgroup_parent: cgroup_parent(reader),
         }
     }

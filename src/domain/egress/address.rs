@@ -1,6 +1,9 @@
 //! Which addresses are anybody's, and which only this host's or its network's.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+// Types only: `core::net` opens no socket.
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::str::FromStr;
 
 /// IPv4 networks that are not public, as address and prefix length, with the reason.
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 17] = [
@@ -36,7 +39,7 @@ const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
 ];
 
 /// Whether anybody on the internet could reach the same place by this address.
-pub(super) fn is_public(address: IpAddr) -> bool {
+pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !NOT_PUBLIC_V4.iter().any(|network| within_v4(address, *network)),
         IpAddr::V6(address) => {
@@ -51,6 +54,85 @@ fn within_v4(address: Ipv4Addr, (network, length): (Ipv4Addr, u32)) -> bool {
 
 fn within_v6(address: Ipv6Addr, (network, length): (Ipv6Addr, u32)) -> bool {
     (address.to_bits() ^ network.to_bits()).checked_shr(128 - length).unwrap_or(0) == 0
+}
+
+/// Addresses that begin alike: `10.0.0.0/8`, `fd00::/8`, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    /// In bits.
+    prefix: u32,
+}
+
+/// The text is no network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an address or a network such as 10.0.0.0/8 or fd12::/16")]
+pub struct NotANetwork;
+
+impl Network {
+    /// Whether `address` lies in it. IPv4 in an IPv6 spelling is IPv6 here, as it is to the judgement.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => within_v4(address, (network, self.prefix)),
+            (IpAddr::V6(network), IpAddr::V6(address)) => within_v6(address, (network, self.prefix)),
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = NotANetwork;
+
+    fn from_str(text: &str) -> Result<Self, NotANetwork> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| NotANetwork)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse().map_err(|_| NotANetwork)?
+            }
+            Some(_) => return Err(NotANetwork),
+            None => most,
+        };
+        if prefix > most { Err(NotANetwork) } else { Ok(Self { address, prefix }) }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// Where connections for strangers may go: public addresses, and what the operator named beside them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
+    private: Vec<Network>,
+}
+
+impl Reach {
+    /// Public addresses only.
+    pub fn public() -> Self {
+        Self::default()
+    }
+
+    /// Public addresses and these networks.
+    pub fn and(private: impl Into<Vec<Network>>) -> Self {
+        Self { private: private.into() }
+    }
+
+    /// Whether a connection to `address` may be made.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        is_public(address) || self.names(address)
+    }
+
+    /// Whether the operator named it.
+    pub fn names(&self, address: IpAddr) -> bool {
+        self.private.iter().any(|network| network.holds(address))
+    }
 }
 
 #[cfg(test)]
@@ -108,5 +190,33 @@ mod tests {
         ] {
             assert!(!is_public(closed.parse().expect("an address")), "{closed}");
         }
+    }
+
+    #[test]
+    fn a_network_is_read_strictly_and_holds_what_begins_alike() {
+        for (text, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
+            ("127.0.0.1", "127.0.0.1", "127.0.0.2"),
+            ("fd12::/16", "fd12:ffff::1", "fd13::1"),
+            ("0.0.0.0/0", "255.1.2.3", "::1"),
+            ("10.0.0.0/8", "10.0.0.1", "::ffff:10.0.0.1"),
+        ] {
+            let network: Network = text.parse().expect("a network");
+            assert!(network.holds(inside.parse().expect("an address")), "{text} {inside}");
+            assert!(!network.holds(outside.parse().expect("an address")), "{text} {outside}");
+        }
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/", "10.0.0.0/+8", "::/129", "example.com", "1.2.3.4/8/8"]
+        {
+            assert_eq!(wrong.parse::<Network>(), Err(NotANetwork), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_the_operator_names_is_reached_beside_what_is_public() {
+        let reach = Reach::and(vec!["10.1.0.0/16".parse().expect("a network")]);
+        let admits = |address: &str| reach.admits(address.parse().expect("an address"));
+        assert!(admits("8.8.8.8") && admits("10.1.2.3"));
+        assert!(!admits("10.2.0.1") && !admits("169.254.169.254") && !admits("::ffff:10.1.2.3"));
+        assert!(!Reach::public().admits(IpAddr::from([10, 1, 2, 3])));
     }
 }
