@@ -21,8 +21,8 @@ run: setup ## build Cloister, start it here and show what it does (root)
 
 test: ## run all tests (root)
 	scripts/setup --with-crun --with-oracle
-	@if cargo nextest --version >/dev/null 2>&1; then set -x; exec cargo nextest run --locked; \
-	else set -x; exec cargo test --locked; fi
+	@if cargo nextest --version >/dev/null 2>&1; then set -x; exec cargo nextest run --locked --no-fail-fast; \
+	else set -x; exec cargo test --locked --no-fail-fast; fi
 
 test-host: ## the daemon under real systemd and cgroup v2, in a virtual machine (root, ten minutes; HOST_BINARY=… takes that program)
 	scripts/setup --no-comfyui

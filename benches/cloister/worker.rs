@@ -47,7 +47,11 @@ pub async fn rows() -> Vec<Row> {
     let mut bench = Bench::start().await;
     let small = bench.measure(picture, 10).await;
     let large = bench.measure(two_megabytes, 3).await;
-    vec![overhead(&small, "a picture of 64 × 64"), overhead(&large, "a file of 2 MiB"), next_job(&small)]
+    let mut sealed_megabytes = overhead(&large, "a file of 2 MiB");
+    // To seal, to write and to send that much is in it.
+    sealed_megabytes.goal = "less than the SDK";
+    sealed_megabytes.met = sealed_megabytes.floor.is_some_and(|sdk| sealed_megabytes.ours < sdk);
+    vec![overhead(&small, "a picture of 64 × 64"), sealed_megabytes, next_job(&small)]
 }
 
 /// Our worker, the SDK's, and a ComfyUI for the SDK and for the raw API.

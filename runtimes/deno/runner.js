@@ -20,7 +20,9 @@ const request = Deno.openSync(REQUEST, { read: true });
 Deno.permissions.revokeSync({ name: "write", path: FRAMES });
 Deno.permissions.revokeSync({ name: "read", path: REQUEST });
 
-if (Deno.args.includes("egress")) (await import("./egress.js")).forward();
+// Not a literal: Deno would read and parse the file at every start.
+const FORWARDER = "./egress.js";
+if (Deno.args.includes("egress")) (await import(FORWARDER)).forward();
 
 // Imported dynamically, so that the handler's import is not the first of its kind.
 const { serve } = await import("./core.js");

@@ -20,11 +20,11 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::api::body::{self, RUN_BYTES, RUNSYNC_BYTES};
-use crate::api::dto::job::{QueueHealthBody, QueueJobs, QueueWorkers, S3ConfigBody, TicketBody, job_body, stream_body};
+use crate::api::dto::job::{QueueHealthBody, QueueJobs, QueueWorkers, TicketBody, job_body, stream_body};
 use crate::api::environments::only;
 use crate::api::error::ApiError;
 use crate::api::{Doors, answer, health};
-use crate::domain::bucket::{Bucket, region_of};
+use crate::domain::bucket::{Bucket, S3Config};
 use crate::domain::job::{Job, JobId, JobStatus, JobView};
 use crate::domain::json::Fields;
 use crate::domain::secret::Secret;
@@ -114,16 +114,8 @@ fn parse(bytes: &[u8], id: JobId) -> Result<Job, ApiError> {
     if fields.take("webhook").is_some() || fields.take("webhookV2").is_some() {
         return Err(ApiError::Job("webhooks are not sent from this queue: ask /status-sync instead"));
     }
-    let config: Option<S3ConfigBody> = fields.read("s3Config", "an object of accessId, accessSecret, …")?;
-    let bucket = config.map(|config| Bucket {
-        region: region_of(&config.endpoint_url),
-        endpoint: config.endpoint_url,
-        name: config.bucket_name,
-        access_id: config.access_id,
-        access_secret: config.access_secret,
-        prefix: config.object_path.unwrap_or_default().trim_matches('/').to_owned(),
-        brought: true,
-    });
+    let config: Option<S3Config> = fields.read("s3Config", "an object of accessId, accessSecret, …")?;
+    let bucket = config.map(Bucket::from);
     Ok(Job { id, input: Secret::new(input.get().as_bytes().to_vec()), bucket })
 }
 

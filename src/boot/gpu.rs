@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::exit::Exit;
 use super::host::Home;
-use super::http;
+use super::http::{self, Tls};
 use super::instances;
 use super::parts::Parts;
 use crate::adapters::bucket::{Attempts, Clients, S3Store};
@@ -48,7 +48,11 @@ pub enum GpuError {
     #[error("RunPod's address cannot be used")]
     RunPod(#[from] BadUrl),
     #[error("cannot set up TLS")]
-    Tls(#[from] reqwest::Error),
+    Tls(#[from] rustls::Error),
+    #[error("cannot set up HTTP")]
+    Http(#[from] reqwest::Error),
+    #[error("reading the host's root certificates was given up")]
+    Roots,
 }
 
 /// Everything of the GPU side that outlives its actors.
@@ -75,7 +79,7 @@ impl GpuError {
     pub fn exit(&self) -> Exit {
         match self {
             GpuError::Keys(_) | GpuError::RunPod(_) => Exit::Config,
-            GpuError::Replay(_) | GpuError::Tls(_) => Exit::Unavailable,
+            GpuError::Replay(_) | GpuError::Tls(_) | GpuError::Http(_) | GpuError::Roots => Exit::Unavailable,
         }
     }
 }
@@ -110,6 +114,8 @@ impl GpuParts {
         key: Option<Zeroizing<String>>,
         log: &Logger,
     ) -> Result<Self, GpuError> {
+        // Beside the rest, for it takes as long as all of that.
+        let tls = tokio::task::spawn_blocking(Tls::of_this_host);
         let crypto = &config.crypto;
         let credentials = config::variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let sources = Sources::new(crypto.private_key_file.clone(), crypto.former_key_files.clone(), credentials, key)?;
@@ -120,8 +126,9 @@ impl GpuParts {
         let instances = if config.comfy.dir.is_some() { instances::specs(&config.comfy, &devices) } else { Vec::new() };
         let engine = engine(config, home, parts, log);
         engine.end_others(&instances).await;
-        let http = http::build(http::builder)?;
-        let guarded = http::build(|| fetch::guarded(http::builder(), Reach::public()))?;
+        let tls = tls.await.map_err(|_| GpuError::Roots)??;
+        let http = http::builder(&tls).build()?;
+        let guarded = fetch::guarded(http::builder(&tls), Reach::public()).build()?;
         let clients = Clients {
             own: http.clone(),
             guarded: guarded.clone(),
@@ -163,7 +170,6 @@ fn engine(config: &Config, home: &Home, parts: &Parts, log: &Logger) -> HostComf
         ram_dir: comfy.ram_dir.clone(),
         ram_mib: comfy.ram_mib,
         memory_mib: comfy.memory_mib,
-        starts_at_once: comfy.starts_at_once,
         output_bytes: comfy.ram_mib << 20,
         keep_models: true,
     };

@@ -1,8 +1,10 @@
 //! The HTTP client that the adapters speak with.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, redirect};
+use rustls::{ClientConfig, RootCertStore};
 
 /// For a connection, with its TLS, to stand.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -13,17 +15,31 @@ const PROBED: Duration = Duration::from_secs(15);
 /// Told to every server.
 const USER_AGENT: &str = concat!("Cloister/", env!("CARGO_PKG_VERSION"), " (Linux)");
 
-/// Chooses what speaks TLS in this process: rustls on ring. Needed before any client is built; once is enough.
-pub fn provide_tls() {
-    // A second call finds the first one's choice and changes nothing.
-    let _chosen_before = rustls::crypto::ring::default_provider().install_default();
+/// TLS as all clients of this process speak it: rustls on ring, and the host's own root certificates. Made once, for
+/// reading the certificates is most of what a client costs.
+#[derive(Clone)]
+pub struct Tls(ClientConfig);
+
+impl Tls {
+    /// Reads the host's root certificates; takes milliseconds. On a host without any, every https address fails, and
+    /// plain HTTP works.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up at all.
+    pub fn of_this_host() -> Result<Self, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let versions = ClientConfig::builder_with_provider(ring).with_safe_default_protocol_versions()?;
+        Ok(Self(versions.with_root_certificates(roots).with_no_client_auth()))
+    }
 }
 
 /// What every client of the daemon begins as. No proxy of the surroundings gets to see a job, and redirects are
 /// followed by hand, where they are at all.
-pub fn builder() -> ClientBuilder {
-    provide_tls();
+pub fn builder(tls: &Tls) -> ClientBuilder {
     Client::builder()
+        .tls_backend_preconfigured(tls.0.clone())
         .no_proxy()
         .redirect(redirect::Policy::none())
         .referer(false)
@@ -33,21 +49,14 @@ pub fn builder() -> ClientBuilder {
         .tcp_keepalive(PROBED)
 }
 
-/// Builds it. On a host without any root certificates it speaks plain HTTP, and every https address fails.
-///
-/// # Errors
-/// When TLS cannot be set up at all.
-pub fn build(make: impl Fn() -> ClientBuilder) -> reqwest::Result<Client> {
-    make().build().or_else(|_no_roots| make().tls_certs_only([]).build())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_built_and_a_second_one_too() {
-        assert!(build(builder).is_ok());
-        assert!(build(builder).is_ok());
+    fn several_clients_are_built_of_one_tls() {
+        let tls = Tls::of_this_host().expect("TLS");
+        assert!(builder(&tls).build().is_ok());
+        assert!(builder(&tls).build().is_ok());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Deserialize;
+
 /// A place for objects and the right to write there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bucket {
@@ -16,6 +18,33 @@ pub struct Bucket {
     pub prefix: String,
     /// It came with a job: a stranger chose the endpoint, so it may lead to public addresses only.
     pub brought: bool,
+}
+
+/// A bucket in RunPod's words, as a job brings it (`s3Config`). Usable whole or not at all: half of it would be filled up
+/// with the host's own keys.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct S3Config {
+    endpoint_url: String,
+    access_id: String,
+    access_secret: String,
+    bucket_name: String,
+    #[serde(default)]
+    object_path: Option<String>,
+}
+
+impl From<S3Config> for Bucket {
+    fn from(config: S3Config) -> Self {
+        Self {
+            region: region_of(&config.endpoint_url),
+            endpoint: config.endpoint_url,
+            name: config.bucket_name,
+            access_id: config.access_id,
+            access_secret: config.access_secret,
+            prefix: config.object_path.unwrap_or_default().trim_matches('/').to_owned(),
+            brought: true,
+        }
+    }
 }
 
 impl fmt::Debug for Bucket {

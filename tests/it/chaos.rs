@@ -154,7 +154,10 @@ fn outcomes(gpu: &Gpu, requests: &BTreeMap<String, (usize, Sealed)>) -> BTreeMap
             }
             (Status::Failed, Some(Value::String(error)), Some(reply)) => {
                 let code = reply["error"]["code"].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned();
-                assert!(error.starts_with(&format!("execution_failed: {code}")), "{error}");
+                // Twice in a row given to a ComfyUI that was just being killed.
+                let public =
+                    if code == "unavailable" { "comfy_init_failed: " } else { &format!("execution_failed: {code}: ") };
+                assert!(error.starts_with(public), "{error}");
                 code
             }
             other => panic!("{id}: {other:?}"),

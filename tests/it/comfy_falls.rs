@@ -104,9 +104,14 @@ async fn a_job_over_its_time_ends_and_a_process_is_replaced_after_its_jobs() {
     worker.caller.run(&workflow::block(600.0, "sleep")).await.failed("timeout");
     recovered(&worker, second).await;
     each_settled_once(&worker);
-    // To be replaced in good order is no fall.
+    // To be replaced in good order is no fall. (A life that has just begun says so until its first beat.)
+    eventually("a ready worker", Duration::from_secs(10), async || {
+        let picture = worker.gpu.picture().await;
+        let well = picture["ready"] == json!(true) && picture["live"] == json!(true);
+        if well { Ok(()) } else { Err(picture.to_string()) }
+    })
+    .await;
     let picture = worker.gpu.picture().await;
-    assert!(picture["ready"] == json!(true) && picture["live"] == json!(true), "{picture}");
     let part = |picture: &Value| picture["parts"].as_array().unwrap().iter().find(|p| p["name"] == "comfy-0").cloned();
     assert!(part(&picture).is_some(), "{picture}");
 }

@@ -45,7 +45,11 @@ impl ComfyProcess {
             Effect::Probe => self.probe(ctx),
             Effect::Clean { prompt } => self.clean(prompt, ctx),
             Effect::Answer { prompt, failure } => self.answer(prompt, failure, ctx),
-            Effect::Tell(standing) => self.tell(&standing),
+            Effect::Tell(standing) => {
+                self.tell(&standing);
+                // Readiness need not wait for the next beat.
+                self.seat.beat(self.machine.complaints(self.deps.clock.now()));
+            }
             Effect::Leave(leaving) => {
                 info!(self.deps.log, "instance.gone"; "leaving" => ?leaving,
                     "last_failure" => self.machine.record().last_failure.clone());

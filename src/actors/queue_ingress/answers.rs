@@ -53,6 +53,8 @@ impl QueueIngress {
         let Some(work) = self.works.get_mut(&job) else { return };
         (work.comfy, work.handler, work.input, work.progress) = (None, None, None, None);
         let outcome = match (failure, work.outcome.take()) {
+            // The last instance said why it could not have it.
+            (Some(_), Some(outcome)) if end == End::Lost => Some(outcome),
             (Some(failure), _) => Some(Outcome::Comfy(Box::new(failed_report(failure)))),
             (None, outcome) => outcome,
         };

@@ -293,6 +293,8 @@ impl Handler<InstanceStood> for QueueIngress {
     fn handle(&mut self, message: InstanceStood, ctx: &mut Self::Context) {
         let InstanceStood { instance, standing } = message;
         self.step(Event::Stood { instance, standing }, ctx);
+        // Readiness need not wait for the next beat.
+        self.seat.beat(self.complaints());
     }
 }
 

@@ -8,7 +8,7 @@ use super::work::Outcome;
 use crate::domain::execution::{Call, validate_env};
 use crate::domain::id::{ExecutionId, RequestId};
 use crate::domain::instance::InstanceName;
-use crate::domain::job::{ExecuteInput, JobId};
+use crate::domain::job::{ExecuteInput, FailureCode, JobId};
 use crate::domain::lease::{Event, RunFault};
 use crate::domain::placement::NotRun;
 use crate::domain::time::whole_millis;
@@ -27,20 +27,32 @@ impl QueueIngress {
         let asked = async move { run.ask(RunJob { job: comfy, progress }).await };
         self.spawn(ctx, asked, move |ingress, ran, ctx| {
             let fault = match ran {
-                Ok(Ok(report)) => {
+                Ok(Ok(mut report)) => {
+                    let was_taken =
+                        report.failure.as_ref().is_none_or(|failure| failure.code != FailureCode::Unavailable);
                     if let Some(work) = ingress.works.get_mut(&job) {
-                        // The prompt and its images are needed no more.
-                        work.comfy = None;
-                        let mut report = Box::new(report);
                         report.timings.queue_ms = work.queue_ms;
-                        work.outcome = Some(Outcome::Comfy(report));
+                        work.outcome = Some(Outcome::Comfy(Box::new(report)));
+                        if was_taken {
+                            // The prompt and its images are needed no more.
+                            work.comfy = None;
+                        }
                     }
-                    return ingress.step(Event::RunEnded { job }, ctx);
+                    if was_taken {
+                        return ingress.step(Event::RunEnded { job }, ctx);
+                    }
+                    // ComfyUI never had it, so another may have it; should that be the last try, the report tells why.
+                    RunFault::Lost
                 }
                 Ok(Err(RunRefused::Busy)) => RunFault::NotRun(NotRun::Busy),
                 Ok(Err(RunRefused::NotReady)) => RunFault::NotRun(NotRun::NotReady),
                 Err(HandleError::Absent) => RunFault::NotRun(NotRun::Absent),
-                Err(HandleError::Lost) => RunFault::Lost,
+                Err(HandleError::Lost) => {
+                    if let Some(work) = ingress.works.get_mut(&job) {
+                        work.outcome = None;
+                    }
+                    RunFault::Lost
+                }
             };
             ingress.step(Event::RunFailed { job, fault }, ctx);
         });

@@ -9,7 +9,7 @@ use crate::adapters::doubles::{Request, Server, answer, cut};
 use crate::boot::http;
 
 fn store(brought_may_reach: bool) -> S3Store {
-    let client = || http::build(http::builder).expect("a client");
+    let client = || http::builder(&http::Tls::of_this_host().expect("TLS")).build().expect("a client");
     let clients = Clients { own: client(), guarded: client(), may_reach: Arc::new(move |_: &Url| brought_may_reach) };
     let attempts = Attempts { most: 3, first_wait: Duration::from_millis(1) };
     S3Store::new(clients, Arc::new(PausedClock::start()), attempts)

@@ -136,7 +136,9 @@ async fn connect(at: &Instance) -> Result<Socket, ComfyFailure> {
         opened = at.connection() => {
             opened.map_err(|_| plain(FailureCode::Unavailable, "ComfyUI's WebSocket could not be opened"))
         }
-        end = at.ended() => Err(crashed(&end)),
+        end = at.ended() => {
+            Err(plain(FailureCode::Unavailable, format!("ComfyUI ended before it was given the job: {}", end.end)))
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! One running ComfyUI.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use slog::{Logger, debug, info};
-use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell, mpsc, watch};
 use tokio::time::timeout;
 
 use super::http::{Http, HttpError, PATIENCE};
@@ -39,8 +39,6 @@ pub(super) struct Instance {
     standing: AsyncMutex<Option<Socket>>,
     /// The prompt that was last asked to stop.
     stopping: watch::Sender<Option<PromptId>>,
-    /// Held while it loads.
-    permit: Mutex<Option<OwnedSemaphorePermit>>,
     end: OnceCell<ComfyEnd>,
     _claim: PortClaim,
     pub(super) log: Logger,
@@ -56,7 +54,6 @@ impl Instance {
         process: Box<dyn Process>,
         printed: Printed,
         http: Http,
-        permit: OwnedSemaphorePermit,
         claim: PortClaim,
         log: Logger,
     ) -> Self {
@@ -70,7 +67,6 @@ impl Instance {
             printed,
             standing: AsyncMutex::new(None),
             stopping: watch::Sender::new(None),
-            permit: Mutex::new(Some(permit)),
             end: OnceCell::new(),
             _claim: claim,
             log,
@@ -133,10 +129,6 @@ impl Instance {
         }
         Ok(())
     }
-
-    fn give_permit_back(&self) {
-        self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
 }
 
 #[async_trait]
@@ -152,7 +144,6 @@ impl ComfyUi for Instance {
                 Err(ComfyError::DiedEarly { end: end.end, last: self.printed.last_words().await })
             }
         };
-        self.give_permit_back();
         answered?;
         self.settle_in().await?;
         info!(self.log, "comfy.ready"; "ms" => watch.millis());
@@ -212,7 +203,6 @@ impl ComfyUi for Instance {
                 Ok(())
             }
         };
-        self.give_permit_back();
         ended?;
         end_marked(&self.shared, &self.spec).await?;
         remove_room(self.room.path().to_owned()).await?;

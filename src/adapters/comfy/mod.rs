@@ -41,7 +41,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use slog::Logger;
-use tokio::sync::Semaphore;
 
 pub use self::command::INHERITED;
 use crate::domain::instance::InstanceSpec;
@@ -74,8 +73,6 @@ pub struct Settings {
     pub ram_mib: u64,
     /// The limit on one instance's memory, its RAM directory included, in MiB.
     pub memory_mib: Option<u64>,
-    /// How many may load at the same time.
-    pub starts_at_once: usize,
     /// Bytes of all outputs of one job.
     pub output_bytes: u64,
     /// Node results stay in memory until the next job, and with them the models (ADR 10). False: `--cache-none`.
@@ -92,7 +89,6 @@ struct Shared {
     settings: Settings,
     spawner: Arc<dyn Spawner>,
     cgroups: Option<Arc<dyn Cgroups>>,
-    starts: Arc<Semaphore>,
     ports: Arc<Mutex<BTreeSet<u16>>>,
     log: Logger,
 }
@@ -121,8 +117,7 @@ impl ComfyEngine {
     /// An engine for this host. Without `cgroups` its processes are held together by their group and by a mark in their
     /// environment, and no limit of memory is in force.
     pub fn new(settings: Settings, spawner: Arc<dyn Spawner>, cgroups: Option<Arc<dyn Cgroups>>, log: Logger) -> Self {
-        let starts = Arc::new(Semaphore::new(settings.starts_at_once.max(1)));
-        let shared = Shared { settings, spawner, cgroups, starts, ports: Arc::default(), log };
+        let shared = Shared { settings, spawner, cgroups, ports: Arc::default(), log };
         Self { shared: Arc::new(shared) }
     }
 

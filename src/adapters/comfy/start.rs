@@ -44,7 +44,6 @@ pub(super) async fn start(shared: &Arc<Shared>, spec: &InstanceSpec) -> Result<I
     // ComfyUI itself finds out after it has loaded, and would until then be mistaken for who listens there.
     TcpListener::bind(("127.0.0.1", spec.port))
         .map_err(|error| ComfyError::Off(format!("port {} cannot be taken: {error}", spec.port)))?;
-    let permit = shared.starts.clone().acquire_owned().await.map_err(host("waiting for a turn to start"))?;
 
     let path = room_of(shared, spec);
     let (bytes, own) = (settings.ram_mib << 20, settings.clone());
@@ -83,7 +82,7 @@ pub(super) async fn start(shared: &Arc<Shared>, spec: &InstanceSpec) -> Result<I
     let http = Http::new(spec.port).map_err(host("making the HTTP client"))?;
     let process = shared.spawner.spawn(request).await.map_err(host("starting ComfyUI"))?;
     info!(log, "comfy.started"; "port" => spec.port, "device" => spec.device.clone());
-    Ok(Instance::new(shared.clone(), spec.clone(), room, cgroup, process, printed, http, permit, claim, log))
+    Ok(Instance::new(shared.clone(), spec.clone(), room, cgroup, process, printed, http, claim, log))
 }
 
 async fn make_cgroup(shared: &Shared, spec: &InstanceSpec) -> Result<Option<Arc<dyn Cgroup>>, ComfyError> {

@@ -15,7 +15,6 @@ use tokio::net::UnixStream;
 use uuid::Uuid;
 
 use super::*;
-use crate::boot::http;
 use crate::domain::environment::Grant;
 
 const HERE: [u8; 4] = [127, 0, 0, 1];
@@ -164,9 +163,12 @@ fn error(answer: &str) -> &str {
 
 /// What a real TLS client says first.
 fn client_hello(name: &str) -> Vec<u8> {
-    http::provide_tls();
-    let config =
-        rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(ring)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
     let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
     let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
     let mut bytes = Vec::new();

@@ -7,7 +7,8 @@ use crate::adapters::doubles::{Request, Server, answer};
 use crate::boot::http;
 
 fn fetcher(hosts: &[&str], reach: Reach) -> HttpFetcher {
-    let client = http::build(|| guarded(http::builder(), reach.clone())).expect("a client");
+    let client =
+        guarded(http::builder(&http::Tls::of_this_host().expect("TLS")), reach.clone()).build().expect("a client");
     let hosts = Hosts::new(hosts.iter().map(|host| (*host).to_owned()));
     HttpFetcher::new(client, Settings { hosts, most_bytes: 1000, within: Duration::from_secs(10), reach })
 }

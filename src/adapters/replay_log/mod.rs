@@ -81,7 +81,7 @@ impl SqliteReplayLog {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(PATIENCE)
-            .pragma("cache_size", "-1000")
+            .pragma("cache_size", "-200")
             .pragma("journal_size_limit", "4194304")
             .thread_name(|number| format!("replay-{number}"))
             .log_statements(log::LevelFilter::Trace)

@@ -113,23 +113,3 @@ async fn a_file_of_another_version_and_a_file_that_is_none_are_refused() {
     std::fs::write(&path, "x".repeat(8192)).expect("written");
     assert!(SqliteReplayLog::open(&path).await.is_err());
 }
-
-/// `cargo test --release --bin cloister replay_log::tests::how_long -- --ignored --nocapture`
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn how_long_an_insert_takes() {
-    let (_directory, path) = place();
-    let log = SqliteReplayLog::open(&path).await.expect("opens");
-    let clock = crate::adapters::clock::SystemClock::start();
-    let mut spans: Vec<Duration> = Vec::new();
-    for number in 0..5000_u64 {
-        let mut known = seen(0, Kid([1; 8]), &format!("job-{number}"), None);
-        known.tag.0[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-        let begun = crate::ports::clock::Clock::uptime(&clock);
-        log.remember(&known).await.expect("remembers");
-        spans.push(crate::ports::clock::Clock::uptime(&clock) - begun);
-    }
-    spans.sort();
-    let at = |part: usize| spans[spans.len() * part / 1000];
-    println!("insert: p50 {:?}, p99 {:?}, p99.9 {:?}, most {:?}", at(500), at(990), at(999), spans.last());
-}

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use slog::{Logger, warn};
 
-use crate::domain::bucket::{Bucket, region_of};
+use crate::domain::bucket::{Bucket, S3Config};
 use crate::domain::job::{Job, JobId};
 use crate::domain::secret::Secret;
 use crate::ports::job_source::{Empty, Taken};
@@ -23,18 +23,6 @@ struct Entry<'a> {
 /// A field that is there counts, and be it `null`: whoever sent the job is then told what is wrong with it.
 pub(super) fn also_null<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-/// The job's own bucket, in RunPod's words.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct S3Config {
-    endpoint_url: String,
-    access_id: String,
-    access_secret: String,
-    bucket_name: String,
-    #[serde(default)]
-    object_path: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -95,21 +83,12 @@ fn job(raw: &RawValue, log: &Logger) -> Option<Job> {
     Some(Job { id, input: Secret::new(input.get().as_bytes().to_vec()), bucket })
 }
 
-/// A bucket is usable whole or not at all: half of it would be filled up with the host's own keys.
 fn bucket(raw: &RawValue, id: &JobId, log: &Logger) -> Option<Bucket> {
-    let Ok(config) = serde_json::from_str::<S3Config>(raw.get()) else {
+    let config = serde_json::from_str::<S3Config>(raw.get());
+    if config.is_err() {
         warn!(log, "job.bucket_unusable"; "requestId" => id.as_str());
-        return None;
-    };
-    Some(Bucket {
-        region: region_of(&config.endpoint_url),
-        endpoint: config.endpoint_url,
-        name: config.bucket_name,
-        access_id: config.access_id,
-        access_secret: config.access_secret,
-        prefix: config.object_path.unwrap_or_default().trim_matches('/').to_owned(),
-        brought: true,
-    })
+    }
+    config.ok().map(Bucket::from)
 }
 
 /// The ids that are to be stopped; what is no id is passed over.

@@ -94,15 +94,3 @@ pub struct QueueWorkers {
     pub throttled: usize,
     pub unhealthy: usize,
 }
-
-/// A job's own bucket, in RunPod's words.
-#[derive(Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct S3ConfigBody {
-    pub access_id: String,
-    pub access_secret: String,
-    pub bucket_name: String,
-    pub endpoint_url: String,
-    #[serde(default)]
-    pub object_path: Option<String>,
-}

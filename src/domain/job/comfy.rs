@@ -122,7 +122,7 @@ pub enum FailureCode {
     Unsendable,
     /// An input image could not be had.
     Input,
-    /// No instance could be had.
+    /// No instance could be had, or its ComfyUI never took the job: it ran nowhere.
     Unavailable,
 }
 

@@ -88,7 +88,7 @@ pub enum PostFault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunFault {
     NotRun(NotRun),
-    /// The instance's actor ended before it answered.
+    /// The instance's actor ended before it answered, or its ComfyUI never took the job.
     Lost,
 }
 
@@ -159,7 +159,7 @@ pub enum End {
     Dry,
     /// No instance could be had in time.
     NoInstance,
-    /// The instance was lost under it, twice.
+    /// The instance was lost under it, or did not take it, twice.
     Lost,
     /// The daemon stops.
     Stopping,

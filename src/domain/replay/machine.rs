@@ -1,28 +1,52 @@
 //! The machine; its diagram and invariants stand in the module's head.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Place;
+use std::collections::hash_map::{Entry as Place, RandomState};
+use std::hash::BuildHasher as _;
+use std::time::Duration;
 
 use super::{Effect, Event, Policy, Question, Refusal, Seen};
 use crate::domain::envelope::{Kid, ReplayTag};
 use crate::domain::job::JobId;
 use crate::domain::time::{WallTime, whole_millis};
 
-/// What is known of one request.
+/// How long a request is known beyond its time: its job may wait that long in a queue before it is opened again.
+const HELD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is known of one request. There are many of them, and they are kept small.
 #[derive(Debug)]
 struct Known {
-    job: JobId,
+    job: Fingerprint,
     kid: Kid,
-    until: Option<WallTime>,
-    written: bool,
+    until: Until,
     /// Writes that are under way.
     writing: u32,
+    written: bool,
+}
+
+/// Of a job's id, under a key that this process alone knows: two ids that share one cannot be made on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fingerprint(u64);
+
+/// [`Seen::until`] in half the space: the end of time is no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Until(i64);
+
+impl Until {
+    fn of(until: Option<WallTime>) -> Self {
+        Self(until.map_or(i64::MAX, |until| until.0))
+    }
+
+    fn end(self) -> Option<WallTime> {
+        (self.0 < i64::MAX).then_some(WallTime(self.0))
+    }
 }
 
 /// The guard.
 #[derive(Debug)]
 pub struct Guard {
     policy: Policy,
+    fingerprints: RandomState,
     known: HashMap<ReplayTag, Known>,
     /// How many of them have no end.
     endless: usize,
@@ -33,7 +57,8 @@ pub struct Guard {
 impl Guard {
     /// A guard that remembers nothing yet.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, known: HashMap::new(), endless: 0, horizon: WallTime(i64::MIN) }
+        let fingerprints = RandomState::new();
+        Self { policy, fingerprints, known: HashMap::new(), endless: 0, horizon: WallTime(i64::MIN) }
     }
 
     /// How many requests are remembered.
@@ -68,22 +93,28 @@ impl Guard {
 
     fn load(&mut self, seen: Seen) {
         let Seen { tag, kid, job, until } = seen;
+        let job = self.fingerprint(&job);
         if let Place::Vacant(place) = self.known.entry(tag) {
             self.endless += usize::from(until.is_none());
-            place.insert(Known { job, kid, until, written: true, writing: 0 });
+            place.insert(Known { job, kid, until: Until::of(until), written: true, writing: 0 });
         }
     }
 
+    fn fingerprint(&self, job: &JobId) -> Fingerprint {
+        Fingerprint(self.fingerprints.hash_one(job))
+    }
+
     fn ask(&mut self, question: Question, mut seen: Seen, sealed_at: Option<WallTime>, now: WallTime) -> Effect {
+        let job = self.fingerprint(&seen.job);
         if let Some(known) = self.known.get_mut(&seen.tag) {
-            if known.job != seen.job {
+            if known.job != job {
                 return Effect::Refuse(question, Refusal::Replayed);
             }
             if known.written {
                 return Effect::Admit(question);
             }
             known.writing += 1;
-            seen.until = known.until;
+            seen.until = known.until.end();
             return Effect::Remember { question, seen };
         }
         if let Some(sealed_at) = sealed_at {
@@ -97,16 +128,16 @@ impl Guard {
         if !self.has_room(seen.until.is_none(), now) {
             return Effect::Refuse(question, Refusal::Full);
         }
-        let Seen { tag, kid, job, until } = seen.clone();
-        self.endless += usize::from(until.is_none());
-        self.known.insert(tag, Known { job, kid, until, written: false, writing: 1 });
+        self.endless += usize::from(seen.until.is_none());
+        let known = Known { job, kid: seen.kid, until: Until::of(seen.until), written: false, writing: 1 };
+        self.known.insert(seen.tag, known);
         Effect::Remember { question, seen }
     }
 
     fn has_room(&mut self, endless: bool, now: WallTime) -> bool {
         let Policy { room, .. } = self.policy;
         if self.known.len() >= room {
-            self.drop_where(|known| known.until.is_some_and(|until| until < now));
+            self.drop_where(|known| known.until.end().is_some_and(|until| until < now));
         }
         self.known.len() < room && !(endless && self.endless >= room - room / 4)
     }
@@ -116,15 +147,16 @@ impl Guard {
         let known = place.get_mut();
         known.writing = known.writing.saturating_sub(1);
         if !known.written && known.writing == 0 {
-            self.endless -= usize::from(known.until.is_none());
+            self.endless -= usize::from(known.until.end().is_none());
             place.remove();
         }
     }
 
     fn forget(&mut self, ring: &[Kid], now: WallTime) -> Vec<Effect> {
         let is_dead = |kid: &Kid| !ring.is_empty() && !ring.contains(kid);
-        self.drop_where(|known| match known.until {
-            Some(until) => until < now,
+        let held = i64::try_from(whole_millis(HELD)).unwrap_or(i64::MAX);
+        self.drop_where(|known| match known.until.end() {
+            Some(until) => until < now && (is_dead(&known.kid) || until.0.saturating_add(held) < now.0),
             None => is_dead(&known.kid),
         });
         vec![Effect::Forget]
@@ -136,8 +168,8 @@ impl Guard {
         self.known.retain(|_, known| {
             let goes = known.writing == 0 && is_over(known);
             if goes {
-                *endless -= usize::from(known.until.is_none());
-                *horizon = (*horizon).max(known.until.unwrap_or(WallTime(i64::MIN)));
+                *endless -= usize::from(known.until.end().is_none());
+                *horizon = (*horizon).max(known.until.end().unwrap_or(WallTime(i64::MIN)));
             }
             !goes
         });

@@ -15,6 +15,8 @@
 //! * whatever was admitted was written first: a kill of the daemon opens nothing;
 //! * each question is answered once; a failed write leaves nothing behind;
 //! * no more is remembered than there is room for, and v1, which is not forgotten, leaves a quarter of it to v2;
+//! * a job that was admitted and waits in a queue for longer than the window is admitted when it is opened again, within a
+//!   day and as long as there is room;
 //! * a clock that jumps ahead and back does not let a forgotten request in again.
 
 mod machine;
@@ -37,7 +39,7 @@ pub struct Seen {
     /// The key that it was sealed to.
     pub kid: Kid,
     pub job: JobId,
-    /// When it may be forgotten; none: not as long as the key lives (v1).
+    /// From when on it may be forgotten, for it would be refused as stale; none: not as long as the key lives (v1).
     pub until: Option<WallTime>,
 }
 

@@ -140,6 +140,22 @@ async fn a_wait_for_an_instance_ends_with_its_reason() {
 }
 
 #[actix_rt::test]
+async fn a_job_that_comfyui_never_took_is_given_once_more_and_then_told_why() {
+    tokio::time::pause();
+    for (times, answer) in
+        [(1, "a done - "), (2, "a done comfy_init_failed: ComfyUI ended before it was given the job: signal 9 ")]
+    {
+        let world = World::ready(1).await;
+        world.gpus[0].behaves(Mode::NeverTakes { times });
+        world.platform.hand_out(&[job("a", "plain")]);
+        world.pass(5_000).await;
+        let answers = world.platform.answers();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        assert!(answers[0].starts_with(answer), "{answers:?}");
+    }
+}
+
+#[actix_rt::test]
 async fn an_instance_that_is_taken_by_another_is_given_the_job_again_later() {
     tokio::time::pause();
     let world = World::ready(1).await;

@@ -237,6 +237,10 @@ pub enum Mode {
     /// Until it is interrupted.
     Hold,
     Busy,
+    /// Its ComfyUI is gone before it has the job; so many times.
+    NeverTakes {
+        times: u32,
+    },
     Panic,
 }
 
@@ -283,6 +287,14 @@ impl Handler<RunJob> for Gpu {
             *locked(&self.mode) = Mode::Steps;
             return Box::pin(async { Err(RunRefused::Busy) });
         }
+        if let Mode::NeverTakes { times } = mode {
+            *locked(&self.mode) = if times > 1 { Mode::NeverTakes { times: times - 1 } } else { Mode::Steps };
+            let gpu = self.clone();
+            return Box::pin(async move {
+                gpu.is_ready();
+                Ok(never_taken())
+            });
+        }
         Box::pin(async move {
             let job = message.job.id.clone();
             locked(&gpu.ran).push(job.to_string());
@@ -310,6 +322,12 @@ impl Handler<InterruptJob> for Gpu {
         locked(&self.ran).push(format!("interrupt {}", message.job));
         self.interrupted.notify_one();
     }
+}
+
+fn never_taken() -> ComfyReport {
+    let summary = "ComfyUI ended before it was given the job: signal 9".to_owned();
+    let failure = ComfyFailure { code: FailureCode::Unavailable, summary, detail: ().into() };
+    ComfyReport { failure: Some(failure), outputs: Vec::new(), ..report(false) }
 }
 
 pub fn report(interrupted: bool) -> ComfyReport {

@@ -89,29 +89,6 @@ async fn another_comfyui_on_the_port_is_not_taken_for_ours() {
 }
 
 #[tokio::test]
-async fn only_so_many_load_at_the_same_time() {
-    let world = World::of_double(&["STARTS=never,ok"], |settings| {
-        settings.starts_at_once = 1;
-        settings.start_deadline = Duration::from_millis(500);
-    });
-    let loading = world.engine.start(&world.spec).await.expect("starts");
-    let mut next = world.spec.clone();
-    (next.name, next.port) = ("comfy-1", super::support::free_port());
-    let waiting = world.engine.start(&next);
-    tokio::pin!(waiting);
-    tokio::select! {
-        biased;
-        _ = &mut waiting => panic!("it must wait for its turn"),
-        given_up = loading.ready() => assert!(given_up.is_err()),
-    }
-    let second = waiting.await.expect("starts now");
-    second.ready().await.expect("is ready");
-    loading.stop(Duration::ZERO).await.expect("stops");
-    second.stop(Duration::from_secs(5)).await.expect("stops");
-    world.assert_nothing_left();
-}
-
-#[tokio::test]
 async fn what_an_earlier_life_left_is_removed_first() {
     let world = World::of_double(&["CHILDREN=1:detached"], |_| {});
     let earlier = world.ready().await;

@@ -32,7 +32,6 @@ pub(in super::super) fn settings() -> Settings {
         ram_dir: "/dev/shm".into(),
         ram_mib: 64,
         memory_mib: None,
-        starts_at_once: 2,
         output_bytes: 32 << 20,
         keep_models: true,
     }

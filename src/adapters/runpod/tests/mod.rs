@@ -35,7 +35,7 @@ fn settings(address: SocketAddr) -> Settings {
 }
 
 fn source_with(settings: Settings) -> RunPod {
-    let client = http::build(http::builder).expect("a client");
+    let client = http::builder(&http::Tls::of_this_host().expect("TLS")).build().expect("a client");
     RunPod::new(settings, client, Logger::root(Discard, o!())).expect("addresses")
 }
 

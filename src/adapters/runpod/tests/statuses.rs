@@ -151,7 +151,7 @@ async fn nothing_of_an_answer_but_ids_is_logged_or_in_an_error() {
         r#"{"jobsToStop":["CANARY/",{"CANARY":1}]}"#,
     ] {
         let server = Server::start(move |_, wire| json(wire, 200, body));
-        let client = http::build(http::builder).expect("a client");
+        let client = http::builder(&http::Tls::of_this_host().expect("TLS")).build().expect("a client");
         let source = RunPod::new(settings(server.address), client, log.clone()).expect("addresses");
         let taken = source.take(1, false).await;
         assert!(!format!("{taken:?}").contains("CANARY"), "{taken:?}");
