@@ -14,7 +14,7 @@ use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::egress::{self, HostEgress};
 use crate::adapters::process::{HostSpawner, HostZombies};
-use crate::adapters::runsc::{Choice, OutputLimits, RunscEngine, Settings};
+use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::systemd::SystemdNotifier;
@@ -41,6 +41,8 @@ use crate::telemetry::{self, Format, Guard, error_chain};
 
 /// What a set-up's transpile task may use.
 const TRANSPILE_LIMITS: Limits = Limits { timeout: Duration::from_secs(30), memory_mb: 256 };
+/// Of an install task, its /tmp with archives and packages among it.
+const INSTALL_MEMORY_MB: u64 = 768;
 /// The most bytes of request bodies held at once, over all connections.
 const BODIES_AT_ONCE: usize = 128 << 20;
 /// The warning that goes with every answer, too.
@@ -207,6 +209,8 @@ fn engine_settings(config: &Config) -> Settings {
         cpu_quota_us: Some(quota_us(sandbox.cpu)),
         pids: sandbox.pids,
         tmp_mb: sandbox.tmp_mb,
+        registries: sandbox.registries.clone(),
+        installs: InstallLimits { bytes: sandbox.dependencies_bytes, files: sandbox.dependencies_files },
         output: OutputLimits {
             keep: kib(sandbox.output_keep_kib.saturating_mul(1024)),
             discard: sandbox.output_discard_mib.saturating_mul(1 << 20),
@@ -269,6 +273,12 @@ pub fn pool_policy(sandbox: &config::Sandbox) -> PoolPolicy {
     }
 }
 
+/// What a set-up's install task may use, where there is a registry and a way to it.
+fn install_limits(sandbox: &config::Sandbox) -> Option<Limits> {
+    let limits = Limits { timeout: sandbox.install_deadline, memory_mb: INSTALL_MEMORY_MB };
+    (sandbox.egress.enabled && !sandbox.registries.is_empty()).then_some(limits)
+}
+
 /// When children are restarted.
 pub fn restart_policy(config: &Config) -> RestartPolicy {
     let supervision = &config.supervision;
@@ -297,6 +307,7 @@ pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool:
         log: parts.log.new(slog::o!("actor" => "sandbox_pool")),
         policy: pool_policy(&config.sandbox),
         transpile_limits: TRANSPILE_LIMITS,
+        install_limits: install_limits(&config.sandbox),
         isolated: parts.isolated,
         keep_output: config.store.keep_output,
     }

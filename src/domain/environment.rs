@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::egress;
 use crate::domain::id::EnvironmentId;
 use crate::domain::module_name::{self, ModuleNameError};
+use crate::domain::package::{self, PackageError};
 use crate::domain::time::WallTime;
 
 /// Seconds an environment lives when its request does not say, or says 0.
@@ -169,9 +170,10 @@ impl SetUpRequest {
         }
         module_name::validate_all(self.modules.keys().map(String::as_str))?;
         self.permissions.validate()?;
-        if self.dependencies.count() > 0 {
-            return Err(SetUpInvalid::DependenciesNotEnabled);
+        if !self.dependencies.deno.is_empty() {
+            return Err(SetUpInvalid::DenoDependencies);
         }
+        package::packages(&self.dependencies.npm)?;
         Ok(())
     }
 
@@ -224,6 +226,10 @@ pub enum SetUpInvalid {
     NotARule { entry: String, error: egress::RuleError },
     #[error("dependencies are not enabled")]
     DependenciesNotEnabled,
+    #[error("dependencies.deno is not in this version: name packages of npm")]
+    DenoDependencies,
+    #[error(transparent)]
+    Package(#[from] PackageError),
     #[error(transparent)]
     ModuleName(#[from] ModuleNameError),
 }
@@ -344,9 +350,13 @@ mod tests {
     }
 
     #[test]
-    fn dependencies_are_refused_until_installs_are_confined() {
+    fn dependencies_are_packages_of_npm() {
         let mut with = request();
         with.dependencies.npm.push("left-pad@1.3.0".into());
-        assert_eq!(with.validate().map_err(|e| e.to_string()), Err("dependencies are not enabled".to_owned()));
+        assert_eq!(with.validate(), Ok(()));
+        with.dependencies.npm.push("--global".into());
+        assert!(matches!(with.validate(), Err(SetUpInvalid::Package(_))));
+        with.dependencies = Dependencies { npm: Vec::new(), deno: vec!["jsr:@std/path".into()] };
+        assert_eq!(with.validate(), Err(SetUpInvalid::DenoDependencies));
     }
 }

@@ -20,6 +20,7 @@ pub mod json;
 pub mod layout;
 pub mod lease;
 pub mod module_name;
+pub mod package;
 pub mod placement;
 pub mod pool;
 pub mod redacted;

@@ -18,6 +18,15 @@ pub struct GateError {
     pub source: io::Error,
 }
 
+/// Who wrote a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// An environment's: its hosts may lead to public addresses, and to what the operator admits.
+    Environment,
+    /// The operator's own (registries): its hosts may lead anywhere.
+    Operator,
+}
+
 /// Opens and closes ways out. What is on the host carries the slot's name. The methods block for a moment: a few calls
 /// on a directory in memory.
 pub trait EgressGates: Send + Sync {
@@ -26,7 +35,7 @@ pub trait EgressGates: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be made; what was begun is removed by [`close`](Self::close).
-    fn open(&self, slot: SlotId, policy: Policy, owner: u32) -> Result<PathBuf, GateError>;
+    fn open(&self, slot: SlotId, policy: Policy, whose: Whose, owner: u32) -> Result<PathBuf, GateError>;
 
     /// Cuts what goes through it and removes the socket. Idempotent, also for slots of an earlier life.
     ///

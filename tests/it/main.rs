@@ -21,6 +21,7 @@ mod comfy_falls;
 mod comfy_never;
 mod comfy_outputs;
 mod comfy_worker;
+mod dependencies;
 mod doors;
 mod doubles;
 mod egress;

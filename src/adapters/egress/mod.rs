@@ -34,7 +34,7 @@ use self::dial::{HostNames, Names};
 use self::gate::{Counts, Gate};
 use crate::domain::egress::{Caps, EgressPicture, Policy, Reach};
 use crate::domain::id::SlotId;
-use crate::ports::egress::{EgressGates, EgressProxy, GateError};
+use crate::ports::egress::{EgressGates, EgressProxy, GateError, Whose};
 
 /// What the proxy is told once.
 #[derive(Debug, Clone)]
@@ -93,11 +93,16 @@ impl HostEgress {
 }
 
 impl EgressGates for HostEgress {
-    fn open(&self, slot: SlotId, policy: Policy, owner: u32) -> Result<PathBuf, GateError> {
+    fn open(&self, slot: SlotId, policy: Policy, whose: Whose, owner: u32) -> Result<PathBuf, GateError> {
         let path = self.path(slot);
         let failed = |source| GateError { doing: "make", path: path.clone(), source };
         let listener = self.bind(&path, owner).map_err(failed)?;
         let Settings { reach, caps, .. } = self.settings.clone();
+        let (reach, caps) = match whose {
+            Whose::Environment => (reach, caps),
+            // An installer asks once for each package.
+            Whose::Operator => (Reach::anywhere(), Caps { requests: caps.requests.saturating_mul(10), ..caps }),
+        };
         let log = self.log.new(slog::o!("slot" => slot.to_string()));
         let gate = Gate::new(listener, policy, reach, caps, Arc::clone(&self.names), Arc::clone(&self.counts), log);
         lock(&self.gates).insert(slot, Arc::new(gate));

@@ -99,7 +99,7 @@ impl World {
         let log = Logger::root(slog::Discard, o!());
         let egress = Arc::new(HostEgress::with_names(settings, names, log));
         let policy = Policy::of(Some(&grant)).unwrap();
-        let socket = egress.open(SLOT, policy, nix::unistd::geteuid().as_raw()).unwrap();
+        let socket = egress.open(SLOT, policy, Whose::Environment, nix::unistd::geteuid().as_raw()).unwrap();
         let mut world = Self { egress, socket, serving: JoinSet::new(), _dir: dir };
         world.serve();
         world

@@ -19,11 +19,12 @@ use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
 use super::tools::{is_open_to_all, rootfs_of};
 use super::{CLOSING_PATIENCE, RunscEngine, Tools, flags, host};
-use crate::domain::egress::Policy;
+use crate::domain::egress::{Policy, Rule};
 use crate::domain::execution::ProcessEnd;
 use crate::domain::layout;
 use crate::domain::time::whole_millis;
 use crate::ports::cgroup::CgroupLimits;
+use crate::ports::egress::Whose;
 use crate::ports::process::SpawnRequest;
 use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec};
 
@@ -100,13 +101,20 @@ impl RunscEngine {
     ) -> Result<(Written, Making), SandboxError> {
         let image = self.settings.images.get(&spec.runtime).cloned();
         let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
+        let installs = spec.purpose == Purpose::Install;
         let (permissions, volume) = match spec.purpose {
             Purpose::Execute { environment, permissions } => {
                 (permissions, Some(self.volumes.path(&environment.volume_name())))
             }
-            Purpose::Transpile => Default::default(),
+            Purpose::Transpile | Purpose::Install => Default::default(),
         };
-        let way_out = self.gates.clone().zip(Policy::of(permissions.allow_net.as_ref()));
+        let policy = if installs {
+            let rules: Vec<Rule> = self.settings.registries.iter().map(|registry| registry.rule.clone()).collect();
+            (!rules.is_empty()).then_some((Policy::Only(rules), Whose::Operator))
+        } else {
+            Policy::of(permissions.allow_net.as_ref()).map(|policy| (policy, Whose::Environment))
+        };
+        let way_out = self.gates.clone().zip(policy);
         let slot = spec.slot;
         let slot_dir = self.layout.slot(spec.slot);
         let map_ids = tools.can_map_ids.then(|| host_ids_of(spec.slot.0.as_u128()));
@@ -116,10 +124,14 @@ impl RunscEngine {
         let write = move || {
             let rootfs = rootfs_of(&image, runtime).ok_or(SandboxError::RuntimeMissing(runtime))?;
             let [rootfs, runner] = [real(&rootfs)?, real(&runner)?];
-            let duty = volume.map_or(Ok(Duty::Transpile), |volume| duty_of(&volume))?;
+            let duty = match volume {
+                Some(volume) => duty_of(&volume)?,
+                None if installs => Duty::Install,
+                None => Duty::Transpile,
+            };
             let workspace = match &duty {
                 Duty::Call { workspace, .. } => Some(workspace),
-                Duty::Transpile => None,
+                Duty::Transpile | Duty::Install => None,
             };
             let closed = [Some(&rootfs), Some(&runner), workspace]
                 .into_iter()

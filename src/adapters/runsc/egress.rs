@@ -6,7 +6,7 @@ use super::host;
 use super::spec::UNPRIVILEGED;
 use crate::domain::egress::Policy;
 use crate::domain::id::SlotId;
-use crate::ports::egress::EgressGates;
+use crate::ports::egress::{EgressGates, Whose};
 use crate::ports::sandbox::SandboxError;
 
 /// Where the socket is bound in the sandbox: over a file of the runner's own, for the gofer would make one in the image on
@@ -30,11 +30,11 @@ impl Egress {
     pub(super) fn open(
         gates: &dyn EgressGates,
         slot: SlotId,
-        policy: Policy,
+        (policy, whose): (Policy, Whose),
         host_ids: Option<u32>,
     ) -> Result<Self, SandboxError> {
         let owner = host_ids.map_or(UNPRIVILEGED, |first| first + UNPRIVILEGED);
-        let socket = gates.open(slot, policy.clone(), owner).map_err(host("opening the sandbox's way out"))?;
+        let socket = gates.open(slot, policy.clone(), whose, owner).map_err(host("opening the sandbox's way out"))?;
         Ok(Self { socket, policy })
     }
 

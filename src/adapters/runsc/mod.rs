@@ -62,14 +62,14 @@ use self::capture::CaptureCaps;
 use self::flags::Engine;
 use self::layout::Layout;
 use self::runners::Runners;
-pub use self::settings::{Choice, OutputLimits, Settings};
+pub use self::settings::{Choice, InstallLimits, OutputLimits, Settings};
 use self::slot::Slots;
 use crate::domain::execution::{Call, Evidence, Limits};
 use crate::domain::id::SlotId;
 use crate::ports::cgroup::Cgroups;
 use crate::ports::egress::EgressGates;
 use crate::ports::process::Spawner;
-use crate::ports::sandbox::{EngineProbe, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
+use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
 use crate::ports::volumes::Volumes;
 
 /// How long the end of the process may follow the end of its channel.
@@ -170,6 +170,15 @@ impl SandboxEngine for RunscEngine {
         limits: Limits,
     ) -> Result<Transpiled, SandboxError> {
         self.turn_into_javascript(slot, modules, limits).await
+    }
+
+    async fn install(
+        &self,
+        slot: SlotId,
+        packages: BTreeMap<String, String>,
+        limits: Limits,
+    ) -> Result<Installed, SandboxError> {
+        self.install_packages(slot, packages, limits).await
     }
 
     async fn destroy(&self, slot: SlotId) -> Result<(), SandboxError> {

@@ -49,7 +49,12 @@ pub(super) enum Duty {
     Call { workspace: PathBuf, emitted: Option<PathBuf> },
     /// A set-up's TypeScript: the transpiler writes the modules to a `/workspace` of its own.
     Transpile,
+    /// A set-up's packages: the installer works in `/tmp`.
+    Install,
 }
+
+/// The size of an installer's /tmp: archives, what is in them, and the answer.
+const INSTALL_TMP_MB: u64 = 512;
 
 /// The range of host ids for a slot: neighbours share none unless 4093 slots live at once.
 pub(super) fn host_ids_of(slot: u128) -> u32 {
@@ -150,6 +155,14 @@ fn command(bundle: &Bundle) -> Vec<String> {
             words.push("/runtime/runner.js".to_owned());
             words
         }
+        Runtime::Bun if matches!(bundle.duty, Duty::Install) => fixed(&[
+            "/usr/bin/bun",
+            "run",
+            "--no-install",
+            "--no-env-file",
+            "--config=/dev/null",
+            "/runtime/installer.js",
+        ]),
         // Bun has no flag that bounds its heap: there the cgroup alone does.
         Runtime::Bun => fixed(&[
             "/usr/bin/bun",
@@ -186,7 +199,8 @@ fn environment(bundle: &Bundle) -> Vec<String> {
 
 /// No sysfs, nothing of the host but the two read-only binds. /tmp is executable: Bun's native add-ons need it.
 fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
-    let tmp_size = format!("size={}m", bundle.tmp_mb);
+    let tmp_mb = if matches!(bundle.duty, Duty::Install) { INSTALL_TMP_MB } else { bundle.tmp_mb };
+    let tmp_size = format!("size={tmp_mb}m");
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])?,
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"])?,
@@ -210,6 +224,7 @@ fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
                 mounts.push(bind("/tmp/.deno/gen", emitted)?);
             }
         }
+        Duty::Install => {}
         Duty::Transpile => {
             let own = ["nosuid", "nodev", "noexec", "mode=1777", "size=32m"];
             mounts.push(mount("/workspace", "tmpfs", "tmpfs", &own)?);

@@ -119,6 +119,12 @@ impl Reach {
         Self::default()
     }
 
+    /// Every address: for hosts that the operator named.
+    pub fn anywhere() -> Self {
+        let every = |address: IpAddr| Network { address, prefix: 0 };
+        Self::and([every(Ipv4Addr::UNSPECIFIED.into()), every(Ipv6Addr::UNSPECIFIED.into())])
+    }
+
     /// Public addresses and these networks.
     pub fn and(private: impl Into<Vec<Network>>) -> Self {
         Self { private: private.into() }

@@ -92,6 +92,8 @@ impl World {
             cpu_quota_us: Some(100_000),
             pids: 100,
             tmp_mb: 64,
+            registries: Vec::new(),
+            installs: InstallLimits { bytes: 1 << 20, files: 100 },
             output: OutputLimits { keep: 64 << 10, discard: 8 << 20, ..OutputLimits::default() },
         };
         let log = Logger::root(Discard, o!());
