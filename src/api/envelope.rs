@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::api::answer::{self, OutcomeName};
 use crate::api::error::ApiError;
 use crate::api::held::Held;
-use crate::api::{Doors, environments};
+use crate::api::{Doors, environments, jobs};
 use crate::domain::id::RequestId;
 use crate::domain::time::{Moment, whole_millis};
 use crate::ports::clock::Clock;
@@ -118,6 +118,11 @@ impl Line {
         }
     }
 
+    /// A client's question how its job stands, which comes each second.
+    fn is_poll(&self) -> bool {
+        self.method == "GET" && self.status == StatusCode::OK.as_u16() && self.route == jobs::STATUS
+    }
+
     fn answered(&mut self, response: &HttpResponse) {
         self.status = response.status().as_u16();
         self.outcome = match response.extensions().get::<OutcomeName>() {
@@ -141,9 +146,15 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let took = whole_millis(self.clock.now().since(self.began));
-        slog::info!(self.log, "http request";
+        let line = slog::kv!(
             "request_id" => self.id.as_str(), "method" => self.method, "route" => &self.route,
-            "status" => self.status, "bytes" => self.bytes, "ms" => took, "outcome" => self.outcome);
+            "status" => self.status, "bytes" => self.bytes, "ms" => took, "outcome" => self.outcome
+        );
+        if self.is_poll() {
+            slog::debug!(self.log, "http request"; line);
+        } else {
+            slog::info!(self.log, "http request"; line);
+        }
     }
 }
 

@@ -36,6 +36,9 @@ use crate::ports::job_queue::JobQueue;
 const WAIT: u64 = 90_000;
 const WAITS: std::ops::RangeInclusive<u64> = 1_000..=300_000;
 
+/// The pattern of the route that clients poll.
+pub const STATUS: &str = "/v2/{endpoint}/status/{id}";
+
 /// Adds the routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
     config.service(

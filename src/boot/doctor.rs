@@ -3,6 +3,7 @@
 //! Nothing of a running daemon is touched: the checks use a cgroup subtree, a run directory and slots of their own.
 
 mod gpu_work;
+mod python;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -31,6 +31,7 @@ use crate::api::{self, Doors, HealthDoor, SocketFile};
 use crate::config::{self, Loaded};
 use crate::messages::supervisor::Shutdown;
 use crate::ports::clock::Clock;
+use crate::ports::vault::Vault;
 use crate::telemetry::error_chain;
 
 pub use doctor::doctor;
@@ -80,6 +81,10 @@ async fn run(loaded: Loaded, home: host::Home, key: Option<Zeroizing<String>>, l
             return problem.exit();
         }
     };
+    if gpu.as_ref().is_some_and(|gpu| gpu.vault.keys().is_empty()) {
+        warn!(log, "crypto.no_key"; "effect" => "sealed jobs are refused (no_key)",
+            "hint" => "`cloister keygen` makes a key; set WORKER_PRIVATE_KEY_B64, or crypto.private_key_file");
+    }
     let (handles, ours) = (gpu_children::handles(gpu.as_ref()), GpuHandles::default());
     let doors = Arc::new(parts.doors(&config, handles.clone(), gpu.as_ref()));
     let opened = match open(&doors, &config).await {

@@ -8,17 +8,20 @@ use clap::{Args, Parser, Subcommand};
 use crate::cli::env::EnvGroup;
 use crate::cli::health::HealthFlags;
 use crate::cli::keygen::KeygenFlags;
+use crate::cli::reload::ReloadFlags;
 use crate::cli::status::StatusFlags;
 use crate::cli::submit::SubmitFlags;
 
-/// One daemon per host that runs handlers nobody reviewed, each call in a sandbox of its own.
+/// One daemon per host for two kinds of work: handlers that nobody reviewed, each call in a sandbox of its own, and
+/// sealed jobs for ComfyUI.
 #[derive(Debug, Parser)]
 #[command(name = "cloister", version, disable_help_subcommand = true)]
 #[command(arg_required_else_help = true)]
 #[command(after_help = "Example, in a checkout after scripts/setup (or simply: make run):
   export BEARER_TOKEN=$(head -c 24 /dev/urandom | base64) CLOISTER_RUN_DIR=$PWD/.cloister/run
   cloister serve --state-dir .cloister --address 127.0.0.1 &
-  cloister env setup handler.ts")]
+  cloister env setup handler.ts
+Sealed jobs: COMFYUI_DIR=… makes `cloister serve` take them, `cloister keygen` makes their keys, `cloister submit` sends them.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -32,7 +35,8 @@ pub enum Command {
   BEARER_TOKEN=secret cloister serve --port 8080 --set log.level=debug
 
 Stops on SIGTERM or Ctrl-C when all it has taken on is done; a second signal hurries it.
-Exit codes: 0 stopped as told, 64 wrong usage, 69 port, socket or state directory taken, 70 a part gave up, 78 wrong configuration.")]
+Exit codes: 0 stopped as told, 1 a RunPod worker gave its place up since ComfyUI starts nowhere, 64 wrong usage,
+69 port, socket or state directory taken, 70 a part gave up, 78 wrong configuration or private key.")]
     Serve(ServeFlags),
     /// Make, call, show and delete environments on a running daemon
     Env(Box<EnvGroup>),
@@ -45,7 +49,15 @@ Exit codes: 0 stopped as told, 64 wrong usage, 69 port, socket or state director
 
 Nothing of the workflow leaves this machine in clear. Until the answer is opened, a one-time key is kept in
 $XDG_STATE_HOME/cloister/jobs (~/.local/state/cloister/jobs), for --resume.
-Exit codes: 0 done, 1 the job failed, 64 wrong usage, 69 the other end cannot be reached.")]
+A Cloister's queue is in memory: after a restart of the daemon the job is not known, and has to be submitted again.
+Exit codes:
+   0  done, or with --detach sent
+   1  the job failed, was cancelled or is not known, or the request was refused; an output cannot be written
+  64  wrong usage: the flags, the key, an --image, or a workflow that is no \"Export (API)\"
+  69  the service cannot be reached within 30 s, or takes nothing now
+  75  not done within --wait; it goes on, and --resume comes back to it
+  76  the key is not the worker's, or the answer does not open or is not to this request
+  77  the token or the API key was refused")]
     Submit(Box<SubmitFlags>),
     /// Make a key pair for sealed jobs, or show the public key of a private one
     Keygen(KeygenFlags),
@@ -53,6 +65,8 @@ Exit codes: 0 done, 1 the job failed, 64 wrong usage, 69 the other end cannot be
     Health(HealthFlags),
     /// Show the parts of a running daemon
     Status(StatusFlags),
+    /// Have a running daemon read its private keys anew
+    Reload(ReloadFlags),
     /// Say what this host can and cannot do, each with its remedy
     #[command(after_help = "Example:
   cloister doctor")]
@@ -68,6 +82,7 @@ pub enum ClientCommand {
     Env(Box<EnvGroup>),
     Health(HealthFlags),
     Status(StatusFlags),
+    Reload(ReloadFlags),
     Submit(Box<SubmitFlags>),
     Keygen(KeygenFlags),
 }

@@ -42,12 +42,20 @@ pub enum ClientError {
     Silent(String),
     #[error("the token was refused: set BEARER_TOKEN, or name a file that holds it with --token-file")]
     Token,
-    #[error("{message}{}", .code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
+    #[error("{message}{}", in_brackets(.message, .code.as_deref()))]
     Refused { message: String, code: Option<String> },
+    /// A refusal that may pass: the other end is full, stopping, or has a fault of its own.
+    #[error("{at} takes nothing now: {message}{}", in_brackets(.message, .code.as_deref()))]
+    Unable { at: String, status: StatusCode, message: String, code: Option<String> },
     #[error("the address {0:?} cannot be used: write it as http://HOST:PORT")]
     Url(String),
-    #[error("the key was refused: set {variable}, or name a file that holds it with --token-file")]
+    #[error("the token or API key was refused: set {variable}, or name a file that holds it with --token-file")]
     Credentials { variable: &'static str },
+    /// `kid`: the current key's, when the other end tells.
+    #[error("{message}")]
+    OtherKey { message: String, kid: Option<String> },
+    #[error("{at} sent more than {mib} MiB")]
+    TooLarge { at: String, mib: usize },
     #[error("{at} gave an answer that is not a Cloister's (status {status}): is it another server?")]
     Foreign { at: String, status: StatusCode },
 }
@@ -56,11 +64,13 @@ impl ClientError {
     /// The exit code that goes with it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            ClientError::Unreachable { .. } | ClientError::Silent(_) => exit::UNAVAILABLE,
+            ClientError::Unreachable { .. } | ClientError::Silent(_) | ClientError::Unable { .. } => exit::UNAVAILABLE,
             ClientError::Url(_) => exit::USAGE,
+            ClientError::Credentials { .. } => exit::DENIED,
+            ClientError::OtherKey { .. } => exit::PROTOCOL,
             ClientError::Token
-            | ClientError::Credentials { .. }
             | ClientError::Refused { .. }
+            | ClientError::TooLarge { .. }
             | ClientError::Foreign { .. } => exit::FAILED,
         }
     }
@@ -68,9 +78,28 @@ impl ClientError {
     /// Whether asking again may help.
     pub fn is_passing(&self) -> bool {
         match self {
-            ClientError::Unreachable { .. } | ClientError::Silent(_) => true,
+            ClientError::Unreachable { .. } | ClientError::Silent(_) | ClientError::Unable { .. } => true,
             ClientError::Foreign { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
             _ => false,
+        }
+    }
+
+    /// Whether what was sent may have been taken all the same.
+    pub fn leaves_doubt(&self) -> bool {
+        match self {
+            ClientError::Unable { status, .. } => {
+                !matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+            }
+            other => other.is_passing(),
+        }
+    }
+
+    /// Why nobody answered; none when somebody did.
+    pub fn cause(&self) -> Option<String> {
+        match self {
+            ClientError::Unreachable { cause, .. } => Some(cause.clone()),
+            ClientError::Silent(_) => Some("no answer in time".to_owned()),
+            _ => None,
         }
     }
 
@@ -197,6 +226,11 @@ fn checked(url: &str) -> Result<String, ClientError> {
         "http" | "https" if parsed.has_host() && parsed.query().is_none() => Ok(url.trim_end_matches('/').to_owned()),
         _ => Err(ClientError::Url(url.to_owned())),
     }
+}
+
+/// The code, unless the text begins with it.
+fn in_brackets(text: &str, code: Option<&str>) -> String {
+    code.filter(|code| !text.starts_with(code)).map(|code| format!(" ({code})")).unwrap_or_default()
 }
 
 /// The refusal with the places that its details name.

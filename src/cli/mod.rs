@@ -9,6 +9,7 @@ mod env;
 mod health;
 mod keygen;
 mod printable;
+mod reload;
 mod socket;
 mod status;
 mod streams;
@@ -26,6 +27,7 @@ pub use variables::Variables;
 use arguments::{Cli, Command};
 use client::ClientError;
 use streams::Streams;
+use submit::SubmitError;
 
 /// The exit codes of the command line, after BSD's sysexits(3) where it has a number.
 pub mod exit {
@@ -34,8 +36,14 @@ pub mod exit {
     pub const FAILED: u8 = 1;
     /// The command was not understood.
     pub const USAGE: u8 = 64;
-    /// The daemon cannot be reached.
+    /// The daemon cannot be reached, or takes nothing now.
     pub const UNAVAILABLE: u8 = 69;
+    /// A job is not done within the time that was given; ask again later (EX_TEMPFAIL).
+    pub const NOT_YET: u8 = 75;
+    /// The two ends do not have the same key, or an answer is not one (EX_PROTOCOL).
+    pub const PROTOCOL: u8 = 76;
+    /// The token or the API key was refused (EX_NOPERM).
+    pub const DENIED: u8 = 77;
 }
 
 /// What the arguments ask for.
@@ -62,6 +70,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
             Command::Submit(flags) => Invocation::Client(ClientCommand::Submit(flags)),
             Command::Keygen(flags) => Invocation::Client(ClientCommand::Keygen(flags)),
             Command::Status(flags) => Invocation::Client(ClientCommand::Status(flags)),
+            Command::Reload(flags) => Invocation::Client(ClientCommand::Reload(flags)),
         },
         Err(told) => {
             // A closed terminal is no reason for another code.
@@ -83,9 +92,15 @@ fn run(command: ClientCommand, variables: &Variables, streams: &mut Streams<'_>)
         Err(error) if is_broken_pipe(&error) => exit::OK,
         Err(error) => {
             let _ = writeln!(streams.err, "cloister: {error:#}");
-            error.downcast_ref::<ClientError>().map_or(exit::FAILED, ClientError::exit_code)
+            code_of(&error)
         }
     }
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    let of_client = error.downcast_ref::<ClientError>().map(ClientError::exit_code);
+    let of_submit = || error.downcast_ref::<SubmitError>().map(SubmitError::exit_code);
+    of_client.or_else(of_submit).unwrap_or(exit::FAILED)
 }
 
 fn attempt(command: ClientCommand, variables: &Variables, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
@@ -97,6 +112,7 @@ fn attempt(command: ClientCommand, variables: &Variables, streams: &mut Streams<
             ClientCommand::Submit(flags) => submit::run(*flags, variables, streams).await,
             ClientCommand::Keygen(flags) => keygen::run(&flags, streams),
             ClientCommand::Status(flags) => status::run(&flags, variables, streams).await,
+            ClientCommand::Reload(flags) => reload::run(&flags, variables, streams).await,
         }
     })
 }

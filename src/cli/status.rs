@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::api::dto::health::{
-    EgressPicture, GpusBody, InstanceBody, PartBody, PoolPicture, ReaperPicture, state_name,
+    EgressPicture, GpusBody, InstanceBody, PartBody, PartState, PoolPicture, ReaperPicture, state_name,
 };
 use crate::api::dto::{ErrorBody, HealthBody};
 use crate::cli::client::ClientError;
@@ -83,9 +83,7 @@ fn in_tables(health: &HealthBody) -> String {
     text.push('\n');
     text.push_str(&parts(&health.parts));
     text.push('\n');
-    text.push_str(&health.pool.as_ref().map_or_else(|| "the pool does not answer\n".to_owned(), pool));
-    text.push('\n');
-    text.push_str(&health.reaper.as_ref().map_or_else(|| "the reaper does not answer\n".to_owned(), reaper));
+    text.push_str(&sandboxes(health));
     if let Some(picture) = &health.egress {
         text.push('\n');
         text.push_str(&egress(picture));
@@ -99,6 +97,16 @@ fn in_tables(health: &HealthBody) -> String {
         text.push_str(&gpus(told));
     }
     text
+}
+
+fn sandboxes(health: &HealthBody) -> String {
+    let is_off = |part: &&PartBody| part.name == "sandbox_pool" && part.state == PartState::Off;
+    if let (None, Some(part)) = (&health.pool, health.parts.iter().find(is_off)) {
+        return format!("sandboxes are off: {}\n", printable(&part.reasons.join("; ")));
+    }
+    let pool = health.pool.as_ref().map_or_else(|| "the pool does not answer\n".to_owned(), pool);
+    let reaper = health.reaper.as_ref().map_or_else(|| "the reaper does not answer\n".to_owned(), reaper);
+    format!("{pool}\n{reaper}")
 }
 
 fn egress(picture: &EgressPicture) -> String {

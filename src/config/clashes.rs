@@ -117,6 +117,13 @@ pub(super) fn warnings(config: &Config, reader: &Reader<'_>) -> Vec<String> {
     if config.jobs.dry_run {
         warnings.push("no job is run: jobs.dry_run (DRY_RUN) answers each as if it were done".to_owned());
     }
+    if let Some(dir) = config.comfy.dir.as_ref().filter(|dir| !dir.join("main.py").is_file()) {
+        let what = if dir.is_dir() { "has no main.py" } else { "is not a directory" };
+        let dir = dir.display();
+        warnings.push(format!(
+            "no ComfyUI can start: {dir} {what}; set COMFYUI_DIR (comfy.dir) to a checkout, the folder that holds main.py"
+        ));
+    }
     if config.comfy.dir.is_some() && !config.comfy.silent {
         warnings
             .push("what ComfyUI prints is logged, and it quotes prompts: comfy.silent (LOG_SILENT) is off".to_owned());

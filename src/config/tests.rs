@@ -133,7 +133,7 @@ fn the_first_systems_variables_set_what_they_did() {
         (2000, 64),
         "defaults follow caps"
     );
-    assert_eq!(loaded.warnings.len(), 3, "{:?}", loaded.warnings);
+    assert_eq!(loaded.warnings.len(), 4, "{:?}", loaded.warnings);
     let comfy = &config.comfy;
     assert_eq!(comfy.dir.as_deref(), Some(Path::new("/comfy")));
     assert_eq!((comfy.python.as_str(), comfy.port, comfy.silent), ("/comfy/venv/bin/python", 8200, false));
@@ -155,6 +155,17 @@ fn comfyui_has_defaults_that_follow_its_checkout_and_its_limits() {
     let file = format!("[comfy]\ndir = {:?}\nmemory_mib = 1000\n", checkout.path());
     let own = given(&file, &[TOKEN], &[]).loaded().config.comfy;
     assert_eq!((Path::new(&own.python), own.ram_mib), (python.as_path(), 1000));
+}
+
+#[test]
+fn a_folder_that_is_no_comfyui_is_warned_of() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let warnings = |dir: &Path| given(&format!("comfy.dir = {dir:?}"), &[TOKEN], &[]).loaded().warnings;
+    let said = warnings(folder.path());
+    assert!(said.len() == 1 && said[0].contains("has no main.py") && said[0].contains("COMFYUI_DIR"), "{said:?}");
+    assert!(warnings(&folder.path().join("x"))[0].contains("is not a directory"));
+    std::fs::write(folder.path().join("main.py"), "").expect("written");
+    assert_eq!(warnings(folder.path()), Vec::<String>::new());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, ActorStreamExt, wrap_stream};
 use actix::prelude::*;
 use futures_util::stream;
-use slog::{info, warn};
+use slog::{debug, info, warn};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
@@ -51,8 +51,13 @@ impl ComfyProcess {
                 self.seat.beat(self.machine.complaints(self.deps.clock.now()));
             }
             Effect::Leave(leaving) => {
-                info!(self.deps.log, "instance.gone"; "leaving" => ?leaving,
-                    "last_failure" => self.machine.record().last_failure.clone());
+                // A start that failed has just said why.
+                let record = self.machine.record();
+                let last = record.last_failure.clone().filter(|_| record.failed_in_a_row == 0);
+                match &self.ui {
+                    Some(_) => info!(self.deps.log, "instance.gone"; "leaving" => ?leaving, "last_failure" => last),
+                    None => debug!(self.deps.log, "instance.gone"; "leaving" => ?leaving),
+                }
                 match leaving {
                     Leaving::Requested => self.seat.leave(),
                     Leaving::Recycled => self.seat.recycle(),
@@ -113,7 +118,11 @@ impl ComfyProcess {
 
     fn start_failed(&mut self, error: &ComfyError, ctx: &mut Context<Self>) {
         let reason = error_chain(error).to_string();
-        warn!(self.deps.log, "instance.start_failed"; "reason" => &reason);
+        let record = self.machine.record();
+        // It may be tried for hours: what was said once is not said again.
+        let again = record.last_failure.as_ref() == Some(&reason);
+        let said = if again { "as before" } else { reason.as_str() };
+        warn!(self.deps.log, "instance.start_failed"; "reason" => said, "in_a_row" => record.failed_in_a_row + 1);
         self.starting = None;
         self.step(Event::StartFailed { reason }, ctx);
     }
@@ -207,7 +216,9 @@ impl ComfyProcess {
             ctx.cancel_future(starting);
         }
         let (engine, spec, ui) = (Arc::clone(&self.deps.engine), self.deps.spec.clone(), self.ui.clone());
-        info!(self.deps.log, "instance.stopping"; "grace_ms" => whole_millis(grace));
+        if ui.is_some() {
+            info!(self.deps.log, "instance.stopping"; "grace_ms" => whole_millis(grace));
+        }
         let within = grace + STOP_MARGIN;
         let end = async move {
             let ended = async {

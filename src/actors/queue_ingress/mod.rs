@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use slog::{Logger, info, warn};
+use slog::{Logger, info};
 
 use crate::actors::seat::Seat;
 use crate::domain::admission::{Admission, AdmissionPolicy};
@@ -336,7 +336,7 @@ impl Handler<Drain> for QueueIngress {
     type Result = ();
 
     fn handle(&mut self, drain: Drain, ctx: &mut Self::Context) {
-        warn!(self.deps.log, "ingress.draining"; "hurry" => drain.hurry);
+        info!(self.deps.log, "ingress.draining"; "hurry" => drain.hurry);
         if let Some(queue) = &self.deps.queue {
             queue.close();
         }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use actix_web::http::Method;
+use uuid::Uuid;
 
 use super::harness::{BEARER, House, Plan};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::local_queue::{Bounds, LocalQueue};
 use crate::domain::envelope::Kid;
-use crate::domain::job::{Answer, Job, JobView, OpenError, QueueRefusal, Request};
+use crate::domain::job::{Answer, Job, JobId, JobView, OpenError, QueueRefusal, Request};
 use crate::domain::secret::Secret;
 use crate::messages::crypto::Open;
 use crate::messages::queue_ingress::{CancelJob, GetIngress, IngressPicture, SubmitJob};
@@ -229,4 +230,19 @@ async fn health_has_all_eleven_counters_and_a_host_without_a_queue_says_so() {
     insta::assert_snapshot!(answer.text, @r#"{"jobs":{"completed":0,"failed":0,"inProgress":1,"inQueue":1,"retried":0},"workers":{"idle":1,"initializing":0,"ready":3,"running":2,"throttled":0,"unhealthy":0}}"#);
     let refusal = House::plain().ask(Method::GET, "/v2/e/health", "").await.refusal();
     assert_eq!(refusal, "503 no_queue: this host takes no jobs over HTTP");
+}
+
+#[actix_web::test]
+async fn a_poll_of_a_job_is_logged_for_those_who_look_closely_only() {
+    let (house, queue) = house();
+    let id = JobId::local(Uuid::new_v4());
+    queue.submit(Job { id: id.clone(), input: Secret::from("{}".to_owned()), bucket: None }).unwrap();
+    let path = format!("/v2/any/status/{id}");
+    for (method, path) in [(Method::GET, path.as_str()), (Method::POST, &path), (Method::GET, "/v2/any/status/x")] {
+        house.ask(method, path, "").await;
+    }
+    let log = house.log.text();
+    let level = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["level"].to_string();
+    assert_eq!(log.lines().map(level).collect::<Vec<_>>(), ["\"DEBG\"", "\"INFO\"", "\"INFO\""], "{log}");
+    assert!(log.lines().all(|line| line.contains(crate::api::jobs::STATUS)), "{log}");
 }

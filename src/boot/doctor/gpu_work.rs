@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use slog::Logger;
 use zeroize::Zeroizing;
 
-use super::{Finding, Verdict};
+use super::{Finding, Verdict, python};
 use crate::adapters::gpu::NvmlGpus;
 use crate::adapters::keyring::{Keyring, Sources};
+use crate::adapters::process::HostSpawner;
 use crate::boot::instances;
 use crate::config::{Comfy, Config, variable};
 use crate::domain::time::Moment;
@@ -35,7 +35,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
         return findings;
     };
     findings.push(checkout(dir));
-    findings.push(interpreter(&comfy.python, &variable("PATH").unwrap_or_default()));
+    findings.push(python::interpreter(comfy, &HostSpawner).await);
     findings.push(models(&comfy.model_dir));
     findings.extend(ram(comfy));
     findings.extend(ports(comfy, &gpus.devices().await));
@@ -85,25 +85,6 @@ fn checkout(dir: &Path) -> Finding {
         return Finding::new("ComfyUI", Verdict::Bad, text);
     }
     Finding::new("ComfyUI", Verdict::Good, shown.to_string())
-}
-
-/// `path`: the value of PATH, for a bare name.
-fn interpreter(python: &str, path: &str) -> Finding {
-    let runs = |file: &PathBuf| {
-        fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
-    let found = if python.contains('/') {
-        Some(PathBuf::from(python)).filter(runs)
-    } else {
-        path.split(':').map(|folder| Path::new(folder).join(python)).find(runs)
-    };
-    match found {
-        Some(file) => Finding::new("Python", Verdict::Good, file.display().to_string()),
-        None => {
-            let text = format!("{python} is no program; set COMFYUI_PYTHON (comfy.python) to ComfyUI's interpreter");
-            Finding::new("Python", Verdict::Bad, text)
-        }
-    }
 }
 
 fn models(dir: &Path) -> Finding {
@@ -209,19 +190,6 @@ mod tests {
         assert!(checkout(&dir.path().join("x")).text.contains("not a directory"));
         fs::write(dir.path().join("main.py"), "").unwrap();
         assert_eq!(checkout(dir.path()).verdict, Verdict::Good);
-    }
-
-    #[test]
-    fn an_interpreter_is_a_program_on_path_or_where_it_is_said_to_be() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("python9");
-        fs::write(&file, "").unwrap();
-        let (by_path, by_name) = (file.display().to_string(), format!("/nowhere:{}", dir.path().display()));
-        assert_eq!(interpreter(&by_path, "").verdict, Verdict::Bad, "it is no program yet");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(interpreter(&by_path, "").verdict, Verdict::Good);
-        assert_eq!(interpreter("python9", &by_name).verdict, Verdict::Good);
-        assert!(interpreter("python9", "/nowhere").text.contains("COMFYUI_PYTHON"));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Kept {
     pub job: JobId,
     pub request_id: Uuid,
     keys: Option<(BoxKey, PublicKey)>,
+    /// Where it was sent; none when that was not kept.
+    sent_to: Option<String>,
     path: PathBuf,
 }
 
@@ -28,6 +30,7 @@ pub struct Kept {
 pub struct Draft {
     request_id: Uuid,
     keys: Option<(BoxKey, PublicKey)>,
+    sent_to: String,
     path: PathBuf,
     folder: PathBuf,
 }
@@ -39,14 +42,16 @@ struct Record {
     /// Base64; none for a request in clear.
     one_time_private_key: Option<String>,
     server_public_key: Option<String>,
+    #[serde(default)]
+    sent_to: Option<String>,
 }
 
 impl Kept {
-    /// Writes what a request's answer will need, before the request is sent.
+    /// Writes what a request's answer will need, before the request is sent to `sent_to`.
     ///
     /// # Errors
     /// When the folder or the file cannot be written.
-    pub fn draft(sent: &Sent, variables: &Variables) -> anyhow::Result<Draft> {
+    pub fn draft(sent: &Sent, sent_to: &str, variables: &Variables) -> anyhow::Result<Draft> {
         let folder = folder(variables)?;
         let path = folder.join(format!(".unsent-{}.json", sent.request_id));
         let record = Record {
@@ -54,10 +59,12 @@ impl Kept {
             request_id: sent.request_id,
             one_time_private_key: sent.keys.as_ref().map(|keys| (*keys.one_time.to_base64()).clone()),
             server_public_key: sent.keys.as_ref().map(|keys| keys.server.to_base64()),
+            sent_to: Some(sent_to.to_owned()),
         };
         let written = write(&path, &record);
         written.with_context(|| format!("cannot keep the job's key in {}", path.display()))?;
-        Ok(Draft { request_id: sent.request_id, keys: record.opened()?, path, folder })
+        let keys = record.opened()?;
+        Ok(Draft { request_id: sent.request_id, keys, sent_to: sent_to.to_owned(), path, folder })
     }
 
     /// What was kept of a job that was sent earlier.
@@ -75,7 +82,7 @@ impl Kept {
         })?;
         let record: Record = serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
         let keys = record.opened()?;
-        Ok(Self { job: job.clone(), request_id: record.request_id, keys, path })
+        Ok(Self { job: job.clone(), request_id: record.request_id, keys, sent_to: record.sent_to, path })
     }
 
     /// The key of the box; none for a request in clear.
@@ -88,7 +95,17 @@ impl Kept {
         self.keys.as_ref().map(|(_, server)| server.kid())
     }
 
-    /// The answer is open: the key is of no more use.
+    /// Where it was sent; none when that was not kept.
+    pub fn sent_to(&self) -> Option<&str> {
+        self.sent_to.as_deref()
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The answer is open, or there is none: the key is of no more use.
     pub fn forget(&self) {
         // What stays behind opens an answer that its owner has already.
         let _ = fs::remove_file(&self.path);
@@ -96,6 +113,11 @@ impl Kept {
 }
 
 impl Draft {
+    /// Names the key that the request is sealed to.
+    pub fn kid(&self) -> Option<Kid> {
+        self.keys.as_ref().map(|(_, server)| server.kid())
+    }
+
     /// The request was refused: its key opens nothing.
     pub fn discard(self) {
         // What stays behind is a key without a lock.
@@ -109,7 +131,7 @@ impl Draft {
     pub fn named(self, job: JobId) -> anyhow::Result<Kept> {
         let path = self.folder.join(format!("{job}.json"));
         fs::rename(&self.path, &path).with_context(|| format!("cannot keep the job's key in {}", path.display()))?;
-        Ok(Kept { job, request_id: self.request_id, keys: self.keys, path })
+        Ok(Kept { job, request_id: self.request_id, keys: self.keys, sent_to: Some(self.sent_to), path })
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cli::client::{ClientError, http};
+use crate::cli::printable::printable;
 use crate::cli::variables::Variables;
 use crate::domain::job::JobId;
 
@@ -44,7 +45,14 @@ pub struct Status {
 #[derive(Deserialize)]
 struct Refusal {
     error: String,
+    #[serde(default)]
+    code: Option<String>,
+    #[serde(default)]
+    details: serde_json::Value,
 }
+
+/// What a door calls a job that it does not know. RunPod has no codes; its status says the same.
+const UNKNOWN: &str = "not_found";
 
 impl Remote {
     /// RunPod when an endpoint is named, else a Cloister. Connects to nobody yet.
@@ -94,21 +102,35 @@ impl Remote {
         &self.base
     }
 
+    /// Whether it is RunPod, else a Cloister.
+    pub fn is_runpod(&self) -> bool {
+        self.runpod
+    }
+
+    /// What to do when nobody answers there.
+    pub fn remedy(&self) -> &'static str {
+        if self.runpod {
+            "look whether this host is connected and the endpoint's id is right"
+        } else {
+            "look whether the daemon runs (`cloister serve`) and has this address (--url, CLOISTER_URL)"
+        }
+    }
+
     /// Hands a job in.
     ///
     /// # Errors
     /// When it is not taken, with the reason.
-    pub async fn run(&self, body: &str) -> anyhow::Result<JobId> {
+    pub async fn run(&self, body: &str) -> Result<JobId, ClientError> {
         let request = self.http.post(format!("{}/run", self.base)).body(body.to_owned());
         let status = self.ask(request.header("Content-Type", "application/json")).await?;
-        status.id.parse().context("the answer's job id is none")
+        status.id.parse().map_err(|_| ClientError::Foreign { at: self.base.clone(), status: StatusCode::OK })
     }
 
     /// How a job stands.
     ///
     /// # Errors
-    /// When the other end cannot be asked, or does not know the job.
-    pub async fn status(&self, job: &JobId) -> anyhow::Result<Status> {
+    /// When the other end cannot be asked, or does not know the job ([`is_unknown`]).
+    pub async fn status(&self, job: &JobId) -> Result<Status, ClientError> {
         self.ask(self.http.get(format!("{}/status/{job}", self.base))).await
     }
 
@@ -125,10 +147,10 @@ impl Remote {
         if !status.is_success() {
             anyhow::bail!("{at} answered with {status} when the output was fetched; its link may have expired");
         }
-        read(response, &at).await
+        Ok(read(response, &at).await?)
     }
 
-    async fn ask(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Status> {
+    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<Status, ClientError> {
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -138,10 +160,9 @@ impl Remote {
         let status = response.status();
         let body = read(response, &self.base).await?;
         if status.is_success() {
-            return serde_json::from_slice(&body)
-                .map_err(|_| ClientError::Foreign { at: self.base.clone(), status }.into());
+            return serde_json::from_slice(&body).map_err(|_| ClientError::Foreign { at: self.base.clone(), status });
         }
-        Err(self.refusal(status, &body).into())
+        Err(self.refusal(status, &body))
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
@@ -149,18 +170,34 @@ impl Remote {
             let variable = if self.runpod { "RP_API_KEY" } else { "BEARER_TOKEN" };
             return ClientError::Credentials { variable };
         }
-        match serde_json::from_slice::<Refusal>(body) {
-            Ok(refusal) => ClientError::Refused { message: refusal.error, code: None },
-            Err(_) => ClientError::Foreign { at: self.base.clone(), status },
+        let Ok(Refusal { error, code, details }) = serde_json::from_slice(body) else {
+            return ClientError::Foreign { at: self.base.clone(), status };
+        };
+        let (message, code) = (printable(&error), code.as_deref().map(printable));
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return ClientError::Unable { at: self.base.clone(), status, message, code };
+        }
+        match (status, details["kid"].as_str(), code) {
+            (_, Some(kid), _) => ClientError::OtherKey { message, kid: Some(printable(kid)) },
+            (StatusCode::BAD_REQUEST, None, Some(code)) if code == "invalid_ciphertext" => {
+                ClientError::OtherKey { message, kid: None }
+            }
+            (StatusCode::NOT_FOUND, None, None) => ClientError::Refused { message, code: Some(UNKNOWN.to_owned()) },
+            (_, None, code) => ClientError::Refused { message, code },
         }
     }
 }
 
-async fn read(mut response: reqwest::Response, at: &str) -> anyhow::Result<Vec<u8>> {
+/// Whether a refusal means that the job is not known there.
+pub fn is_unknown(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { code: Some(code), .. } if code == UNKNOWN)
+}
+
+async fn read(mut response: reqwest::Response, at: &str) -> Result<Vec<u8>, ClientError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| ClientError::of_transport(&error, at))? {
         if body.len() + chunk.len() > LARGEST_ANSWER {
-            anyhow::bail!("{at} sent more than {} MiB", LARGEST_ANSWER >> 20);
+            return Err(ClientError::TooLarge { at: at.to_owned(), mib: LARGEST_ANSWER >> 20 });
         }
         body.extend_from_slice(&chunk);
     }

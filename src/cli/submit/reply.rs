@@ -1,14 +1,16 @@
 //! What comes back: opened, checked, and read.
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 use crate::domain::base64;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::error::SubmitError;
 use super::kept::Kept;
 use super::remote::Remote;
+use crate::domain::job::body::DRY_RUN;
 use crate::sealed::{NONCE_BYTES, Nonce};
 
 /// An answer, in clear.
@@ -97,6 +99,11 @@ impl Progress {
 }
 
 impl Reply {
+    /// Whether nothing was run (`DRY_RUN`). The worker says so outside of the box.
+    pub fn is_dry(&self) -> bool {
+        self.prompt_id.as_deref() == Some(DRY_RUN)
+    }
+
     /// Reads a final answer's `output`.
     ///
     /// # Errors
@@ -110,14 +117,20 @@ impl Reply {
         let mut reply = Self { prompt_id: outer.prompt_id, detail, ..Self::default() };
         if outer.encrypted {
             let sealed = match (outer.ciphertext, outer.ciphertext_url) {
-                (Some(text), _) => base64::decode(&text).context("the answer's ciphertext is not base64")?,
+                (Some(text), _) => base64::decode(&text)
+                    .context("the answer's ciphertext is not base64")
+                    .map_err(SubmitError::Unopened)?,
                 (None, Some(url)) => remote.object(&url).await?,
-                (None, None) => bail!("the answer is sealed and holds no ciphertext"),
+                (None, None) => {
+                    return Err(SubmitError::Unopened(anyhow!("the answer is sealed and holds no ciphertext")).into());
+                }
             };
-            reply.take_inner(opened(outer.nonce.as_deref(), sealed, kept)?, kept)?;
+            let inner = opened(outer.nonce.as_deref(), sealed, kept).map_err(SubmitError::Unopened)?;
+            reply.take_inner(inner, kept).map_err(SubmitError::Unopened)?;
         } else {
             if kept.box_key().is_some() && !(outer.images.is_empty() && outer.outputs.is_empty()) {
-                bail!("the request was sealed and the answer is not: do not trust this worker");
+                let text = "the request was sealed and the answer is not: do not trust this worker";
+                return Err(SubmitError::Unopened(anyhow!(text)).into());
             }
             reply.history = outer.history;
             for file in outer.images.into_iter().chain(outer.outputs) {

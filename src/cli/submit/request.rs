@@ -17,6 +17,8 @@ use crate::sealed::{Epk, Nonce, PublicKey, SecretKey, TAG_BYTES};
 pub struct Request {
     workflow: Box<RawValue>,
     images: Vec<Value>,
+    /// Names of images that no node loads.
+    unloaded: Vec<String>,
     history: bool,
 }
 
@@ -59,8 +61,15 @@ impl Request {
         let value: Value = serde_json::from_str(&text).with_context(|| format!("{name} is not JSON"))?;
         check(&value).with_context(|| format!("{name} is not a workflow"))?;
         let workflow = RawValue::from_string(text).with_context(|| format!("{name} is not JSON"))?;
-        let images = images.iter().map(|image| read_image(image)).collect::<anyhow::Result<_>>()?;
-        Ok(Self { workflow, images, history })
+        let images = images.iter().map(|image| read_image(image)).collect::<anyhow::Result<Vec<_>>>()?;
+        let names = images.iter().filter_map(|image| image["name"].as_str());
+        let unloaded = names.filter(|name| !loads(&value, name)).map(str::to_owned).collect();
+        Ok(Self { workflow, images, unloaded, history })
+    }
+
+    /// Names of images that no node of the workflow loads.
+    pub fn unloaded(&self) -> &[String] {
+        &self.unloaded
     }
 
     /// The request as v2 of the envelope.
@@ -115,8 +124,18 @@ fn check(workflow: &Value) -> anyhow::Result<()> {
     }
 }
 
+/// Whether a node has the name among its inputs, alone or with the folder that ComfyUI's nodes may add (`a.png [input]`).
+fn loads(value: &Value, name: &str) -> bool {
+    match value {
+        Value::String(text) => text.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(" [")),
+        Value::Array(list) => list.iter().any(|value| loads(value, name)),
+        Value::Object(fields) => fields.values().any(|value| loads(value, name)),
+        _ => false,
+    }
+}
+
 fn read_image(flag: &str) -> anyhow::Result<Value> {
-    let Some((name, path)) = flag.split_once('=') else {
+    let Some((name, path)) = flag.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty()) else {
         bail!("--image {flag}: write NAME=FILE, with the name that the workflow loads");
     };
     let bytes = std::fs::read(path).with_context(|| format!("cannot read the image {path}"))?;

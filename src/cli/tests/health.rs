@@ -83,6 +83,16 @@ fn a_status_without_an_answering_part_says_so() {
 }
 
 #[test]
+fn sandboxes_that_are_switched_off_are_not_called_silent() {
+    let off = r#"{"version":"9.9.9","live":true,"ready":true,"draining":false,"warnings":[],"parts":[
+        {"name":"sandbox_pool","state":"off","essential":false,"restarts":0,"reasons":["sandbox.enabled is false"]},
+        {"name":"reaper","state":"off","essential":false,"restarts":0,"reasons":["sandbox.enabled is false"]}],
+        "pool":null,"reaper":null}"#;
+    let (status, _) = run(vec![(200, off)], &["status"]);
+    assert!(status.out.ends_with("\n\nsandboxes are off: sandbox.enabled is false\n"), "{}", status.out);
+}
+
+#[test]
 fn the_status_shows_instances_and_gpus_where_there_are_any() {
     let with = |more: &str| HEALTHZ.strip_suffix('}').unwrap().to_owned() + more + "}";
     let more = r#","instances":[{"name":"comfy-0","state":"busy","device":"GPU-1","port":8188,"jobs":7,"memoryMib":900,"job":"job-1","complaints":[]},
@@ -106,4 +116,19 @@ fn the_status_shows_instances_and_gpus_where_there_are_any() {
         let (status, _) = run(vec![(200, &with(gpus))], &["status"]);
         assert!(status.out.ends_with(line), "{}", status.out);
     }
+}
+
+#[test]
+fn a_daemon_that_does_not_listen_to_the_signal_yet_is_not_ended_by_it() {
+    // Who listens is this process, which SIGHUP would end.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("health.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let reload = || Setting::default().run(&["reload", "--socket", path.to_str().unwrap()]);
+    let pid = std::process::id();
+    let told = format!("cloister: the daemon (pid {pid}) does not listen to SIGHUP yet: it is starting, try again\n");
+    assert_eq!(reload(), Did { code: 1, out: String::new(), err: told });
+    drop(listener);
+    let gone = reload();
+    assert!(gone.code == 69 && gone.err.contains("is the daemon running?"), "{gone:?}");
 }

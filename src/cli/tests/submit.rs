@@ -167,7 +167,7 @@ fn a_detached_job_is_resumed_by_its_id() {
     assert_eq!(client.kept(), Vec::<String>::new());
     assert_eq!(played.asked().len(), 2);
     let did = client.run("http://127.0.0.1:9", &key, &["--resume", JOB]);
-    assert!(did.code == 1 && did.err.contains(&format!("nothing is kept of job {JOB}")), "{}", did.err);
+    assert!(did.code == 64 && did.err.contains(&format!("nothing is kept of job {JOB}")), "{}", did.err);
 }
 
 #[test]
@@ -175,10 +175,10 @@ fn an_answer_that_is_not_to_this_request_is_not_believed() {
     let (client, mut key) = (Client::new(), String::new());
     let played = worker(&mut key, json!({ "v": 2, "type": "reply", "id": "another", "outputs": [] }));
     let did = client.run(&played.url, &key, &[&client.workflow]);
-    assert!(did.code == 1 && did.err.contains("is not the answer to this request"), "{}", did.err);
+    assert!(did.code == 76 && did.err.contains("is not the answer to this request"), "{}", did.err);
     let played = worker(&mut key, json!({ "v": 2, "type": "request", "outputs": [] }));
     let did = client.run(&played.url, &key, &[&client.workflow]);
-    assert!(did.code == 1 && did.err.contains("is not the answer to this request"), "{}", did.err);
+    assert!(did.code == 76 && did.err.contains("is not the answer to this request"), "{}", did.err);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_wrong_key_is_called_one_and_a_failure_is_told_with_its_detail() {
     let queued = format!(r#"{{"id":"{JOB}","status":"IN_QUEUE"}}"#);
     let played = Played::on_port(vec![(200, &queued), (200, &failed)]);
     let did = client.run(&played.url, &key, &[&client.workflow]);
-    assert!(did.code == 1 && did.err.contains("the key is wrong"), "{}", did.err);
+    assert!(did.code == 76 && did.err.contains("the key is wrong"), "{}", did.err);
 
     let mut key = String::new();
     let failure = json!({ "code": "validation", "summary": "ComfyUI refused it", "detail": { "1": "too small" } });
@@ -199,25 +199,141 @@ fn a_wrong_key_is_called_one_and_a_failure_is_told_with_its_detail() {
 }
 
 #[test]
+fn a_key_that_the_worker_does_not_have_is_named_beside_the_one_that_it_has() {
+    let (client, worker) = (Client::new(), Worker::new());
+    let (key, ours) = (worker.public(), worker.key.public_key().kid().to_string());
+    let said = "unknown kid: this worker's current key is abababababababab";
+    let told = format!(
+        "the key is wrong: this was sealed to SERVER_PUBLIC_KEY_B64 or --key (kid {ours}), and the worker \
+         holds kid abababababababab; `cloister keygen --from FILE` on its host shows its public key\n"
+    );
+    let at_the_door = json!({ "error": said, "code": "unknown_kid", "details": { "kid": "abababababababab" } });
+    let played = Played::on_port(vec![(422, &at_the_door.to_string())]);
+    let did = client.run(&played.url, &key, &[&client.workflow]);
+    assert_eq!(did, Did { code: 76, out: String::new(), err: format!("cloister: {told}") });
+    assert_eq!(client.kept(), Vec::<String>::new(), "its key opens nothing");
+
+    let later = json!({ "id": JOB, "status": "FAILED", "error": said }).to_string();
+    let played = Played::on_port(vec![(200, &state("IN_QUEUE", json!({})).1), (200, &later)]);
+    let did = client.run(&played.url, &key, &[&client.workflow]);
+    assert_eq!(
+        (did.code, did.err.ends_with(&format!("job {JOB} failed: {said}\n  {told}"))),
+        (76, true),
+        "{}",
+        did.err
+    );
+    let refused = r#"{"error":"invalid ciphertext","code":"invalid_ciphertext"}"#;
+    let did = client.run(&Played::on_port(vec![(400, refused)]).url, &key, &[&client.workflow]);
+    assert!(
+        did.code == 76
+            && did.err.contains("invalid ciphertext: the key is wrong")
+            && did.err.contains("holds another one"),
+        "{did:?}"
+    );
+}
+
+#[test]
+fn a_job_that_the_daemon_has_lost_is_to_be_submitted_again_and_its_key_goes() {
+    let (client, key) = (Client::new(), Worker::new().public());
+    let queued = state("IN_QUEUE", json!({})).1;
+    let lost = r#"{"error":"there is no such job, or it is forgotten","code":"not_found"}"#;
+    let played = Played::on_port(vec![(200, &queued), (404, lost), (200, &queued)]);
+    assert_eq!(client.run(&played.url, &key, &[&client.workflow, "--detach"]).code, 0);
+    let did = client.run(&played.url, &key, &["--resume", JOB]);
+    assert!(did.code == 1 && did.err.contains(&format!("{}/v2/local does not know job", played.url)), "{did:?}");
+    assert!(did.err.contains("Submit it again") && did.err.contains("removed"), "{}", did.err);
+    assert_eq!(client.kept(), Vec::<String>::new());
+
+    // Another daemon cannot know it: the key stays, for the one that does.
+    assert_eq!(client.run(&played.url, &key, &[&client.workflow, "--detach"]).code, 0);
+    let other = Played::on_port(vec![(404, lost)]);
+    let did = client.run(&other.url, &key, &["--resume", JOB]);
+    assert!(did.code == 1 && did.err.contains(&format!("it was sent to {}/v2/local", played.url)), "{}", did.err);
+    assert_eq!(client.kept(), [format!("{JOB}.json")]);
+}
+
+#[test]
+fn a_daemon_that_is_gone_and_a_job_that_takes_its_time_are_told_apart() {
+    let (client, key) = (Client::new(), Worker::new().public());
+    let queued = state("IN_QUEUE", json!({})).1;
+    let played = Played::on_port(vec![(200, &queued)]);
+    let url = played.url.clone();
+    assert_eq!(client.run(&url, &key, &[&client.workflow, "--detach"]).code, 0);
+    played.asked();
+    let did = client.run(&url, &key, &["--resume", JOB, "--wait", "1"]);
+    assert!(did.code == 69 && did.err.contains(&format!("{url}/v2/local cannot be reached (")), "{did:?}");
+    assert!(did.err.contains(&format!("cloister submit --resume {JOB}")), "{}", did.err);
+
+    let slow = Played::answering(64, move |_| state("IN_PROGRESS", json!({})));
+    let did = client.run(&slow.url, &key, &["--resume", JOB, "--wait", "1"]);
+    let told = format!("cloister: job {JOB} is not done after 1 s; go on with: cloister submit --resume {JOB}\n");
+    assert_eq!(did, Did { code: 75, out: String::new(), err: told });
+    assert_eq!(client.kept().len(), 1);
+
+    let full = Played::on_port(vec![(429, r#"{"error":"the queue of jobs is full","code":"too_many_requests"}"#)]);
+    let did = client.run(&full.url, &key, &[&client.workflow]);
+    assert!(did.code == 69 && did.err.contains("takes nothing now: the queue of jobs is full"), "{did:?}");
+    assert_eq!(client.kept().len(), 1, "what was not taken needs no key");
+    assert_eq!(client.run(&Played::on_port(vec![(401, "Unauthorized")]).url, &key, &[&client.workflow]).code, 77);
+}
+
+#[test]
+fn a_cancelled_job_and_one_that_was_never_run_are_called_so() {
+    let (client, key) = (Client::new(), Worker::new().public());
+    let queued = state("IN_QUEUE", json!({})).1;
+    let played = Played::on_port(vec![(200, &queued), (200, &state("CANCELLED", json!({})).1)]);
+    let did = client.run(&played.url, &key, &[&client.workflow]);
+    assert!(did.code == 1 && did.err.ends_with(&format!("cloister: job {JOB} was cancelled\n")), "{did:?}");
+    let dry = state("COMPLETED", json!({ "output": { "status": "ok", "prompt_id": "dry-run" } })).1;
+    let played = Played::on_port(vec![(200, &queued), (200, &dry), (200, &queued), (200, &dry)]);
+    let did = client.run(&played.url, &key, &[&client.workflow, "--plain"]);
+    assert!(did.code == 0 && did.err.contains("nothing was run") && did.err.contains("DRY_RUN"), "{did:?}");
+    let did = client.run(&played.url, &key, &[&client.workflow, "--plain", "--json"]);
+    assert!(did.out.contains(r#""dryRun":true"#), "{}", did.out);
+}
+
+#[test]
+fn an_image_that_no_node_loads_is_warned_of() {
+    let (client, key) = (Client::new(), Worker::new().public());
+    let workflow = client.home.path().join("loads.json");
+    fs::write(&workflow, r#"{"1":{"class_type":"LoadImage","inputs":{"image":"a.png [input]"}}}"#).unwrap();
+    let image = client.home.path().join("x").display().to_string();
+    fs::write(&image, "x").unwrap();
+    let workflow = workflow.display().to_string();
+    let queued = state("IN_QUEUE", json!({})).1;
+    let played = Played::on_port(vec![(200, &queued)]);
+    let images = [format!("a.png={image}"), format!("b.png={image}")];
+    let did = client.run(&played.url, &key, &[&workflow, "--detach", "--image", &images[0], "--image", &images[1]]);
+    let warned = "warning: no node of the workflow loads \"b.png\", which --image brings\n";
+    assert!(did.code == 0 && did.err.starts_with(warned), "{did:?}");
+}
+
+#[test]
 fn what_cannot_be_sent_is_said_before_it_is_sent() {
     let client = Client::new();
     let key = Worker::new().public();
     let graph = client.home.path().join("graph.json");
     fs::write(&graph, r#"{"nodes":[],"links":[]}"#).unwrap();
-    let graph = graph.display().to_string();
+    let text = client.home.path().join("text.json");
+    fs::write(&text, "{").unwrap();
+    let (graph, text) = (graph.display().to_string(), text.display().to_string());
     let nowhere = "http://127.0.0.1:9";
     let said = |arguments: &[&str], key: &str| {
         let did = client.run(nowhere, key, arguments);
-        assert_ne!(did.code, 0);
+        assert_eq!(did.code, 64, "{}", did.err);
         did.err
     };
     assert!(said(&[&graph], &key).contains("Export (API)"));
+    assert!(said(&[&text], &key).contains("is not JSON"));
+    assert!(said(&["/nonexistent"], &key).contains("cannot read the workflow"));
     assert!(said(&[&client.workflow], "").contains("cloister keygen"));
     assert!(said(&[&client.workflow], "AAAA").contains("32 bytes"));
     assert!(said(&[&client.workflow, "--image", "a.png"], &key).contains("NAME=FILE"));
-    assert!(said(&[&client.workflow], &key).contains("cannot reach"));
+    assert!(said(&[&client.workflow, "--image", "=a.png"], &key).contains("NAME=FILE"));
+    let did = client.run(nowhere, &key, &[&client.workflow]);
+    assert!(did.code == 69 && did.err.contains("http://127.0.0.1:9/v2/local cannot be reached"), "{did:?}");
     assert_eq!(client.kept().len(), 1, "it may have arrived");
     let played = Played::on_port(vec![(403, r#"{"error":"no","code":"forbidden"}"#)]);
-    assert_eq!(client.run(&played.url, &key, &[&client.workflow]).err, "cloister: no\n");
+    assert_eq!(client.run(&played.url, &key, &[&client.workflow]).err, "cloister: no (forbidden)\n");
     assert_eq!(client.kept().len(), 1, "a key whose request was refused is not kept");
 }

@@ -1,8 +1,8 @@
 //! The machine; its diagram and invariants stand in the module's head.
 
-use std::collections::HashMap;
-use std::collections::hash_map::{Entry as Place, RandomState};
-use std::hash::BuildHasher as _;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Place;
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use super::{Effect, Event, Policy, Question, Refusal, Seen};
@@ -47,7 +47,8 @@ impl Until {
 pub struct Guard {
     policy: Policy,
     fingerprints: RandomState,
-    known: HashMap<ReplayTag, Known>,
+    /// A tree: a table of a million would be moved as a whole each time it doubles.
+    known: BTreeMap<ReplayTag, Known>,
     /// How many of them have no end.
     endless: usize,
     /// The latest end of anything that was forgotten. What would have ended by then may have been known.
@@ -58,7 +59,7 @@ impl Guard {
     /// A guard that remembers nothing yet.
     pub fn new(policy: Policy) -> Self {
         let fingerprints = RandomState::new();
-        Self { policy, fingerprints, known: HashMap::new(), endless: 0, horizon: WallTime(i64::MIN) }
+        Self { policy, fingerprints, known: BTreeMap::new(), endless: 0, horizon: WallTime(i64::MIN) }
     }
 
     /// How many requests are remembered.

@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::eventually;
@@ -32,7 +31,13 @@ async fn a_new_key_is_taken_up_by_sighup_while_jobs_run_and_the_former_one_still
     gpu.platform().arrived(Call::Progress, 1).await;
 
     write_key(&path, &current);
-    gpu.daemon.signal(Signal::SIGHUP);
+    let told = std::process::Command::new(env!("CARGO_BIN_EXE_cloister"))
+        .arg("reload")
+        .arg("--socket")
+        .arg(gpu.daemon.health_socket())
+        .output()
+        .unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
     // A request to a key that nobody holds yet is told which one is current: that is the event to wait for.
     eventually("the new key", Duration::from_secs(20), async || {
         let id = gpu.platform().submit(current.workflow(&workflow::save_one()).input);
