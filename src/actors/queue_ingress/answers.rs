@@ -122,6 +122,15 @@ fn nothing() -> ComfyFailure {
     ComfyFailure { code: FailureCode::Interrupted, summary: String::new(), detail: serde_json::Value::Null }
 }
 
+/// The turn of a large answer; a small one needs none.
+async fn turn(large: &Semaphore, size: usize) -> Option<SemaphorePermit<'_>> {
+    if size <= LARGE_BYTES {
+        return None;
+    }
+    // It is never closed.
+    large.acquire().await.ok()
+}
+
 /// Writes a body, on a thread that may block when it is large.
 async fn written<T: Send + 'static>(bytes: usize, write: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     if bytes <= INLINE_BYTES {
@@ -147,7 +156,7 @@ impl Maker {
         if size > self.limit && !report.outputs.is_empty() {
             return self.plain_by_url(prompt, &report, size).await;
         }
-        let _alone = self.alone(size).await;
+        let _alone = turn(&self.large, size).await;
         let made = written(size, move || body::plain(prompt.as_deref(), &report, None)).await;
         self.fitting(made.unwrap_or_else(defect))
     }
@@ -170,7 +179,7 @@ impl Maker {
             return Answer::failed(body::too_large(least, Some(self.limit), None));
         }
         let size = body::size_with_data(&report, true);
-        let alone = self.alone(size).await;
+        let alone = turn(&self.large, size).await;
         let address = to.clone();
         let text = written(size, move || (body::reply_text(&address, &report), without_outputs(*report))).await;
         let Some((plaintext, rest)) = text else { return defect() };
@@ -182,19 +191,10 @@ impl Maker {
             ReplyTo::Plain => self.fitting(Answer::done(json.into())),
             ReplyTo::Sealed(to) => {
                 let plaintext = body::execution_text(&to, &json);
-                let alone = self.alone(plaintext.len()).await;
+                let alone = turn(&self.large, plaintext.len()).await;
                 self.around(to, plaintext, alone, body::sealed_execution).await
             }
         }
-    }
-
-    /// The turn of a large answer; a small one needs none.
-    async fn alone(&self, size: usize) -> Option<SemaphorePermit<'_>> {
-        if size <= LARGE_BYTES {
-            return None;
-        }
-        // It is never closed.
-        self.large.acquire().await.ok()
     }
 
     /// Seals a text and puts its body around it; the ciphertext goes to a bucket when it is too large. `alone` is given
@@ -269,4 +269,21 @@ async fn ask(seal: &Handle<Seal>, to: ReplyAddress, plaintext: Secret) -> Result
         tokio::time::sleep(BETWEEN).await;
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn large_answers_are_made_one_at_a_time_and_small_ones_beside_them() {
+        let large = Semaphore::new(1);
+        let soon = |size| tokio::time::timeout(Duration::from_secs(1), turn(&large, size));
+        let first = soon(LARGE_BYTES + 1).await.unwrap();
+        assert!(first.is_some());
+        assert!(soon(LARGE_BYTES + 1).await.is_err(), "the second waits");
+        assert!(soon(LARGE_BYTES).await.unwrap().is_none(), "a small one does not");
+        drop(first);
+        assert!(soon(LARGE_BYTES + 1).await.unwrap().is_some());
+    }
 }
