@@ -20,7 +20,8 @@ pub struct SpawnRequest {
     pub descriptors: Vec<(OwnedFd, RawFd)>,
     /// `cgroup.procs` (or v1 `tasks`-level `cgroup.procs`) files the child enters before it executes.
     pub cgroup_entry: Vec<PathBuf>,
-    /// It handles plaintext: its files are its owner's alone (umask 077), and it leaves no core dump.
+    /// It handles plaintext and may be large: its files are its owner's alone (umask 077), it leaves no core dump, and where
+    /// the host's memory runs out it is ended before this process is.
     pub private: bool,
 }
 

@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use command_fds::{CommandFdExt, FdMapping};
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::Mode;
 use tokio::sync::oneshot;
 
 use super::children::{Child, register};
@@ -31,7 +32,7 @@ pub struct Order {
     pub descriptors: Vec<(OwnedFd, RawFd)>,
     /// `cgroup.procs` files that the child enters before it executes.
     pub cgroup_entry: Vec<PathBuf>,
-    /// Umask 077, and no core dump.
+    /// Umask 077, no core dump, and where the host's memory runs out, ended before this process is.
     pub private: bool,
     pub output: Output,
 }
@@ -60,6 +61,11 @@ struct EntryError {
     #[source]
     source: io::Error,
 }
+
+/// By how much a private child's badness is above this process's, of 1000.
+const SOONER: i32 = 500;
+/// A process's own badness, as the kernel chooses whom to end when memory runs out.
+const BADNESS: &str = "/proc/self/oom_score_adj";
 
 type Request = (Order, oneshot::Sender<io::Result<Unclaimed>>);
 
@@ -166,6 +172,7 @@ fn duplicate_from(descriptor: &OwnedFd, lowest: RawFd) -> io::Result<OwnedFd> {
 #[expect(unsafe_code, reason = "pre_exec runs between fork and exec")]
 fn in_child(command: &mut Command, entries: Vec<File>, private: bool) {
     let parent = nix::unistd::getpid();
+    let badness = sooner_ended();
     let prepare = move || {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
         // The parent may have died before the request: nobody would send the signal any more.
@@ -176,14 +183,24 @@ fn in_child(command: &mut Command, entries: Vec<File>, private: bool) {
             nix::unistd::write(entry, b"0")?;
         }
         if private {
-            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+            nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
             nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)?;
+            // Where it cannot be said, the kernel chooses by size alone.
+            if let Ok(file) = nix::fcntl::open(BADNESS, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+                let _refused = nix::unistd::write(&file, badness.as_bytes());
+            }
         }
         reset_signals();
         close_on_exec_from(3)
     };
     // SAFETY: `prepare` makes only plain system calls: no allocation, no lock, no Drop of a heap value.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// A private child's badness, as text: made before the fork, for nothing may be allocated behind it.
+fn sooner_ended() -> String {
+    let own = std::fs::read_to_string(BADNESS).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0_i32);
+    own.saturating_add(SOONER).min(1000).to_string()
 }
 
 /// Empty mask, default dispositions: exec keeps what is ignored and what is blocked.

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::comfy_caller::{Ended, image};
-use crate::comfy_worker::{Worker, failing, through};
+use crate::comfy_worker::{Worker, failing, files_below, through};
 use crate::support::eventually;
 use crate::support::gpu::{left, workflow};
 
@@ -21,6 +21,7 @@ async fn sealed_jobs_of_every_kind_are_served_by_the_real_comfyui() {
     a_refusal_names_the_node(&worker).await;
     a_part_that_is_refused_is_told_beside_the_rest(&worker).await;
     a_nodes_exception_is_told_under_the_seal_only(&worker).await;
+    no_stock_node_writes_outside_of_the_ram_directory(&worker).await;
     a_full_output_directory_is_named_and_the_next_job_served(&worker).await;
     updates_and_previews_come_while_it_runs(&worker).await;
     a_running_job_and_a_waiting_one_are_cancelled(&worker).await;
@@ -135,6 +136,62 @@ async fn a_nodes_exception_is_told_under_the_seal_only(worker: &Worker) {
     let broken = worker.caller.run_with(&workflow::fixture("40_exec_error_core"), no_picture).await;
     assert!(broken.error.is_some() && broken.reply["error"]["detail"].is_object(), "{broken:?}");
     worker.assert_serves().await;
+}
+
+/// Some of ComfyUI's own nodes write wherever a request says.
+async fn no_stock_node_writes_outside_of_the_ram_directory(worker: &Worker) {
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().join("escaped").to_string_lossy().into_owned();
+    let mut prompt = workflow::save_one();
+    for class in ["SaveImageTextDataSetToFolder", "SaveImageDataSetToFolder"] {
+        let inputs = json!({ "images": ["1", 0], "folder_name": "d", "filename_prefix": &target, "mode": "overwrite" });
+        prompt["2"] = json!({ "class_type": class, "inputs": inputs });
+        let ended = worker.caller.run(&prompt).await.failed("validation");
+        assert_eq!(ended.reply["error"]["detail"]["type"], "missing_node_type", "{class}");
+    }
+    let inputs = json!({ "latents": ["1", 0], "conditioning": ["1", 0], "folder_name": "escaped", "shard_size": 1 });
+    prompt["2"] = json!({ "class_type": "SaveTrainingDataset", "inputs": inputs });
+    let ended = worker.caller.run(&prompt).await.failed("validation");
+    assert_eq!(ended.reply["error"]["detail"]["type"], "missing_node_type");
+
+    let served = worker.caller.run_with(&splat_as("ply"), image("one.ply", &one_splat())).await;
+    assert_eq!(served.done().outputs().len(), 1, "a splat is saved");
+    let leaving = splat_as(&format!("{}{target}", "/..".repeat(12)));
+    let raised = worker.caller.run_with(&leaving, image("one.ply", &one_splat())).await.failed("node_error");
+    let said = raised.reply["error"]["detail"]["exception_message"].as_str().unwrap_or_default();
+    assert!(said.contains("outside of the output directory"), "{}", raised.reply["error"]);
+
+    let mut found = Vec::new();
+    files_below(outside.path(), &mut found);
+    assert_eq!(found, Vec::<std::path::PathBuf>::new());
+    worker.swept().await;
+    worker.assert_serves().await;
+}
+
+/// Saves the splat of the file `one.ply` in this format. The switch takes the list of formats out of ComfyUI's sight.
+fn splat_as(format: &str) -> Value {
+    let load = json!({ "model_file": "one.ply", "viewport_state": {}, "width": 64, "height": 64 });
+    let either = json!({ "switch": true, "on_true": ["3", 0], "on_false": ["3", 0] });
+    json!({
+        "1": { "class_type": "Load3DAdvanced", "inputs": load },
+        "2": { "class_type": "File3DToSplat", "inputs": { "model_3d": ["1", 0] } },
+        "3": { "class_type": "PrimitiveString", "inputs": { "value": format } },
+        "4": { "class_type": "ComfySwitchNode", "inputs": either },
+        "5": { "class_type": "SplatToFile3D", "inputs": { "splat": ["2", 0], "format": ["4", 0] } },
+        "6": { "class_type": "SaveGLB", "inputs": { "mesh": ["5", 0], "filename_prefix": "m" } },
+    })
+}
+
+/// A file of one splat.
+fn one_splat() -> Vec<u8> {
+    let names = "x y z f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3";
+    let mut file = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\n".to_vec();
+    for name in names.split(' ') {
+        file.extend(format!("property float {name}\n").into_bytes());
+    }
+    file.extend(b"end_header\n");
+    file.extend(names.split(' ').flat_map(|name| if name == "rot_0" { 1_f32 } else { 0_f32 }.to_le_bytes()));
+    file
 }
 
 async fn a_full_output_directory_is_named_and_the_next_job_served(worker: &Worker) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use slog::warn;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::QueueIngress;
@@ -22,6 +23,8 @@ use crate::ports::bucket::{ObjectStore, UploadError};
 
 /// Bodies above this are written on a thread that may block.
 const INLINE_BYTES: usize = 64 << 10;
+/// Answers above this are made one at a time: each takes several times its size until it is sealed.
+const LARGE_BYTES: usize = 16 << 20;
 /// How often a seal is asked for while Crypto is being restarted, and how long between.
 const ASKED: u32 = 20;
 const BETWEEN: Duration = Duration::from_millis(500);
@@ -45,6 +48,8 @@ struct Maker {
     objects: Arc<dyn ObjectStore>,
     bucket: Option<Bucket>,
     link_lasts: Duration,
+    /// One permit, held while a large answer is made.
+    large: Arc<Semaphore>,
 }
 
 impl QueueIngress {
@@ -64,6 +69,7 @@ impl QueueIngress {
             objects: Arc::clone(&self.deps.objects),
             bucket: work.bucket.clone().or_else(|| self.deps.bucket.clone()),
             link_lasts: self.deps.settings.link_lasts,
+            large: Arc::clone(&self.large),
             job: job.clone(),
         };
         let reply = work.reply.clone().unwrap_or(ReplyTo::Plain);
@@ -116,6 +122,15 @@ fn nothing() -> ComfyFailure {
     ComfyFailure { code: FailureCode::Interrupted, summary: String::new(), detail: serde_json::Value::Null }
 }
 
+/// The turn of a large answer; a small one needs none.
+async fn turn(large: &Semaphore, size: usize) -> Option<SemaphorePermit<'_>> {
+    if size <= LARGE_BYTES {
+        return None;
+    }
+    // It is never closed.
+    large.acquire().await.ok()
+}
+
 /// Writes a body, on a thread that may block when it is large.
 async fn written<T: Send + 'static>(bytes: usize, write: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     if bytes <= INLINE_BYTES {
@@ -141,6 +156,7 @@ impl Maker {
         if size > self.limit && !report.outputs.is_empty() {
             return self.plain_by_url(prompt, &report, size).await;
         }
+        let _alone = turn(&self.large, size).await;
         let made = written(size, move || body::plain(prompt.as_deref(), &report, None)).await;
         self.fitting(made.unwrap_or_else(defect))
     }
@@ -158,11 +174,16 @@ impl Maker {
     }
 
     async fn sealed(self, prompt: Option<String>, report: Box<ComfyReport>, to: ReplyAddress) -> Answer {
+        let least = body::least_sealed(&report);
+        if self.bucket.is_none() && least > self.limit {
+            return Answer::failed(body::too_large(least, Some(self.limit), None));
+        }
         let size = body::size_with_data(&report, true);
+        let alone = turn(&self.large, size).await;
         let address = to.clone();
         let text = written(size, move || (body::reply_text(&address, &report), without_outputs(*report))).await;
         let Some((plaintext, rest)) = text else { return defect() };
-        self.around(to, plaintext, move |part, url| body::sealed(prompt.as_deref(), &rest, part, url)).await
+        self.around(to, plaintext, alone, move |part, url| body::sealed(prompt.as_deref(), &rest, part, url)).await
     }
 
     async fn execution(self, json: String, reply: ReplyTo) -> Answer {
@@ -170,16 +191,19 @@ impl Maker {
             ReplyTo::Plain => self.fitting(Answer::done(json.into())),
             ReplyTo::Sealed(to) => {
                 let plaintext = body::execution_text(&to, &json);
-                self.around(to, plaintext, body::sealed_execution).await
+                let alone = turn(&self.large, plaintext.len()).await;
+                self.around(to, plaintext, alone, body::sealed_execution).await
             }
         }
     }
 
-    /// Seals a text and puts its body around it; the ciphertext goes to a bucket when it is too large.
+    /// Seals a text and puts its body around it; the ciphertext goes to a bucket when it is too large. `alone` is given
+    /// back when the body is written, or before the upload, which holds the ciphertext only.
     async fn around(
-        self,
+        &self,
         to: ReplyAddress,
         plaintext: Secret,
+        alone: Option<SemaphorePermit<'_>>,
         body_of: impl FnOnce(&SealedPart, Option<&str>) -> Answer + Send + 'static,
     ) -> Answer {
         let part = match ask(&self.seal, to, plaintext).await {
@@ -192,6 +216,7 @@ impl Maker {
             return self.fitting(made.unwrap_or_else(defect));
         }
         let Some(bucket) = &self.bucket else { return Answer::failed(body::too_large(size, Some(self.limit), None)) };
+        drop(alone);
         let mut part = part;
         let ciphertext = Secret::new(std::mem::take(&mut part.ciphertext));
         match self.put(bucket, "box", "application/octet-stream", ciphertext).await {
@@ -244,4 +269,21 @@ async fn ask(seal: &Handle<Seal>, to: ReplyAddress, plaintext: Secret) -> Result
         tokio::time::sleep(BETWEEN).await;
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn large_answers_are_made_one_at_a_time_and_small_ones_beside_them() {
+        let large = Semaphore::new(1);
+        let soon = |size| tokio::time::timeout(Duration::from_secs(1), turn(&large, size));
+        let first = soon(LARGE_BYTES + 1).await.unwrap();
+        assert!(first.is_some());
+        assert!(soon(LARGE_BYTES + 1).await.is_err(), "the second waits");
+        assert!(soon(LARGE_BYTES).await.unwrap().is_none(), "a small one does not");
+        drop(first);
+        assert!(soon(LARGE_BYTES + 1).await.unwrap().is_some());
+    }
 }

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use slog::{Logger, info};
+use tokio::sync::Semaphore;
 
 use crate::actors::seat::Seat;
 use crate::domain::admission::{Admission, AdmissionPolicy};
@@ -113,6 +114,8 @@ pub struct QueueIngress {
     leases: Leases,
     admission: Admission,
     works: HashMap<JobId, Work>,
+    /// The turn of a large answer: one at a time is made.
+    large: Arc<Semaphore>,
     /// Counts polls: what an earlier one brings is taken, but is no news to the admission.
     poll: u64,
     /// A poll is under way, also one that was told to end.
@@ -138,6 +141,7 @@ impl QueueIngress {
             leases: Leases::new(leases, &names, seed),
             admission: Admission::new(admission, seed.rotate_left(17)),
             works: HashMap::new(),
+            large: Arc::new(Semaphore::new(1)),
             poll: 0,
             polls_open: 0,
             beating: false,

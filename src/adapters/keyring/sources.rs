@@ -1,11 +1,12 @@
 //! Where private keys come from: a file, a credential of systemd, or the value that `WORKER_PRIVATE_KEY_B64` had.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
 
 use crate::sealed::{NotAKey, SecretKey};
@@ -89,7 +90,8 @@ impl Sources {
 /// `is_guarded`: its directory keeps strangers out, whatever the file's own mode says.
 fn read(path: &Path, is_guarded: bool) -> Result<Arc<SecretKey>, KeyringError> {
     let unreadable = |source| KeyringError::Unreadable { path: path.to_owned(), source };
-    let file = File::open(path).map_err(unreadable)?;
+    // A named pipe is opened at once, too, and refused below; else it would be waited for without an end.
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(unreadable)?;
     let found = file.metadata().map_err(unreadable)?;
     if !found.is_file() || found.len() > MOST_BYTES {
         return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a small regular file")));

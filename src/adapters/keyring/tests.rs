@@ -46,6 +46,18 @@ fn filed(seed: u8) -> (TempDir, Keyring) {
     (directory, Keyring::open(sources, HOUR, START).unwrap())
 }
 
+#[test]
+fn a_pipe_in_the_place_of_a_key_is_refused_and_not_waited_for() {
+    let (directory, keyring) = filed(1);
+    let path = directory.path().join("key");
+    std::fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || told.send(keyring.reload(START)));
+    let refused = heard.recv_timeout(Duration::from_secs(20)).expect("an answer").unwrap_err();
+    assert!(refused.contains("it is not a small regular file"), "{refused}");
+}
+
 /// What a client with the secret key `client` seals to the server's key `server`.
 fn sealed(client: u8, server: u8, text: &[u8], kid: Option<Kid>) -> Envelope {
     let (client, nonce) = (secret(client), [7; 24]);

@@ -34,6 +34,16 @@ fn read_to_end(mut reader: File) -> String {
     text
 }
 
+#[tokio::test]
+async fn a_private_child_is_ended_before_the_daemon_when_memory_runs_out() {
+    let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+    for (private, more) in [(true, 500), (false, 0)] {
+        let request = SpawnRequest { private, ..sh("cat /proc/self/oom_score_adj", Vec::new()) };
+        let finished = HostSpawner.run_to_end(request, LONG).await.expect("runs");
+        assert_eq!(finished.stdout.trim(), (own + more).min(1000).to_string());
+    }
+}
+
 async fn run(script: &str) -> Finished {
     HostSpawner.run_to_end(sh(script, Vec::new()), LONG).await.expect("runs")
 }

@@ -94,6 +94,12 @@ pub fn size_with_data(report: &ComfyReport, sealed: bool) -> usize {
     if sealed { in_base64(text) } else { text }
 }
 
+/// How many bytes a sealed body takes at the least: its outputs and its history, and nothing around them.
+pub fn least_sealed(report: &ComfyReport) -> usize {
+    let outputs = report.outputs.iter().map(|output| in_base64(output.data.len())).sum::<usize>();
+    in_base64(outputs + report.history.as_ref().map_or(0, Secret::len))
+}
+
 /// The public line of a failure: v1's words, and nothing of the prompt.
 pub fn error_line(failure: &ComfyFailure) -> String {
     match failure.code {

@@ -77,6 +77,21 @@ async fn an_answer_that_is_too_large_goes_to_a_bucket_or_says_so() {
 }
 
 #[actix_rt::test]
+async fn an_answer_that_nothing_takes_is_not_sealed_first() {
+    tokio::time::pause();
+    for (bucket, limit, sealed) in [(false, 500, 0), (true, 500, 1), (false, 50_000, 1)] {
+        let world = World::build(Plan { bucket, ..Plan::default() });
+        *world.platform.limit.lock().unwrap() = limit;
+        world.gpus[0].is_ready();
+        world.platform.hand_out(&[job("a", "sealed")]);
+        world.pass(3_000).await;
+        let posts = world.platform.posts();
+        assert_eq!(posts.last().is_some_and(|line| line.contains("result_too_large: ")), sealed == 0, "{posts:?}");
+        assert_eq!(world.replies_sealed(), sealed, "bucket: {bucket}, limit: {limit}");
+    }
+}
+
+#[actix_rt::test]
 async fn a_request_that_does_not_open_is_answered_at_once() {
     tokio::time::pause();
     let world = World::ready(1).await;

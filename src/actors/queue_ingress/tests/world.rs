@@ -1,6 +1,7 @@
 //! A platform, a Crypto, instances, a pool and a bucket that do as they are told.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -177,7 +178,10 @@ impl JobSource for Platform {
 }
 
 /// Opens by the first word of the input; seals by leaving the text as it is.
-struct Crypto;
+struct Crypto {
+    /// How many replies it was asked to seal.
+    replies: Arc<AtomicUsize>,
+}
 
 impl Actor for Crypto {
     type Context = Context<Self>;
@@ -225,6 +229,9 @@ impl Handler<Seal> for Crypto {
     type Result = Result<SealedPart, SealError>;
 
     fn handle(&mut self, message: Seal, _: &mut Self::Context) -> Self::Result {
+        if message.plaintext.text().is_some_and(|text| text.contains(r#""type":"reply""#)) {
+            self.replies.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(SealedPart { kid: message.to.kid, nonce: [0; 24], ciphertext: message.plaintext.into_bytes() })
     }
 }
@@ -434,6 +441,7 @@ pub struct World {
     pub parent: Arc<Mutex<Vec<String>>>,
     pub others: Arc<Mutex<Vec<String>>>,
     pub uploads: Arc<Mutex<Vec<(String, usize)>>>,
+    replies: Arc<AtomicUsize>,
 }
 
 /// What is different from an ordinary world.
@@ -483,7 +491,8 @@ impl World {
         let platform = Arc::new(Platform { limit: Mutex::new(1 << 20), ..Platform::default() });
         let (parent, others) = (Arc::default(), Arc::default());
         let stood = Handle::default();
-        let crypto = Crypto.start();
+        let replies = Arc::<AtomicUsize>::default();
+        let crypto = Crypto { replies: Arc::clone(&replies) }.start();
         let (open, seal) = (Handle::default(), Handle::default());
         open.publish(&crypto);
         seal.publish(&crypto);
@@ -538,12 +547,17 @@ impl World {
         let seat = Seat::new(&supervisor, "ingress", Generation(1), Duration::from_secs(1));
         let ingress = QueueIngress::new(deps, seat).start();
         stood.publish(&ingress);
-        Self { platform, gpus, ingress, parent, others, uploads: Arc::clone(&outside.uploads) }
+        Self { platform, gpus, ingress, parent, others, uploads: Arc::clone(&outside.uploads), replies }
     }
 
     /// Lets so many milliseconds pass.
     pub async fn pass(&self, millis: u64) {
         tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
+    /// How many replies were sealed.
+    pub fn replies_sealed(&self) -> usize {
+        self.replies.load(Ordering::Relaxed)
     }
 
     pub fn complaints(&self) -> Vec<String> {
