@@ -11,6 +11,7 @@ const { inspect } = Bun;
 const { env, reallyExit } = process;
 const runtimeProcess = process;
 const noop = () => {};
+if (process.argv.includes("egress")) await (await import("./egress.js")).forward();
 // Imported dynamically, so that the handler's import is not the first of its kind.
 const { serve } = await import("./core.js");
 

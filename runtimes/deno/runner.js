@@ -11,7 +11,7 @@ const reasonOf = Object.getOwnPropertyDescriptor(PromiseRejectionEvent.prototype
 const errorOf = Object.getOwnPropertyDescriptor(ErrorEvent.prototype, "error").get;
 
 // The first use of `process` or of any node: module takes 200 ms inside gVisor. A runner that will wait has the time.
-if (Deno.args[0] === "warm") await import("node:fs");
+if (Deno.args.includes("warm")) await import("node:fs");
 
 const FRAMES = "/proc/self/fd/3";
 const REQUEST = "/proc/self/fd/4";
@@ -19,6 +19,10 @@ const frames = Deno.openSync(FRAMES, { write: true });
 const request = Deno.openSync(REQUEST, { read: true });
 Deno.permissions.revokeSync({ name: "write", path: FRAMES });
 Deno.permissions.revokeSync({ name: "read", path: REQUEST });
+
+// Not a literal: Deno would read and parse the file at every start.
+const FORWARDER = "./egress.js";
+if (Deno.args.includes("egress")) (await import(FORWARDER)).forward();
 
 // Imported dynamically, so that the handler's import is not the first of its kind.
 const { serve } = await import("./core.js");

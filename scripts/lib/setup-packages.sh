@@ -169,6 +169,27 @@ npm_install() {
     apt_install npm
 }
 
+# ---- registries ------------------------------------------------------------------------------------
+
+# Where sandboxes install dependencies from: this machine's own npm registry, for the daemon to read.
+registries_state() {
+    local wanted
+    DETAIL="npm's registry is not written down in $STATE_DIR/registries"
+    wanted=$(npm config get registry 2>/dev/null) || return 1
+    # Lines below the first are the operator's own.
+    [[ -f $STATE_DIR/registries && $(head -n 1 "$STATE_DIR/registries") == "$wanted" ]] || return 1
+    DETAIL="registry"
+}
+
+registries_install() {
+    local registry others=
+    registry=$(npm config get registry 2>/dev/null) || die "npm does not tell its registry" "try: npm config get registry"
+    if [[ -f $STATE_DIR/registries ]]; then others=$(tail -n +2 "$STATE_DIR/registries"); fi
+    printf '%s\n' "$registry" ${others:+"$others"} >"$STATE_DIR/.new.registries"
+    chmod 644 "$STATE_DIR/.new.registries"
+    mv "$STATE_DIR/.new.registries" "$STATE_DIR/registries"
+}
+
 # ---- runsc, crun -----------------------------------------------------------------------------------
 
 # runsc_date TEXT: the date in gVisor's "release-20240729.0" or Debian's "0.0~20240729.0-4", or 0.

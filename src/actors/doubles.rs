@@ -14,7 +14,7 @@ use crate::domain::environment::{Environment, EnvironmentStatus};
 use crate::domain::execution::{Call, Captured, End, Evidence, ExecutionRecord, Limits, Phase, ProcessEnd, Settlement};
 use crate::domain::id::{EnvironmentId, SlotId};
 use crate::domain::time::WallTime;
-use crate::ports::sandbox::{EngineProbe, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
+use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
 use crate::ports::store::{Store, StoreError};
 use crate::ports::volumes::{VolumeError, Volumes};
 
@@ -105,6 +105,19 @@ impl SandboxEngine for EngineDouble {
         _: Limits,
     ) -> Result<Transpiled, SandboxError> {
         Ok(Transpiled::Modules(modules))
+    }
+
+    async fn install(
+        &self,
+        _: SlotId,
+        packages: BTreeMap<String, String>,
+        _: Limits,
+    ) -> Result<Installed, SandboxError> {
+        if packages.contains_key("absent") {
+            return Ok(Installed::Failed("there is no such package".into()));
+        }
+        let file = |name: String| (format!("node_modules/{name}/index.js"), b"1".to_vec());
+        Ok(Installed::Files(packages.into_keys().map(file).collect()))
     }
 
     async fn destroy(&self, slot: SlotId) -> Result<(), SandboxError> {

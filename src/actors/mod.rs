@@ -5,6 +5,7 @@ pub mod comfy_process;
 pub mod crypto;
 #[cfg(test)]
 mod doubles;
+pub mod egress;
 pub mod queue_ingress;
 pub mod reaper;
 pub mod sandbox_pool;

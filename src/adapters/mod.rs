@@ -6,6 +6,7 @@ pub mod clock;
 pub mod comfy;
 #[cfg(test)]
 pub mod doubles;
+pub mod egress;
 pub mod fetch;
 pub mod gpu;
 pub mod keyring;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::domain::execution::{Call, Evidence, Limits};
 use crate::domain::id::SlotId;
-use crate::ports::sandbox::{EngineProbe, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
+use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
 
 /// Makes nothing, holds nothing.
 pub struct SandboxesOff {
@@ -46,6 +46,10 @@ impl SandboxEngine for SandboxesOff {
     }
 
     async fn transpile(&self, _: SlotId, _: BTreeMap<String, String>, _: Limits) -> Result<Transpiled, SandboxError> {
+        self.off()
+    }
+
+    async fn install(&self, _: SlotId, _: BTreeMap<String, String>, _: Limits) -> Result<Installed, SandboxError> {
         self.off()
     }
 

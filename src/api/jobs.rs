@@ -101,6 +101,8 @@ async fn submit(
     queue(doors)?;
     let body = body::read(headers, payload, cap, &doors.intake).await?;
     let job = web::block(move || parse(body.bytes(), id)).await.map_err(|_| ApiError::GivenUp)??;
+    // A request that is opened is remembered, and is then no use to whoever has to come again.
+    queue(doors)?.admits(job.input.len())?;
     let (open, submit) = (doors.handles.open.clone(), doors.handles.submit.clone());
     // In a task of its own: a caller who hangs up must not leave the command half told.
     let told = actix_web::rt::spawn(async move {

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use crate::domain::execution::LimitPolicy;
 use crate::messages::comfy_process::GetInstance;
 use crate::messages::crypto::{GetCrypto, Open};
+use crate::messages::egress::GetEgress;
 use crate::messages::handle::Handle;
 use crate::messages::queue_ingress::{CancelJob, GetIngress, SubmitJob};
 use crate::messages::reaper::GetReaper;
@@ -54,6 +55,8 @@ pub struct Handles {
     pub delete: Handle<DeleteEnvironment>,
     pub pool: Handle<GetPool>,
     pub reaper: Handle<GetReaper>,
+    /// Published where sandboxes have a way out.
+    pub egress: Handle<GetEgress>,
     pub health: Handle<GetHealth>,
     pub open: Handle<Open>,
     /// These three lead to the ingress of this host's own queue.

@@ -6,6 +6,7 @@ use actix::prelude::*;
 
 use super::gpu;
 use super::parts::{self, Parts};
+use crate::actors::egress::{self, Egress};
 use crate::actors::reaper::{self, Reaper};
 use crate::actors::sandbox_pool::SandboxPool;
 use crate::actors::supervisor::{ChildSpec, RunningChild};
@@ -13,6 +14,7 @@ use crate::api::Handles;
 use crate::config::Config;
 use crate::domain::health::{Part, PartState};
 use crate::messages::handle::Handle;
+use crate::ports::egress::EgressProxy;
 
 /// The parts that the configuration turned off.
 pub fn off(config: &Config) -> Vec<Part> {
@@ -27,6 +29,9 @@ pub fn off(config: &Config) -> Vec<Part> {
     let mut parts = Vec::new();
     if !config.sandbox.enabled {
         parts.extend(["sandbox_pool", "reaper"].map(|name| off(name, "sandbox.enabled is false")));
+    }
+    if config.sandbox.enabled && !config.sandbox.egress.enabled {
+        parts.push(off("egress", "sandbox.egress.enabled is false"));
     }
     if !gpu::is_on(config) {
         parts.push(off("gpu", "there is no ComfyUI here: COMFYUI_DIR (comfy.dir) is not set"));
@@ -96,9 +101,30 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
             RunningChild { drain: address.recipient(), dismiss: Box::new(dismiss) }
         }
     };
-    vec![
+    let mut specs = Vec::from_iter(parts.egress.clone().map(|proxy| egress(proxy, parts, handles)));
+    specs.extend([
         // On a host that does GPU work a missing sandbox is told, and does not keep jobs away.
         ChildSpec { name: "sandbox_pool", essential: !gpu::is_on(config), start: Box::new(pool) },
         ChildSpec { name: "reaper", essential: false, start: Box::new(reaper) },
-    ]
+    ]);
+    specs
+}
+
+/// Before the pool, so that it goes after it: calls that are being drained may still reach what they may reach.
+fn egress(proxy: Arc<dyn EgressProxy>, parts: &Parts, handles: &Handles) -> ChildSpec {
+    let deps = egress::Deps { proxy, log: parts.log.new(slog::o!("actor" => "egress")) };
+    let handle = handles.egress.clone();
+    let start = move |seat| {
+        let arbiter = Arbiter::new();
+        let deps = deps.clone();
+        let address = Egress::start_in_arbiter(&arbiter.handle(), move |_| Egress::new(deps, seat));
+        handle.publish(&address);
+        let handle = handle.clone();
+        let dismiss = move || {
+            handle.withdraw();
+            arbiter.stop();
+        };
+        RunningChild { drain: address.recipient(), dismiss: Box::new(dismiss) }
+    };
+    ChildSpec { name: "egress", essential: false, start: Box::new(start) }
 }

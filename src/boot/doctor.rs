@@ -131,13 +131,13 @@ async fn sandboxes(config: &Config) -> Vec<Finding> {
     let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
     let quiet = Logger::root(slog::Discard, slog::o!());
     let mark = format!("doctor{}", std::process::id());
-    let (mut engine, mut cgroups) = parts::engine(config, &mark, &volumes, &quiet);
+    let (mut engine, mut cgroups) = parts::engine(config, &mark, &volumes, None, &quiet);
     let mut elsewhere = false;
     if cgroups.is_none() && config.sandbox.cgroup_parent.is_none() {
         // A shell's cgroup on v2 holds the shell, and can hold no limits. The daemon gets one of its own from systemd.
         let mut from_root = config.clone();
         from_root.sandbox.cgroup_parent = Some("/".into());
-        let tried = parts::engine(&from_root, &mark, &volumes, &quiet);
+        let tried = parts::engine(&from_root, &mark, &volumes, None, &quiet);
         if tried.1.is_some() {
             ((engine, cgroups), elsewhere) = (tried, true);
         }

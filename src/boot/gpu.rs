@@ -19,7 +19,7 @@ use super::instances;
 use super::parts::Parts;
 use crate::adapters::bucket::{Attempts, Clients, S3Store};
 use crate::adapters::comfy::{self, ComfyEngine as HostComfy};
-use crate::adapters::fetch::{self, Hosts, HttpFetcher, Reach};
+use crate::adapters::fetch::{self, Hosts, HttpFetcher};
 use crate::adapters::gpu::NvmlGpus;
 use crate::adapters::keyring::{Keyring, KeyringError, Sources};
 use crate::adapters::local_queue::{Bounds, LocalQueue};
@@ -28,6 +28,7 @@ use crate::adapters::replay_log::SqliteReplayLog;
 use crate::adapters::runpod::{self, BadUrl, RunPod, Templates};
 use crate::config::{self, Config};
 use crate::domain::bucket::{Bucket, region_of};
+use crate::domain::egress::Reach;
 use crate::domain::instance::InstanceSpec;
 use crate::ports::clock::Clock;
 use crate::ports::replay::ReplayError;
@@ -99,7 +100,12 @@ impl GpuParts {
             engine(config, home, parts, log).end_others(&[]).await;
             return Ok(None);
         }
-        Self::build(config, home, parts, key, log).await.map(Some)
+        let built = Self::build(config, home, parts, key, log).await;
+        if built.is_err() {
+            // No instance starts that would sweep its own.
+            engine(config, home, parts, log).end_others(&[]).await;
+        }
+        built.map(Some)
     }
 
     /// Builds all of it. `key`: the value that `WORKER_PRIVATE_KEY_B64` had.
@@ -127,17 +133,17 @@ impl GpuParts {
         engine.end_others(&instances).await;
         let tls = tls.await.map_err(|_| GpuError::Roots)??;
         let http = http::builder(&tls).build()?;
-        let guarded = fetch::guarded(http::builder(&tls), Reach::Public).build()?;
+        let guarded = fetch::guarded(http::builder(&tls), Reach::public()).build()?;
         let clients = Clients {
             own: http.clone(),
             guarded: guarded.clone(),
-            may_reach: Arc::new(|url| fetch::may_reach(url, Reach::Public)),
+            may_reach: Arc::new(|url| fetch::may_reach(url, &Reach::public())),
         };
         let fetched = fetch::Settings {
             hosts: Hosts::new(config.jobs.url_hosts.iter().cloned()),
             most_bytes: config.jobs.fetch_bytes,
             within: FETCH_WITHIN,
-            reach: Reach::Public,
+            reach: Reach::public(),
         };
         Ok(Self {
             vault: Arc::new(vault),

@@ -12,8 +12,9 @@ use super::gpu::GpuParts;
 use super::host::Home;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
+use crate::adapters::egress::{self, HostEgress};
 use crate::adapters::process::{HostSpawner, HostZombies};
-use crate::adapters::runsc::{Choice, OutputLimits, RunscEngine, Settings};
+use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::systemd::SystemdNotifier;
@@ -21,12 +22,14 @@ use crate::adapters::volumes::HostVolumes;
 use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
 use crate::config::{self, Config, LogFormat};
+use crate::domain::egress::{Caps, Reach};
 use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
 use crate::domain::pool::PoolPolicy;
 use crate::domain::restart::RestartPolicy;
 use crate::ports::cgroup::Cgroups;
 use crate::ports::clock::Clock;
+use crate::ports::egress::EgressGates;
 use crate::ports::gpu::Gpus;
 use crate::ports::job_queue::JobQueue;
 use crate::ports::notify::ServiceNotifier;
@@ -38,6 +41,8 @@ use crate::telemetry::{self, Format, Guard, error_chain};
 
 /// What a set-up's transpile task may use.
 const TRANSPILE_LIMITS: Limits = Limits { timeout: Duration::from_secs(30), memory_mb: 256 };
+/// Of an install task, its /tmp with archives and packages among it.
+const INSTALL_MEMORY_MB: u64 = 768;
 /// The most bytes of request bodies held at once, over all connections.
 const BODIES_AT_ONCE: usize = 128 << 20;
 /// The warning that goes with every answer, too.
@@ -49,6 +54,8 @@ pub struct Parts {
     pub clock: Arc<SystemClock>,
     pub store: Arc<SqliteStore>,
     pub volumes: Arc<dyn Volumes>,
+    /// None: nothing gets out of any sandbox.
+    pub egress: Option<Arc<HostEgress>>,
     pub engine: Arc<dyn SandboxEngine>,
     /// None where the host has no usable hierarchy; the engine says why.
     pub cgroups: Option<Arc<dyn Cgroups>>,
@@ -83,13 +90,16 @@ impl Parts {
         if !isolated {
             warnings.push(WITHOUT_GVISOR.to_owned());
         }
-        let (engine, cgroups) = engine(config, &home.instance, &volumes, log);
+        let egress = egress(config, log);
+        let gates = egress.clone().map(|egress| egress as Arc<dyn EgressGates>);
+        let (engine, cgroups) = engine(config, &home.instance, &volumes, gates, log);
         Ok(Self {
             clock: Arc::new(SystemClock::start()),
             store: Arc::new(store),
             engine,
             cgroups,
             volumes,
+            egress,
             zombies: Arc::new(HostZombies),
             notifier: Arc::new(SystemdNotifier),
             warnings,
@@ -144,6 +154,7 @@ pub fn engine(
     config: &Config,
     instance: &str,
     volumes: &Arc<dyn Volumes>,
+    gates: Option<Arc<dyn EgressGates>>,
     log: &Logger,
 ) -> (Arc<dyn SandboxEngine>, Option<Arc<dyn Cgroups>>) {
     let parent = config.sandbox.cgroup_parent.as_ref().map(|path| path.to_string_lossy().into_owned());
@@ -152,11 +163,30 @@ pub fn engine(
             let cgroups: Arc<dyn Cgroups> = Arc::new(cgroups);
             let log = log.new(slog::o!("part" => "sandbox"));
             let (settings, ours) = (engine_settings(config), Arc::clone(&cgroups));
-            let engine = RunscEngine::new(settings, Arc::new(HostSpawner), ours, Arc::clone(volumes), log);
+            let engine = RunscEngine::new(settings, Arc::new(HostSpawner), ours, Arc::clone(volumes), gates, log);
             (Arc::new(engine), Some(cgroups))
         }
         Err(problem) => (Arc::new(SandboxesOff::new(error_chain(&problem).to_string())), None),
     }
+}
+
+/// The proxy of the sandboxes, where there is one.
+fn egress(config: &Config, log: &Logger) -> Option<Arc<HostEgress>> {
+    let egress = &config.sandbox.egress;
+    let settings = egress::Settings {
+        dir: config.daemon.run_dir.join("egress"),
+        reach: Reach::and(egress.allow_private.clone()),
+        caps: Caps {
+            connections: egress.connections,
+            requests: egress.requests,
+            bytes: egress.bytes,
+            answer_within: egress.answer_within,
+            idle: egress.idle,
+            lasts: egress.lasts,
+        },
+    };
+    let log = log.new(slog::o!("part" => "egress"));
+    (config.sandbox.enabled && egress.enabled).then(|| Arc::new(HostEgress::new(settings, log)))
 }
 
 fn engine_settings(config: &Config) -> Settings {
@@ -179,6 +209,8 @@ fn engine_settings(config: &Config) -> Settings {
         cpu_quota_us: Some(quota_us(sandbox.cpu)),
         pids: sandbox.pids,
         tmp_mb: sandbox.tmp_mb,
+        registries: sandbox.registries.clone(),
+        installs: InstallLimits { bytes: sandbox.dependencies_bytes, files: sandbox.dependencies_files },
         output: OutputLimits {
             keep: kib(sandbox.output_keep_kib.saturating_mul(1024)),
             discard: sandbox.output_discard_mib.saturating_mul(1 << 20),
@@ -241,6 +273,12 @@ pub fn pool_policy(sandbox: &config::Sandbox) -> PoolPolicy {
     }
 }
 
+/// What a set-up's install task may use, where there is a registry and a way to it.
+fn install_limits(sandbox: &config::Sandbox) -> Option<Limits> {
+    let limits = Limits { timeout: sandbox.install_deadline, memory_mb: INSTALL_MEMORY_MB };
+    (sandbox.egress.enabled && !sandbox.registries.is_empty()).then_some(limits)
+}
+
 /// When children are restarted.
 pub fn restart_policy(config: &Config) -> RestartPolicy {
     let supervision = &config.supervision;
@@ -269,6 +307,7 @@ pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool:
         log: parts.log.new(slog::o!("actor" => "sandbox_pool")),
         policy: pool_policy(&config.sandbox),
         transpile_limits: TRANSPILE_LIMITS,
+        install_limits: install_limits(&config.sandbox),
         isolated: parts.isolated,
         keep_output: config.store.keep_output,
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::api::dto::health::{GpusBody, InstanceBody, PartBody, PartState, PoolPicture, ReaperPicture, state_name};
+use crate::api::dto::health::{
+    EgressPicture, GpusBody, InstanceBody, PartBody, PartState, PoolPicture, ReaperPicture, state_name,
+};
 use crate::api::dto::{ErrorBody, HealthBody};
 use crate::cli::client::ClientError;
 use crate::cli::exit;
@@ -82,6 +84,10 @@ fn in_tables(health: &HealthBody) -> String {
     text.push_str(&parts(&health.parts));
     text.push('\n');
     text.push_str(&sandboxes(health));
+    if let Some(picture) = &health.egress {
+        text.push('\n');
+        text.push_str(&egress(picture));
+    }
     if !health.instances.is_empty() {
         text.push('\n');
         text.push_str(&instances(&health.instances));
@@ -101,6 +107,17 @@ fn sandboxes(health: &HealthBody) -> String {
     let pool = health.pool.as_ref().map_or_else(|| "the pool does not answer\n".to_owned(), pool);
     let reaper = health.reaper.as_ref().map_or_else(|| "the reaper does not answer\n".to_owned(), reaper);
     format!("{pool}\n{reaper}")
+}
+
+fn egress(picture: &EgressPicture) -> String {
+    let numbers = vec![
+        picture.gates.to_string(),
+        picture.connections.to_string(),
+        picture.allowed.to_string(),
+        picture.refused.to_string(),
+        format!("{:.1} MiB", picture.bytes as f64 / f64::from(1 << 20)),
+    ];
+    table(&[row(["WAYS OUT", "CONNECTIONS", "ALLOWED", "REFUSED", "MOVED"]), numbers])
 }
 
 fn instances(instances: &[InstanceBody]) -> String {

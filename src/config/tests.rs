@@ -469,6 +469,8 @@ fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
                             "a quote is not closed",
                             "escapes nothing",
                             "the instances' ports",
+                            "is not an address or a network",
+                            "is not an address such as",
                         ]
                         .iter()
                         .any(|part| line.contains(part))

@@ -6,8 +6,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::egress;
 use crate::domain::id::EnvironmentId;
 use crate::domain::module_name::{self, ModuleNameError};
+use crate::domain::package::{self, PackageError};
 use crate::domain::time::WallTime;
 
 /// Seconds an environment lives when its request does not say, or says 0.
@@ -108,6 +110,12 @@ impl Permissions {
                 return Err(SetUpInvalid::Permission(name));
             }
         }
+        if let Some(Grant::Only(entries)) = &self.allow_net {
+            for entry in entries {
+                let rule = entry.parse::<egress::Rule>();
+                rule.map_err(|error| SetUpInvalid::NotARule { entry: entry.clone(), error })?;
+            }
+        }
         Ok(())
     }
 }
@@ -162,9 +170,10 @@ impl SetUpRequest {
         }
         module_name::validate_all(self.modules.keys().map(String::as_str))?;
         self.permissions.validate()?;
-        if self.dependencies.count() > 0 {
-            return Err(SetUpInvalid::DependenciesNotEnabled);
+        if !self.dependencies.deno.is_empty() {
+            return Err(SetUpInvalid::DenoDependencies);
         }
+        package::packages(&self.dependencies.npm)?;
         Ok(())
     }
 
@@ -213,8 +222,14 @@ pub enum SetUpInvalid {
     UnknownRuntime(String),
     #[error("permissions.{0} has an entry that is empty, too long, or holds a comma or a control character")]
     Permission(&'static str),
+    #[error("permissions.allowNet has {entry:?}, which is {error}")]
+    NotARule { entry: String, error: egress::RuleError },
     #[error("dependencies are not enabled")]
     DependenciesNotEnabled,
+    #[error("dependencies.deno is not in this version: name packages of npm")]
+    DenoDependencies,
+    #[error(transparent)]
+    Package(#[from] PackageError),
     #[error(transparent)]
     ModuleName(#[from] ModuleNameError),
 }
@@ -327,9 +342,21 @@ mod tests {
     }
 
     #[test]
-    fn dependencies_are_refused_until_installs_are_confined() {
+    fn what_is_no_rule_in_allow_net_is_named() {
+        let mut url = request();
+        url.permissions.allow_net = Some(Grant::Only(vec!["a.example".into(), "https://b.example".into()]));
+        let text = url.validate().map_err(|e| e.to_string()).unwrap_err();
+        assert!(text.contains("\"https://b.example\"") && text.contains("*.suffix"), "{text}");
+    }
+
+    #[test]
+    fn dependencies_are_packages_of_npm() {
         let mut with = request();
         with.dependencies.npm.push("left-pad@1.3.0".into());
-        assert_eq!(with.validate().map_err(|e| e.to_string()), Err("dependencies are not enabled".to_owned()));
+        assert_eq!(with.validate(), Ok(()));
+        with.dependencies.npm.push("--global".into());
+        assert!(matches!(with.validate(), Err(SetUpInvalid::Package(_))));
+        with.dependencies = Dependencies { npm: Vec::new(), deno: vec!["jsr:@std/path".into()] };
+        assert_eq!(with.validate(), Err(SetUpInvalid::DenoDependencies));
     }
 }

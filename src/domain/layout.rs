@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   workspace/<name>                     the modules as they came: what the handler sees at /workspace
+//!   workspace/node_modules/<path>        the packages that were installed at set-up
+//!   lock/bun.lock                        which versions those are, and their sums
 //!   emitted/file/workspace/<name>.js     Deno only: what its compiler made of the TypeScript among them, at set-up
 //! ```
 //!
@@ -13,8 +15,18 @@ use crate::domain::environment::Runtime;
 
 /// The volume's folder that is mounted at `/workspace`.
 pub const WORKSPACE: &str = "workspace";
+/// The lock file's name.
+pub const LOCK: &str = "bun.lock";
 /// The volume's folder with Deno's emitted JavaScript, in the form of its own cache.
 pub const EMITTED: &str = "emitted";
+
+/// What was installed, as the volume's files. `installed` has paths below `node_modules/`, and the lock file.
+pub fn installed(installed: BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (String, Vec<u8>)> {
+    installed.into_iter().map(|(path, content)| {
+        let folder = if path == LOCK { "lock" } else { WORKSPACE };
+        (format!("{folder}/{path}"), content)
+    })
+}
 
 /// True for a module that Deno has to turn into JavaScript before it runs. Declarations (`.d.ts`) are never run.
 pub fn is_typescript(name: &str) -> bool {

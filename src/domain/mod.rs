@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod base64;
 pub mod bucket;
+pub mod egress;
 pub mod envelope;
 pub mod environment;
 pub mod execution;
@@ -19,6 +20,7 @@ pub mod json;
 pub mod layout;
 pub mod lease;
 pub mod module_name;
+pub mod package;
 pub mod placement;
 pub mod pool;
 pub mod redacted;

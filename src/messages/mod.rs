@@ -6,6 +6,7 @@
 pub mod child;
 pub mod comfy_process;
 pub mod crypto;
+pub mod egress;
 pub mod handle;
 pub mod queue_ingress;
 pub mod reaper;

@@ -12,6 +12,8 @@ use crate::domain::secret::Secret;
 #[async_trait]
 pub trait JobQueue: Send + Sync {
     fn submit(&self, job: Job) -> Result<(), QueueRefusal>;
+    /// Whether a job whose input has so many bytes would be taken in now; it keeps no place.
+    fn admits(&self, bytes: usize) -> Result<(), QueueRefusal>;
     fn view(&self, job: &JobId) -> Option<JobView>;
     /// The updates since the last call, the oldest first; a caller who asks seldom misses some. None: no such job.
     fn chunks(&self, job: &JobId) -> Option<Vec<Secret>>;

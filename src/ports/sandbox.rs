@@ -17,6 +17,8 @@ pub enum Purpose {
     Execute { environment: EnvironmentId, permissions: Permissions },
     /// Turning TypeScript into JavaScript: no volume at all.
     Transpile,
+    /// Installing packages from the registries, on Bun: no volume, and a way out to the registries alone.
+    Install,
 }
 
 /// A sandbox to make.
@@ -35,6 +37,15 @@ pub enum Transpiled {
     /// JavaScript by module name.
     Modules(BTreeMap<String, String>),
     Faults(Vec<SourceFault>),
+}
+
+/// The answer to an install task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Installed {
+    /// Plain files by path: below `node_modules/`, and the lock file. What lies in them is strangers' data.
+    Files(BTreeMap<String, Vec<u8>>),
+    /// The installer's reason: one line, of its own words.
+    Failed(String),
 }
 
 /// Why a sandbox could not be made or used. Never holds what the handler printed.
@@ -64,7 +75,7 @@ pub enum SandboxError {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Leftover {
     pub slot: SlotId,
-    /// "cgroup", "runtime state", "bundle", "mount" or "process": where it was found.
+    /// "cgroup", "runtime state", "bundle", "mount", "way out" or "process": where it was found.
     pub kind: &'static str,
 }
 
@@ -110,6 +121,14 @@ pub trait SandboxEngine: Send + Sync {
         modules: BTreeMap<String, String>,
         limits: Limits,
     ) -> Result<Transpiled, SandboxError>;
+
+    /// Installs packages (ranges by name) in a `Purpose::Install` sandbox, without running a script of theirs.
+    async fn install(
+        &self,
+        slot: SlotId,
+        packages: BTreeMap<String, String>,
+        limits: Limits,
+    ) -> Result<Installed, SandboxError>;
 
     /// Kills all processes of the slot, verifies that none is left, removes its state, mounts, bundle and cgroup.
     /// Idempotent; also for slots of an earlier life of the daemon.

@@ -1,4 +1,4 @@
-//! No network at all: nothing is reachable, and the refusal is quick (rows C1, C2).
+//! No network: nothing is reachable that is not listed, and the refusal is quick (rows C1, C2). What is listed: `egress.rs`.
 
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -26,7 +26,10 @@ const tcp = (host, port) => new Promise((done, fail) => {
 });
 export const handler = async (event) => {
   const seen = {};
-  for (const url of event.data.urls) seen[url] = await attempt(async () => { await fetch(url); return "reached" });
+  for (const url of event.data.urls) seen[url] = await attempt(async () => {
+    const answer = await fetch(url);
+    return answer.headers.has("proxy-status") ? "refused" : "reached";
+  });
   for (const [host, port] of event.data.hosts) seen[host + ":" + port] = await attempt(() => tcp(host, port));
   seen.dns = await attempt(async () => { await dns.lookup("example.com"); return "reached" });
   // Without its permission Deno throws this one where no listener hears it.
@@ -51,10 +54,13 @@ export const handler = async (event) => {
         ["192.168.0.1", 80],
         ["1.1.1.1", 443],
     ]);
-    let urls =
-        json!([format!("http://127.0.0.1:{port}/"), "http://169.254.169.254/latest/meta-data", "https://example.com/"]);
+    let here = format!("http://127.0.0.1:{port}/");
     for runtime in RUNTIMES {
-        for permissions in [json!({}), json!({ "allowNet": true })] {
+        // The switch opens what is public.
+        for (permissions, third) in
+            [(json!({}), "https://example.com/"), (json!({ "allowNet": true }), "https://10.0.0.1/")]
+        {
+            let urls = json!([here, "http://169.254.169.254/latest/meta-data", third]);
             let request = json!({ "mainModule": "main.js", "modules": { "main.js": source }, "runtime": runtime, "permissions": permissions });
             let made = client.set_up(request).await;
             assert_eq!(made.status, 200, "{}", made.text);
@@ -89,15 +95,16 @@ export const handler = async (event) => {
   for (const path of event.data) seen[path] = await tried(path);
   return seen;
 };"#;
-    let paths = json!([socket, "/run/docker.sock", "\0cloister", "/dev/log"]);
-    for runtime in RUNTIMES {
+    let paths = json!([socket, "/run/docker.sock", "\0cloister", "/dev/log", "/runtime/egress.sock"]);
+    for (runtime, granted) in RUNTIMES.into_iter().flat_map(|runtime| [(runtime, false), (runtime, true)]) {
         let request = json!({ "mainModule": "main.js", "modules": { "main.js": source }, "runtime": runtime,
-            "permissions": { "allowNet": true, "allowRead": true, "allowWrite": true } });
+            "permissions": { "allowNet": granted, "allowRead": true, "allowWrite": true } });
         let made = client.set_up(request).await;
         let body = json!({ "data": paths, "limits": { "timeoutMs": 30000 } });
         let answer = client.execute(made.json["id"].as_str().unwrap(), body).await;
         for (path, how) in answer.expect("ok").result().as_object().unwrap() {
-            assert_eq!(how, "refused", "{runtime}: {path:?}");
+            let way_out = granted && path == "/runtime/egress.sock";
+            assert_eq!(how, if way_out { "reached" } else { "refused" }, "{runtime} {granted}: {path:?}");
         }
     }
 }

@@ -67,6 +67,8 @@ pub struct Crypto {
     guard: Guard,
     /// Why the guard knows nothing of earlier lives; none once it does.
     unloaded: Option<String>,
+    /// Why the last request could not be written down; none once one could.
+    unwritten: Option<String>,
     /// Why the keys could not be read anew.
     unreloaded: Option<String>,
     asked: Question,
@@ -90,6 +92,7 @@ impl Crypto {
         Self {
             guard: Guard::new(deps.policy),
             unloaded: Some("it was not read yet".to_owned()),
+            unwritten: None,
             unreloaded: None,
             asked: 0,
             in_hand: 0,
@@ -106,12 +109,13 @@ impl Crypto {
         let keyless = self.deps.encryption_required && self.deps.vault.keys().is_empty();
         let no_key = "no private key: set WORKER_PRIVATE_KEY_B64, or crypto.private_key_file";
         let unloaded = self.unloaded.as_ref().map(|why| format!("the replay guard's log: {why}"));
+        let unwritten = self.unwritten.as_ref().map(|why| format!("no sealed request is taken: {why}"));
         let unreloaded = self.unreloaded.as_ref().map(|why| format!("the keys could not be read anew: {why}"));
         let room = self.deps.policy.room;
         let crowded = self.guard.remembered() >= room - room / 10;
         let crowded = crowded.then_some("the replay guard is nearly full: rotate the key, or raise crypto.replay_room");
         let told = [keyless.then_some(no_key), crowded].into_iter().flatten().map(str::to_owned);
-        told.chain(unloaded).chain(unreloaded).collect()
+        told.chain(unloaded).chain(unwritten).chain(unreloaded).collect()
     }
 
     /// Reads what earlier lives remembered.
@@ -185,6 +189,10 @@ impl Crypto {
         let work = async move { replay.remember(&seen).await }.into_actor(self);
         Box::pin(work.map(move |written, actor, _| {
             let why = written.err().map(|failure| Told(&failure).to_string());
+            if let Some(why) = why.as_ref().filter(|_| actor.unwritten.is_none()) {
+                warn!(actor.deps.log, "crypto.guard_failed"; "reason" => why);
+            }
+            actor.unwritten.clone_from(&why);
             let told =
                 if why.is_none() { Event::Written { question, tag } } else { Event::NotWritten { question, tag } };
             let effect = actor.guard.step(told, actor.deps.clock.wall()).pop();

@@ -263,8 +263,10 @@ async fn without_the_log_nothing_sealed_is_opened_until_it_is_back() {
     let next = client.v1(2, &prompt("x").to_string());
     assert!(matches!(open(&crypto, "job-2", &next).await, Err(OpenError::Host { .. })));
     assert!(open(&crypto, "job-1", &input).await.is_ok());
+    assert!(fixture.complaints().await[0].starts_with("no sealed request is taken: "));
     fixture.log.down.store(false, Ordering::SeqCst);
     assert!(open(&crypto, "job-3", &next).await.is_ok(), "the failed write left nothing behind");
+    assert_eq!(fixture.complaints().await, Vec::<String>::new());
 }
 
 #[actix::test]

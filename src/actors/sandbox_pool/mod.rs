@@ -57,6 +57,8 @@ pub struct Deps {
     pub policy: PoolPolicy,
     /// For the transpile task of a set-up.
     pub transpile_limits: Limits,
+    /// For the install task of a set-up; None: there are no registries, and dependencies are refused.
+    pub install_limits: Option<Limits>,
     /// Whether calls run in gVisor; false only with `DISABLE_GVISOR`.
     pub isolated: bool,
     /// Whether the store keeps what handlers returned and printed.

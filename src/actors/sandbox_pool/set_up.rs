@@ -7,13 +7,14 @@ use slog::{info, warn};
 use tokio::sync::oneshot;
 
 use super::{Deps, PendingSetUp, SandboxPool, kind_of};
-use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
+use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
 use crate::domain::layout;
+use crate::domain::package::packages;
 use crate::domain::pool::{Event, set_up_slot};
 use crate::messages::sandbox_pool::{SetUp, SetUpError};
-use crate::ports::sandbox::{Purpose, SlotSpec, Transpiled};
+use crate::ports::sandbox::{Installed, Purpose, SlotSpec, Transpiled};
 use crate::telemetry::error_chain;
 
 impl Handler<SetUp> for SandboxPool {
@@ -24,8 +25,12 @@ impl Handler<SetUp> for SandboxPool {
         if let Err(invalid) = request.validate() {
             return Box::pin(std::future::ready(Err(invalid.into())));
         }
+        let installs = request.dependencies.count() > 0;
+        if installs && self.deps.install_limits.is_none() {
+            return Box::pin(std::future::ready(Err(SetUpInvalid::DependenciesNotEnabled.into())));
+        }
         let (reply, answer) = oneshot::channel();
-        let transpiles = layout::needs_transpiling(request.runtime, request.modules.keys());
+        let transpiles = installs || layout::needs_transpiling(request.runtime, request.modules.keys());
         self.set_ups.insert(id, PendingSetUp { request, reply });
         self.step(Event::SetUpCame { environment: id, transpiles }, ctx);
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
@@ -67,7 +72,9 @@ async fn build(deps: &Deps, id: EnvironmentId, request: SetUpRequest) -> Result<
     } else {
         BTreeMap::new()
     };
-    let files = layout::files(request.modules, javascript);
+    let installed = install(deps, id, &request).await?;
+    let mut files = layout::files(request.modules, javascript);
+    files.extend(layout::installed(installed));
     let made = deps.volumes.make(&id.volume_name(), files).await;
     made.map_err(|error| host("writing the volume", &error, FailureKind::Retryable))?;
     let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
@@ -96,6 +103,32 @@ async fn transpile(
         Ok(Transpiled::Modules(modules)) => Ok(modules),
         Ok(Transpiled::Faults(faults)) => Err(SetUpError::Source(faults)),
         Err(error) => Err(host("turning TypeScript into JavaScript", &error, kind_of(&error))),
+    }
+}
+
+/// The files of the packages that are asked for.
+async fn install(
+    deps: &Deps,
+    id: EnvironmentId,
+    request: &SetUpRequest,
+) -> Result<BTreeMap<String, Vec<u8>>, SetUpError> {
+    let packages = packages(&request.dependencies.npm).map_err(SetUpInvalid::from)?;
+    let Some(limits) = deps.install_limits.filter(|_| !packages.is_empty()) else { return Ok(BTreeMap::new()) };
+    let slot = set_up_slot(id);
+    let spec = SlotSpec { slot, runtime: Runtime::Bun, purpose: Purpose::Install, memory_mb: limits.memory_mb };
+    let answer = async {
+        deps.engine.create(spec).await?;
+        deps.engine.install(slot, packages, limits).await
+    }
+    .await;
+    if let Err(error) = deps.engine.destroy(slot).await {
+        warn!(deps.log, "slot.wedged"; "slot" => %slot, "error" => error_chain(&error));
+    }
+    const DOING: &str = "installing the dependencies";
+    match answer {
+        Ok(Installed::Files(files)) => Ok(files),
+        Ok(Installed::Failed(cause)) => Err(SetUpError::Host { doing: DOING, cause, kind: FailureKind::Permanent }),
+        Err(error) => Err(host(DOING, &error, kind_of(&error))),
     }
 }
 

@@ -72,6 +72,7 @@ fn start_under(world: &World, parent: &Addr<Parent>) -> Addr<SandboxPool> {
         log: Logger::root(slog::Discard, slog::o!()),
         policy,
         transpile_limits: limits(),
+        install_limits: Some(limits()),
         isolated: true,
         keep_output: false,
     };
@@ -246,4 +247,22 @@ async fn what_an_earlier_life_left_is_gone_before_the_first_boot() {
     settle(100).await;
     assert_eq!(world.engine.live(), 0);
     drop(pool);
+}
+
+#[actix::test]
+async fn packages_that_cannot_be_installed_leave_neither_record_nor_volume_nor_sandbox() {
+    let world = World::default();
+    let pool = start(&world);
+    let with = |name: &str| {
+        let dependencies = Dependencies { npm: vec![name.to_owned()], deno: Vec::new() };
+        SetUpRequest { dependencies, ..request() }
+    };
+    let id = EnvironmentId(Uuid::from_u128(1));
+    let refused = pool.send(SetUp { id, request: with("absent") }).await.unwrap();
+    let text = refused.map_err(|error| error.to_string()).unwrap_err();
+    assert_eq!(text, "installing the dependencies failed: there is no such package");
+    assert!(world.store.rows.lock().unwrap().is_empty() && world.volumes.names.lock().unwrap().is_empty());
+    assert!(world.engine.live.lock().unwrap().is_empty());
+    let made = pool.send(SetUp { id, request: with("present@1") }).await.unwrap().unwrap();
+    assert!(made.metadata.has_dependencies && world.engine.live.lock().unwrap().is_empty());
 }

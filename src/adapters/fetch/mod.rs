@@ -7,7 +7,6 @@
 //!
 //! Errors name the host, never the rest of the URL: it may hold a signature.
 
-mod address;
 mod hosts;
 mod resolver;
 
@@ -21,11 +20,11 @@ use reqwest::header::LOCATION;
 use reqwest::{Client, ClientBuilder, Response, Url};
 use tokio::time::timeout;
 
+use crate::domain::egress::Reach;
 use crate::domain::secret::Secret;
 use crate::ports::fetch::{FetchError, Fetcher};
 
 pub use hosts::Hosts;
-pub use resolver::Reach;
 use resolver::{GuardedResolver, NotPublic};
 
 const MOST_REDIRECTS: usize = 5;
@@ -49,7 +48,7 @@ pub fn guarded(client: ClientBuilder, reach: Reach) -> ClientBuilder {
 }
 
 /// False for a URL whose host is an address that `reach` does not admit, and for one without a host.
-pub fn may_reach(url: &Url, reach: Reach) -> bool {
+pub fn may_reach(url: &Url, reach: &Reach) -> bool {
     let Some(host) = url.host_str() else { return false };
     let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     literal.map_or(true, |address| reach.admits(address))
@@ -91,7 +90,7 @@ impl HttpFetcher {
         if !self.settings.hosts.admits(host) {
             return Err(FetchError::Host(host.to_owned()));
         }
-        if !may_reach(url, self.settings.reach) {
+        if !may_reach(url, &self.settings.reach) {
             return Err(FetchError::Private(host.to_owned()));
         }
         Ok(host.to_owned())

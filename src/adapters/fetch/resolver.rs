@@ -2,25 +2,11 @@
 //! again, so a name cannot change its mind between the check and the connection.
 
 use std::error::Error;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::address::is_public;
-
-/// Whom a client may connect to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    Public,
-    /// Also this host itself: for tests.
-    PublicAndLoopback,
-}
-
-impl Reach {
-    pub(super) fn admits(self, address: IpAddr) -> bool {
-        is_public(address) || (self == Reach::PublicAndLoopback && address.is_loopback())
-    }
-}
+use crate::domain::egress::Reach;
 
 /// A name leads to no address that may be connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +32,7 @@ pub(super) struct GuardedResolver(pub(super) Reach);
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0;
+        let reach = self.0.clone();
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let admitted: Vec<SocketAddr> = found.into_iter().filter(|address| reach.admits(address.ip())).collect();

@@ -93,19 +93,24 @@ impl Ledger {
         }
     }
 
-    pub(super) fn submit(&mut self, job: Job, now: Moment) -> Result<(), QueueRefusal> {
+    /// Whether a job of so many bytes would be taken in.
+    pub(super) fn admits(&self, bytes: usize) -> Result<(), QueueRefusal> {
         if self.closed {
             return Err(QueueRefusal::Draining);
         }
-        if self.jobs.contains_key(&job.id) {
-            return Ok(());
-        }
-        let bytes = self.waiting_bytes.saturating_add(job.input.len());
-        let crowded = !self.waiting.is_empty() && bytes > self.bounds.waiting_bytes;
+        let crowded = !self.waiting.is_empty() && self.waiting_bytes.saturating_add(bytes) > self.bounds.waiting_bytes;
         if self.waiting.len() >= self.bounds.waiting || crowded {
             return Err(QueueRefusal::Full { retry_after: FULL_FOR });
         }
-        self.waiting_bytes = bytes;
+        Ok(())
+    }
+
+    pub(super) fn submit(&mut self, job: Job, now: Moment) -> Result<(), QueueRefusal> {
+        if !self.closed && self.jobs.contains_key(&job.id) {
+            return Ok(());
+        }
+        self.admits(job.input.len())?;
+        self.waiting_bytes = self.waiting_bytes.saturating_add(job.input.len());
         self.waiting.push_back(job.id.clone());
         let entry = Entry {
             status: JobStatus::InQueue,

@@ -79,6 +79,10 @@ impl JobQueue for LocalQueue {
         Ok(())
     }
 
+    fn admits(&self, bytes: usize) -> Result<(), QueueRefusal> {
+        self.ledger().admits(bytes)
+    }
+
     fn view(&self, job: &JobId) -> Option<JobView> {
         self.ledger().view(job)
     }

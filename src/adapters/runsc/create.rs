@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::channel::Incoming;
 use super::dialogue::is_ready;
+use super::egress::Egress;
 use super::flags::Kind;
 use super::line::{self, Line};
 use super::slot::{Making, Slot};
@@ -18,10 +19,12 @@ use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
 use super::tools::{is_open_to_all, rootfs_of};
 use super::{CLOSING_PATIENCE, RunscEngine, Tools, flags, host};
+use crate::domain::egress::{Policy, Rule};
 use crate::domain::execution::ProcessEnd;
 use crate::domain::layout;
 use crate::domain::time::whole_millis;
 use crate::ports::cgroup::CgroupLimits;
+use crate::ports::egress::Whose;
 use crate::ports::process::SpawnRequest;
 use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec};
 
@@ -31,6 +34,13 @@ const BOOT_MEMORY_MB: u64 = 512;
 const BOOT_PIDS: u64 = 1024;
 /// Of an engine's own error text.
 const DETAIL_CHARS: usize = 1000;
+
+/// A bundle that lies in its slot's directory.
+struct Written {
+    slot_dir: PathBuf,
+    /// Whether a way out is bound in.
+    egress: bool,
+}
 
 impl RunscEngine {
     pub(super) async fn boot(&self, spec: SlotSpec) -> Result<(), SandboxError> {
@@ -62,7 +72,7 @@ impl RunscEngine {
         let (written, cgroup) = tokio::join!(self.write_bundle(tools, spec, making), self.cgroups.create(&name));
         let cgroup = cgroup.map_err(host("making the sandbox's cgroup"))?;
         let cgroup = slot.cgroup.get_or_init(|| cgroup);
-        let (slot_dir, _making) = written?;
+        let (Written { slot_dir, egress }, _making) = written?;
         cgroup.set_limits(&limits).map_err(host("limiting the sandbox"))?;
         let (line, far) = line::make(self.capture_caps()).map_err(host("making the sandbox's pipes"))?;
         if tools.engine.kind != Kind::Runsc {
@@ -70,7 +80,7 @@ impl RunscEngine {
         }
         let request = SpawnRequest {
             program: tools.engine.program.clone(),
-            args: flags::run(tools.engine.kind, &slot_dir),
+            args: flags::run(tools.engine.kind, &slot_dir, egress),
             env: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
             cwd: slot_dir,
             descriptors: far,
@@ -88,15 +98,24 @@ impl RunscEngine {
         tools: &Tools,
         spec: SlotSpec,
         making: Making,
-    ) -> Result<(PathBuf, Making), SandboxError> {
+    ) -> Result<(Written, Making), SandboxError> {
         let image = self.settings.images.get(&spec.runtime).cloned();
         let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
+        let installs = spec.purpose == Purpose::Install;
         let (permissions, volume) = match spec.purpose {
             Purpose::Execute { environment, permissions } => {
                 (permissions, Some(self.volumes.path(&environment.volume_name())))
             }
-            Purpose::Transpile => Default::default(),
+            Purpose::Transpile | Purpose::Install => Default::default(),
         };
+        let policy = if installs {
+            let rules: Vec<Rule> = self.settings.registries.iter().map(|registry| registry.rule.clone()).collect();
+            (!rules.is_empty()).then_some((Policy::Only(rules), Whose::Operator))
+        } else {
+            Policy::of(permissions.allow_net.as_ref()).map(|policy| (policy, Whose::Environment))
+        };
+        let way_out = self.gates.clone().zip(policy);
+        let slot = spec.slot;
         let slot_dir = self.layout.slot(spec.slot);
         let map_ids = tools.can_map_ids.then(|| host_ids_of(spec.slot.0.as_u128()));
         let (runtime, memory_mb, tmp_mb) = (spec.runtime, spec.memory_mb, self.settings.tmp_mb);
@@ -105,10 +124,14 @@ impl RunscEngine {
         let write = move || {
             let rootfs = rootfs_of(&image, runtime).ok_or(SandboxError::RuntimeMissing(runtime))?;
             let [rootfs, runner] = [real(&rootfs)?, real(&runner)?];
-            let duty = volume.map_or(Ok(Duty::Transpile), |volume| duty_of(&volume))?;
+            let duty = match volume {
+                Some(volume) => duty_of(&volume)?,
+                None if installs => Duty::Install,
+                None => Duty::Transpile,
+            };
             let workspace = match &duty {
                 Duty::Call { workspace, .. } => Some(workspace),
-                Duty::Transpile => None,
+                Duty::Transpile | Duty::Install => None,
             };
             let closed = [Some(&rootfs), Some(&runner), workspace]
                 .into_iter()
@@ -116,17 +139,19 @@ impl RunscEngine {
                 .find(|path| !is_open_to_all(path))
                 .cloned();
             let host_ids = map_ids.filter(|_| closed.is_none());
-            let bundle = Bundle { runtime, gvisor, permissions, memory_mb, tmp_mb, rootfs, runner, duty, host_ids };
+            let egress = way_out.map(|(gates, policy)| Egress::open(&*gates, slot, policy, host_ids)).transpose()?;
+            let bundle =
+                Bundle { runtime, gvisor, permissions, memory_mb, tmp_mb, rootfs, runner, duty, egress, host_ids };
             let config = config_json(&bundle).map_err(host("describing the sandbox"))?;
             write_config(&slot_dir, &config).map_err(host("writing the sandbox's bundle"))?;
-            Ok((slot_dir, making, closed))
+            Ok((Written { slot_dir, egress: bundle.egress.is_some() }, making, closed))
         };
-        let (slot_dir, making, closed) =
+        let (written, making, closed) =
             tokio::task::spawn_blocking(write).await.map_err(host("writing the sandbox's bundle"))??;
         if let Some(path) = closed.filter(|_| tools.can_map_ids) {
             self.warn_of_closed_path(&path);
         }
-        Ok((slot_dir, making))
+        Ok((written, making))
     }
 
     fn warn_of_closed_path(&self, path: &Path) {

@@ -40,6 +40,9 @@ impl RunscEngine {
         }
         let slot_dir = self.layout.slot(id);
         self.delete_by_runc(&slot_dir).await?;
+        if let Some(gates) = &self.gates {
+            gates.close(id).map_err(host("closing the sandbox's way out"))?;
+        }
         remove(slot_dir, unmaking).await?;
         self.slots.strike(&slot);
         debug!(self.log, "slot.destroyed"; "slot" => %id, "ms" => stopwatch.millis());

@@ -5,19 +5,22 @@
 //!   sent ──────────► imported ──────────► settled        (execute)
 //!     │                                      ▲
 //!     ├── failure ───────────────────────────┤
-//!     └── transpiled ────────────────────────┘           (transpile)
+//!     └── transpiled, installed ─────────────┘           (transpile, install)
 //! ```
 //!
 //! Whatever is not on this picture was not written by a runner: the call is settled as forged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::Deserialize;
 
 use super::result::check_result;
+use super::settings::InstallLimits;
 use crate::domain::environment::SourceFault;
 use crate::domain::execution::{ErrorReport, FailureFrameKind, LogEntry, Phase, Settlement};
-use crate::ports::sandbox::Transpiled;
+use crate::domain::layout::LOCK;
+use crate::ports::sandbox::{Installed, Transpiled};
 
 /// The version of the protocol that this daemon speaks.
 pub(super) const PROTOCOL: u32 = 1;
@@ -25,6 +28,8 @@ pub(super) const PROTOCOL: u32 = 1;
 pub(super) const READY_CAP: usize = 4096;
 const MAX_LOGS: usize = 10_000;
 const MAX_FAULTS: usize = 200;
+const MAX_REASON: usize = 400;
+const MAX_PATH: usize = 1024;
 
 /// What was asked of the runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +37,7 @@ pub(super) enum Task {
     Execute,
     /// The modules' names: the answer is about exactly these.
     Transpile(BTreeSet<String>),
+    Install,
 }
 
 /// The caps that the dialogue holds the runner to.
@@ -39,6 +45,8 @@ pub(super) enum Task {
 pub(super) struct Caps {
     pub result_bytes: usize,
     pub log_bytes: usize,
+    /// Of what an installer answers.
+    pub installs: InstallLimits,
 }
 
 /// What a settled dialogue came to.
@@ -46,6 +54,7 @@ pub(super) struct Caps {
 pub(super) enum Settled {
     Call(Settlement),
     Transpiled(Transpiled),
+    Installed(Installed),
 }
 
 /// The dialogue after the request was sent.
@@ -114,6 +123,10 @@ impl Dialogue {
                 transpiled(asked, message.modules, message.errors)
                     .map(|answer| Said::Settled(Settled::Transpiled(answer)))
             }
+            ("installed", FILES | ERROR_TEXT) if self.task == Task::Install => {
+                installed(message.files, message.message, self.caps.installs)
+                    .map(|answer| Said::Settled(Settled::Installed(answer)))
+            }
             _ => None,
         }
     }
@@ -168,10 +181,12 @@ struct Message {
     error: Option<ErrorReport>,
     modules: Option<BTreeMap<String, String>>,
     errors: Option<Vec<SourceFault>>,
+    /// Content in base64 by path.
+    files: Option<BTreeMap<String, String>>,
 }
 
 /// Which optional fields a frame has, as bits.
-type Fields = u8;
+type Fields = u16;
 const NOTHING: Fields = 0;
 const LEVEL: Fields = 1;
 const TEXT: Fields = 1 << 1;
@@ -180,6 +195,8 @@ const JSON: Fields = 1 << 3;
 const FAILURE: Fields = (1 << 4) | (1 << 5);
 const MODULES: Fields = 1 << 6;
 const ERRORS: Fields = 1 << 7;
+const FILES: Fields = 1 << 8;
+const ERROR_TEXT: Fields = TEXT;
 const LOG: Fields = LEVEL | TEXT | TIME;
 
 impl Message {
@@ -193,6 +210,7 @@ impl Message {
             self.error.is_some(),
             self.modules.is_some(),
             self.errors.is_some(),
+            self.files.is_some(),
         ];
         (0..).zip(present).filter(|(_, here)| *here).fold(NOTHING, |bits, (at, _)| bits | (1 << at))
     }
@@ -224,6 +242,34 @@ fn transpiled(
         }
         _ => None,
     }
+}
+
+/// None: this is not what an installer may answer. What is told of a path holds for the volume as well: it is plain.
+fn installed(
+    files: Option<BTreeMap<String, String>>,
+    failure: Option<String>,
+    most: InstallLimits,
+) -> Option<Installed> {
+    let Some(files) = files else {
+        let line: String = failure?.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect();
+        return Some(Installed::Failed(line));
+    };
+    let mut left = most.bytes;
+    let mut read = BTreeMap::new();
+    for (path, content) in files {
+        let content = BASE64_STANDARD.decode(content).ok()?;
+        left = left.checked_sub(content.len())?;
+        let below = path.strip_prefix("node_modules/").is_some_and(|rest| rest.split('/').all(is_plain));
+        if !(below || path == LOCK) || path.len() > MAX_PATH {
+            return None;
+        }
+        read.insert(path, content);
+    }
+    (read.len() <= most.files).then_some(Installed::Files(read))
+}
+
+fn is_plain(segment: &str) -> bool {
+    !matches!(segment, "" | "." | "..") && segment.len() <= 255 && !segment.chars().any(char::is_control)
 }
 
 /// The frame that ends the boot.

@@ -8,7 +8,11 @@ use super::*;
 const NONCE: &str = "00112233445566778899aabbccddeeff";
 
 fn dialogue(task: Task) -> Dialogue {
-    Dialogue::new(task, NONCE.to_owned(), Caps { result_bytes: 1024, log_bytes: 256 })
+    Dialogue::new(
+        task,
+        NONCE.to_owned(),
+        Caps { result_bytes: 1024, log_bytes: 256, installs: InstallLimits { bytes: 10, files: 2 } },
+    )
 }
 
 fn frame(mut value: serde_json::Value) -> Vec<u8> {
@@ -53,6 +57,33 @@ fn a_failure_settles_in_either_phase() {
         dialogue(Task::Execute).step(&failure()),
         Some(Settled::Call(Settlement::Failure { kind: FailureFrameKind::NoHandler, .. }))
     ));
+}
+
+#[test]
+fn an_install_is_settled_by_plain_files_within_its_limits_or_by_a_reason() {
+    let answer =
+        |files: serde_json::Value| dialogue(Task::Install).step(&frame(json!({"type": "installed", "files": files})));
+    let file = |path: &str| (path.to_owned(), b"abc".to_vec());
+    let files = BTreeMap::from([file("bun.lock"), file("node_modules/@a/b/x.js")]);
+    assert_eq!(
+        answer(json!({"bun.lock": "YWJj", "node_modules/@a/b/x.js": "YWJj"})),
+        Some(Settled::Installed(Installed::Files(files)))
+    );
+    for wrong in [
+        json!({"node_modules/../../x": "YWJj"}),
+        json!({"/node_modules/x": "YWJj"}),
+        json!({"node_modules//x": "YWJj"}),
+        json!({"main.js": "YWJj"}),
+        json!({"node_modules/a\u{0}": "YWJj"}),
+        json!({"node_modules/a": "YWJjYWJjYWJjYWJj"}),
+        json!({"node_modules/a": "", "node_modules/b": "", "node_modules/c": ""}),
+        json!({"node_modules/a": "!"}),
+    ] {
+        assert_eq!(answer(wrong.clone()), FORGED, "{wrong}");
+    }
+    let failed = frame(json!({"type": "installed", "message": "a\nb"}));
+    assert_eq!(dialogue(Task::Install).step(&failed), Some(Settled::Installed(Installed::Failed("a b".into()))));
+    assert_eq!(dialogue(Task::Execute).step(&failed), FORGED);
 }
 
 #[test]

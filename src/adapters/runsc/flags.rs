@@ -46,14 +46,13 @@ impl Engine {
 ///
 /// Left out: `--directfs=false` (costs 30 ms a start; the sentry is in a user namespace of its own either way),
 /// `--panic-log` (a sentry that panics is seen as an exit without a result; its report may hold the handler's memory).
-const RUNSC_FLAGS: [&str; 11] = [
+const RUNSC_FLAGS: [&str; 10] = [
     // Its own warnings would otherwise stand on the handler's stderr. Fatal errors stand there all the same.
     "--log=/dev/null",
     "--platform=systrap",
     "--network=none",
     // The daemon's cgroup, which runsc is started in, is the only one.
     "--ignore-cgroups",
-    "--host-uds=none",
     "--host-fifo=none",
     "--overlay2=none",
     // What is bound in is sealed: nobody changes it under the sandbox.
@@ -63,12 +62,14 @@ const RUNSC_FLAGS: [&str; 11] = [
     "--fdlimit=4096",
 ];
 
-/// Runs the bundle in `slot_dir` attached: the engine's process ends with the sandbox.
-pub(super) fn run(kind: Kind, slot_dir: &Path) -> Vec<OsString> {
+/// Runs the bundle in `slot_dir` attached: the engine's process ends with the sandbox. `egress`: the bundle has a socket of
+/// the host in it, which may be connected to; none can be made.
+pub(super) fn run(kind: Kind, slot_dir: &Path, egress: bool) -> Vec<OsString> {
     let mut words = vec![OsString::from("--root"), state_in(slot_dir).into_os_string()];
     match kind {
         Kind::Runsc => {
             words.extend(RUNSC_FLAGS.map(OsString::from));
+            words.push(host_sockets(egress).into());
             words.extend(["run", "--bundle"].map(OsString::from));
             words.push(slot_dir.into());
             for descriptor in [FRAMES_FD, REQUEST_FD] {
@@ -84,6 +85,10 @@ pub(super) fn run(kind: Kind, slot_dir: &Path) -> Vec<OsString> {
     }
     words.push(container(kind, slot_dir));
     words
+}
+
+fn host_sockets(egress: bool) -> &'static str {
+    if egress { "--host-uds=open" } else { "--host-uds=none" }
 }
 
 /// Removes what runc made outside of the slot's own cgroup. The other two make nothing there.
@@ -111,6 +116,7 @@ fn plain_run(slot_dir: &Path) -> Vec<OsString> {
 pub(super) fn smoke_test(state: &Path) -> Vec<OsString> {
     let mut words = vec![OsString::from("--root"), state.into()];
     words.extend(RUNSC_FLAGS.map(OsString::from));
+    words.push(host_sockets(false).into());
     words.extend(["do", "/bin/true"].map(OsString::from));
     words
 }
@@ -124,11 +130,13 @@ mod tests {
         let lines: Vec<String> = [Kind::Runsc, Kind::Crun, Kind::Runc]
             .into_iter()
             .map(|kind| {
-                let words = run(kind, Path::new("/run/cloister/slots/1"));
+                let words = run(kind, Path::new("/run/cloister/slots/1"), false);
                 let line: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
                 format!("{} {}", kind.name(), line.join(" "))
             })
             .collect();
         insta::assert_snapshot!(lines.join("\n"));
+        let open = run(Kind::Runsc, Path::new("/run/cloister/slots/1"), true);
+        assert!(open.contains(&"--host-uds=open".into()) && !open.contains(&"--host-uds=none".into()));
     }
 }

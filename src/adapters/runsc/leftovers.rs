@@ -23,6 +23,10 @@ impl RunscEngine {
             .await
             .map_err(host("listing the sandboxes' bundles"))?
             .map_err(host("listing the sandboxes' bundles"))?;
+        if let Some(gates) = &self.gates {
+            let left = gates.left().map_err(host("listing the sandboxes' ways out"))?;
+            found.extend(left.into_iter().map(|slot| Leftover { slot, kind: "way out" }));
+        }
         for name in names {
             // A cgroup with another name was not made for a slot.
             let Ok(slot) = name.parse::<SlotId>() else { continue };

@@ -13,8 +13,8 @@
 //!
 //! Invariants:
 //!
-//! * All that a slot has on the host carries its name: one cgroup and one directory `<run_dir>/slots/<slot>` with bundle
-//!   and runtime state. What an earlier life of the daemon left is found and destroyed by that name alone.
+//! * All that a slot has on the host carries its name: one cgroup, one directory `<run_dir>/slots/<slot>` with bundle
+//!   and runtime state, and where its environment may reach something, one socket of `ports::egress`. What an earlier life of the daemon left is found and destroyed by that name alone.
 //! * The engine is started inside the cgroup, so that nothing it starts is ever outside. A slot is gone when its cgroup
 //!   was seen empty, and never because a command said so. With no process left, its state is only files: no
 //!   `runsc delete` is run (30 ms of CPU each).
@@ -26,6 +26,7 @@ mod channel;
 mod create;
 mod destroy;
 mod dialogue;
+mod egress;
 mod flags;
 mod frame;
 mod layout;
@@ -61,13 +62,14 @@ use self::capture::CaptureCaps;
 use self::flags::Engine;
 use self::layout::Layout;
 use self::runners::Runners;
-pub use self::settings::{Choice, OutputLimits, Settings};
+pub use self::settings::{Choice, InstallLimits, OutputLimits, Settings};
 use self::slot::Slots;
 use crate::domain::execution::{Call, Evidence, Limits};
 use crate::domain::id::SlotId;
 use crate::ports::cgroup::Cgroups;
+use crate::ports::egress::EgressGates;
 use crate::ports::process::Spawner;
-use crate::ports::sandbox::{EngineProbe, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
+use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
 use crate::ports::volumes::Volumes;
 
 /// How long the end of the process may follow the end of its channel.
@@ -80,6 +82,8 @@ pub struct RunscEngine {
     spawner: Arc<dyn Spawner>,
     cgroups: Arc<dyn Cgroups>,
     volumes: Arc<dyn Volumes>,
+    /// None: nothing gets out of any sandbox.
+    gates: Option<Arc<dyn EgressGates>>,
     slots: Slots,
     tools: OnceCell<Tools>,
     warned_of_closed_path: AtomicBool,
@@ -99,6 +103,7 @@ impl RunscEngine {
         spawner: Arc<dyn Spawner>,
         cgroups: Arc<dyn Cgroups>,
         volumes: Arc<dyn Volumes>,
+        gates: Option<Arc<dyn EgressGates>>,
         log: Logger,
     ) -> Self {
         Self {
@@ -107,6 +112,7 @@ impl RunscEngine {
             spawner,
             cgroups,
             volumes,
+            gates,
             slots: Slots::default(),
             tools: OnceCell::new(),
             warned_of_closed_path: AtomicBool::new(false),
@@ -164,6 +170,15 @@ impl SandboxEngine for RunscEngine {
         limits: Limits,
     ) -> Result<Transpiled, SandboxError> {
         self.turn_into_javascript(slot, modules, limits).await
+    }
+
+    async fn install(
+        &self,
+        slot: SlotId,
+        packages: BTreeMap<String, String>,
+        limits: Limits,
+    ) -> Result<Installed, SandboxError> {
+        self.install_packages(slot, packages, limits).await
     }
 
     async fn destroy(&self, slot: SlotId) -> Result<(), SandboxError> {

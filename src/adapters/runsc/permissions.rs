@@ -1,5 +1,6 @@
 //! A handler's permissions as Deno's own flags. They are a second wall: the sandbox below stands without them.
 
+use super::egress::{Egress, SOCKET};
 use crate::domain::environment::{Grant, Permissions};
 
 /// What the runner itself needs: the handler's modules, its own files, and its two descriptors.
@@ -10,10 +11,13 @@ const WRITES: &str = "/proc/self/fd/3";
 ///
 /// `allowHrtime` has no flag any more (Deno 2 always gives the fine clock, and
 /// warns of the flag on stderr).
-pub(super) fn deno_flags(permissions: &Permissions) -> Vec<String> {
-    let mut flags = vec![read_flag(permissions), write_flag(permissions.allow_write.as_ref())];
+/// Without a way out there is no `--allow-net` either: nothing could be reached. With one its forwarder writes to the
+/// socket.
+pub(super) fn deno_flags(permissions: &Permissions, egress: Option<&Egress>) -> Vec<String> {
+    let socket = if egress.is_some() { format!(",{SOCKET}") } else { String::new() };
+    let mut flags = vec![read_flag(permissions), write_flag(permissions.allow_write.as_ref()) + &socket];
     flags.extend(env_flag(permissions.allow_env.as_ref()));
-    flags.extend(plain_flag("--allow-net", permissions.allow_net.as_ref()));
+    flags.extend(egress.map(Egress::allow_net));
     flags.extend(plain_flag("--allow-run", permissions.allow_run.as_ref()));
     flags.extend(plain_flag("--allow-ffi", permissions.allow_ffi.as_ref()));
     flags
@@ -72,6 +76,7 @@ fn with_paths(flag: &str, own: &str, paths: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::egress::Policy;
 
     fn only(names: &[&str]) -> Option<Grant> {
         Some(Grant::Only(names.iter().map(|&name| name.to_owned()).collect()))
@@ -80,7 +85,7 @@ mod tests {
     #[test]
     fn without_permissions_the_runner_gets_what_it_needs_and_no_more() {
         assert_eq!(
-            deno_flags(&Permissions::default()),
+            deno_flags(&Permissions::default(), None),
             ["--allow-read=/workspace,/runtime,/proc/self/fd/4", "--allow-write=/proc/self/fd/3", "--allow-env"]
         );
     }
@@ -88,7 +93,7 @@ mod tests {
     #[test]
     fn lists_are_added_and_switches_open() {
         let permissions = Permissions {
-            allow_net: only(&["api.example:443", "b.example"]),
+            allow_net: None,
             allow_env: only(&["HOME"]),
             allow_read: only(&["data", "/etc"]),
             allow_write: Some(Grant::Switch(true)),
@@ -97,23 +102,43 @@ mod tests {
             allow_hrtime: Some(true),
         };
         assert_eq!(
-            deno_flags(&permissions),
+            deno_flags(&permissions, None),
             [
                 "--allow-read=/workspace,/runtime,/proc/self/fd/4,/tmp,/workspace/data,/etc",
                 "--allow-write=/proc/self/fd/3,/tmp",
                 "--allow-env=HOME",
-                "--allow-net=api.example:443,b.example",
                 "--allow-run",
             ]
         );
     }
 
+    fn way_out(grant: Grant) -> Egress {
+        Egress { socket: "/run/cloister/egress/1".into(), policy: Policy::of(Some(&grant)).expect("a policy") }
+    }
+
+    #[test]
+    fn a_way_out_is_open_to_its_forwarder_and_to_the_handler_for_what_is_listed() {
+        let listed = way_out(Grant::Only(vec!["API.example:443".into(), "*.b.example".into()]));
+        assert_eq!(
+            deno_flags(&Permissions::default(), Some(&listed)),
+            [
+                "--allow-read=/workspace,/runtime,/proc/self/fd/4",
+                "--allow-write=/proc/self/fd/3,/runtime/egress.sock",
+                "--allow-env",
+                "--allow-net=127.0.0.1:3128,unix:/runtime/egress.sock,api.example:443,*.b.example",
+            ]
+        );
+        let all = Permissions { allow_read: Some(Grant::Switch(true)), ..Permissions::default() };
+        let flags = deno_flags(&all, Some(&way_out(Grant::Switch(true))));
+        assert!(flags.contains(&"--allow-read".to_owned()) && flags.contains(&"--allow-net".to_owned()), "{flags:?}");
+    }
+
     #[test]
     fn an_empty_list_grants_nothing() {
-        let permissions = Permissions { allow_net: only(&[]), allow_env: only(&[]), ..Permissions::default() };
-        let flags = deno_flags(&permissions);
+        let permissions = Permissions { allow_run: only(&[]), allow_env: only(&[]), ..Permissions::default() };
+        let flags = deno_flags(&permissions, None);
         assert!(
-            flags.iter().all(|flag| !flag.starts_with("--allow-net") && !flag.starts_with("--allow-env")),
+            flags.iter().all(|flag| !flag.starts_with("--allow-run") && !flag.starts_with("--allow-env")),
             "{flags:?}"
         );
     }

@@ -10,6 +10,7 @@ use slog::debug;
 use super::dialogue::{Caps, Dialogue, Settled, Task};
 use super::frame::encode;
 use super::line::Line;
+use super::settings::InstallLimits;
 use super::slot::Slot;
 use super::stopwatch::Stopwatch;
 use super::watch::{self, Seen, watch};
@@ -17,7 +18,7 @@ use super::{RunscEngine, host};
 use crate::domain::execution::{Call, Evidence, Limits, Settlement, judge};
 use crate::domain::id::SlotId;
 use crate::ports::cgroup::{CgroupLimits, CgroupUsage};
-use crate::ports::sandbox::{SandboxError, Transpiled};
+use crate::ports::sandbox::{Installed, SandboxError, Transpiled};
 
 const MIB: u64 = 1 << 20;
 /// What the idle sandbox itself is granted: as much as it used when it was ready, within these bounds. The page cache
@@ -30,6 +31,8 @@ const TRANSPILED_CAP: usize = 32 << 20;
 /// A control character takes six bytes in JSON, and an error has two texts of `messageBytes` and a short one.
 const ERROR_GROWTH: usize = 16;
 const FRAME_FIELDS: usize = 4096;
+/// Of one installed file beside its content: its path, and what is around it.
+const INSTALLED_ENTRY: usize = 300;
 
 /// The task that the request asks for.
 #[derive(Serialize)]
@@ -37,6 +40,14 @@ const FRAME_FIELDS: usize = 4096;
 enum Asked<'a> {
     Execute { main: &'a str, event: Event<'a>, context: Context },
     Transpile { modules: &'a BTreeMap<String, String> },
+    Install { packages: &'a BTreeMap<String, String>, registry: &'a str, most: Most },
+}
+
+/// The installer's own caps.
+#[derive(Serialize)]
+struct Most {
+    bytes: usize,
+    files: usize,
 }
 
 #[derive(Serialize)]
@@ -76,6 +87,8 @@ enum RequestError {
     DataNotJson,
     #[error("the request is too large for a frame")]
     TooLarge,
+    #[error("no registry is configured (sandbox.registries)")]
+    NoRegistry,
 }
 
 impl RunscEngine {
@@ -96,7 +109,7 @@ impl RunscEngine {
         let (seen, evidence) = self.perform(id, Task::Execute, asked, call.limits, frame_cap).await?;
         let settlement = match seen {
             Some(Settled::Call(settlement)) => Some(settlement),
-            Some(Settled::Transpiled(_)) => Some(Settlement::Forged),
+            Some(Settled::Transpiled(_) | Settled::Installed(_)) => Some(Settlement::Forged),
             None => None,
         };
         Ok(Evidence { settlement, ..evidence })
@@ -113,11 +126,25 @@ impl RunscEngine {
         let (seen, evidence) = self.perform(id, task, asked, limits, TRANSPILED_CAP).await?;
         match seen {
             Some(Settled::Transpiled(answer)) => Ok(answer),
-            Some(Settled::Call(settlement)) => {
-                let outcome = judge(&Evidence { settlement: Some(settlement), ..evidence });
-                Err(SandboxError::TaskFailed(outcome.as_str()))
-            }
-            None => Err(SandboxError::TaskFailed(judge(&evidence).as_str())),
+            other => Err(failed(other, evidence)),
+        }
+    }
+
+    pub(super) async fn install_packages(
+        &self,
+        id: SlotId,
+        packages: BTreeMap<String, String>,
+        limits: Limits,
+    ) -> Result<Installed, SandboxError> {
+        let registry = self.settings.registries.first().ok_or_else(|| cannot_ask(RequestError::NoRegistry))?;
+        let InstallLimits { bytes, files } = self.settings.installs;
+        let asked = Asked::Install { packages: &packages, registry: &registry.url, most: Most { bytes, files } };
+        // Base64, and each file's path.
+        let frame_cap = bytes / 3 * 4 + files * INSTALLED_ENTRY + FRAME_FIELDS;
+        let (seen, evidence) = self.perform(id, Task::Install, asked, limits, frame_cap).await?;
+        match seen {
+            Some(Settled::Installed(answer)) => Ok(answer),
+            other => Err(failed(other, evidence)),
         }
     }
 
@@ -135,7 +162,11 @@ impl RunscEngine {
         let line = slot.claim().ok_or(SandboxError::Unknown(id))?;
         let nonce = nonce()?;
         let runner_limits = self.runner_limits();
-        let caps = Caps { result_bytes: runner_limits.result_bytes, log_bytes: runner_limits.log_bytes };
+        let caps = Caps {
+            result_bytes: runner_limits.result_bytes,
+            log_bytes: runner_limits.log_bytes,
+            installs: self.settings.installs,
+        };
         let channel_cap = u64::try_from(2 * caps.log_bytes + frame_cap).unwrap_or(u64::MAX);
         let request = Request { nonce: &nonce, asked, limits: runner_limits };
         let body = serde_json::to_vec(&request).map_err(host("writing the request"))?;
@@ -206,6 +237,16 @@ impl RunscEngine {
             message_bytes: output.message_kib << 10,
         }
     }
+}
+
+/// A task of a set-up that was not answered as it should be.
+fn failed(seen: Option<Settled>, evidence: Evidence) -> SandboxError {
+    let settlement = match seen {
+        Some(Settled::Call(settlement)) => Some(settlement),
+        Some(Settled::Transpiled(_) | Settled::Installed(_)) => Some(Settlement::Forged),
+        None => None,
+    };
+    SandboxError::TaskFailed(judge(&Evidence { settlement, ..evidence }).as_str())
 }
 
 fn cannot_ask(error: RequestError) -> SandboxError {

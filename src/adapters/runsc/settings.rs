@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::environment::Runtime;
+use crate::domain::package::Registry;
 
 /// Which program makes the sandboxes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,16 @@ pub struct Settings {
     /// Size of /tmp. It counts towards the call's memory as well.
     pub tmp_mb: u64,
     pub output: OutputLimits,
+    /// The first is the one that packages are asked for at; archives may lie at any of them.
+    pub registries: Vec<Registry>,
+    pub installs: InstallLimits,
+}
+
+/// How large what is installed may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InstallLimits {
+    pub bytes: usize,
+    pub files: usize,
 }
 
 /// How much a call may say.

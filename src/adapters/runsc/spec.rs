@@ -9,6 +9,7 @@ use oci_spec::runtime::{
     Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
+use super::egress::{self, Egress};
 use super::permissions::deno_flags;
 use super::seccomp;
 use crate::domain::environment::{Permissions, Runtime};
@@ -35,6 +36,8 @@ pub(super) struct Bundle {
     /// Bound to `/runtime`.
     pub runner: PathBuf,
     pub duty: Duty,
+    /// None: nothing gets out.
+    pub egress: Option<Egress>,
     /// The first host id of the sandbox's user namespace. None: no user namespace of its own.
     pub host_ids: Option<u32>,
 }
@@ -46,7 +49,12 @@ pub(super) enum Duty {
     Call { workspace: PathBuf, emitted: Option<PathBuf> },
     /// A set-up's TypeScript: the transpiler writes the modules to a `/workspace` of its own.
     Transpile,
+    /// A set-up's packages: the installer works in `/tmp`.
+    Install,
 }
+
+/// The size of an installer's /tmp: archives, what is in them, and the answer.
+const INSTALL_TMP_MB: u64 = 512;
 
 /// The range of host ids for a slot: neighbours share none unless 4093 slots live at once.
 pub(super) fn host_ids_of(slot: u128) -> u32 {
@@ -95,7 +103,7 @@ fn process(bundle: &Bundle) -> Result<Process, OciSpecError> {
         .terminal(false)
         .user(UserBuilder::default().uid(UNPRIVILEGED).gid(UNPRIVILEGED).build()?)
         .args(arguments(bundle))
-        .env(environment(bundle.runtime))
+        .env(environment(bundle))
         .cwd("/tmp")
         .capabilities(capabilities)
         // No RLIMIT_AS: V8 reserves address space by the tens of gigabytes. No NPROC: gVisor does not enforce it,
@@ -110,6 +118,12 @@ fn rlimit(kind: PosixRlimitType, value: u64) -> Result<PosixRlimit, OciSpecError
 }
 
 fn arguments(bundle: &Bundle) -> Vec<String> {
+    let mut words = command(bundle);
+    words.extend(bundle.egress.is_some().then(|| egress::ARGUMENT.to_owned()));
+    words
+}
+
+fn command(bundle: &Bundle) -> Vec<String> {
     let fixed = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     match bundle.runtime {
         Runtime::Deno if matches!(bundle.duty, Duty::Transpile) => fixed(&[
@@ -136,11 +150,19 @@ fn arguments(bundle: &Bundle) -> Vec<String> {
                 "--no-check",
                 "--node-modules-dir=manual",
             ]);
-            words.extend(deno_flags(&bundle.permissions));
+            words.extend(deno_flags(&bundle.permissions, bundle.egress.as_ref()));
             words.push(format!("--v8-flags=--max-old-space-size={}", bundle.memory_mb));
             words.push("/runtime/runner.js".to_owned());
             words
         }
+        Runtime::Bun if matches!(bundle.duty, Duty::Install) => fixed(&[
+            "/usr/bin/bun",
+            "run",
+            "--no-install",
+            "--no-env-file",
+            "--config=/dev/null",
+            "/runtime/installer.js",
+        ]),
         // Bun has no flag that bounds its heap: there the cgroup alone does.
         Runtime::Bun => fixed(&[
             "/usr/bin/bun",
@@ -154,18 +176,31 @@ fn arguments(bundle: &Bundle) -> Vec<String> {
     }
 }
 
-fn environment(runtime: Runtime) -> Vec<String> {
-    let own: &[&str] = match runtime {
-        Runtime::Deno => &["DENO_DIR=/tmp/.deno", "DENO_NO_PACKAGE_JSON=1", "DENO_NO_UPDATE_CHECK=1"],
-        Runtime::Bun => &["BUN_RUNTIME_TRANSPILER_CACHE_PATH=0", "DO_NOT_TRACK=1"],
+/// Where something can be reached, the host's authorities are trusted beside the runtime's own: a company's among them.
+fn environment(bundle: &Bundle) -> Vec<String> {
+    let (own, trust): (&[&str], _) = match bundle.runtime {
+        Runtime::Deno => (
+            &["DENO_DIR=/tmp/.deno", "DENO_NO_PACKAGE_JSON=1", "DENO_NO_UPDATE_CHECK=1"],
+            "DENO_TLS_CA_STORE=mozilla,system",
+        ),
+        Runtime::Bun => (
+            &["BUN_RUNTIME_TRANSPILER_CACHE_PATH=0", "DO_NOT_TRACK=1"],
+            "NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt",
+        ),
     };
     let shared = ["PATH=/usr/bin", "HOME=/tmp", "TMPDIR=/tmp", "NO_COLOR=1", "LANG=C.UTF-8"];
-    shared.iter().chain(own).map(|&entry| entry.to_owned()).collect()
+    let mut entries: Vec<String> = shared.iter().chain(own).map(|&entry| entry.to_owned()).collect();
+    if bundle.egress.is_some() {
+        entries.extend(egress::environment());
+        entries.push(trust.to_owned());
+    }
+    entries
 }
 
 /// No sysfs, nothing of the host but the two read-only binds. /tmp is executable: Bun's native add-ons need it.
 fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
-    let tmp_size = format!("size={}m", bundle.tmp_mb);
+    let tmp_mb = if matches!(bundle.duty, Duty::Install) { INSTALL_TMP_MB } else { bundle.tmp_mb };
+    let tmp_size = format!("size={tmp_mb}m");
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])?,
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"])?,
@@ -175,6 +210,9 @@ fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
     if bundle.gvisor {
         // runsc mounts a sysfs of its own where the bundle has nothing at /sys.
         mounts.push(mount("/sys", "tmpfs", "tmpfs", &["ro", "nosuid", "noexec", "nodev", "mode=555", "size=4k"])?);
+    }
+    if let Some(egress) = &bundle.egress {
+        mounts.push(bind(egress::SOCKET, &egress.socket)?);
     }
     match &bundle.duty {
         Duty::Call { workspace, emitted } => {
@@ -186,6 +224,7 @@ fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
                 mounts.push(bind("/tmp/.deno/gen", emitted)?);
             }
         }
+        Duty::Install => {}
         Duty::Transpile => {
             let own = ["nosuid", "nodev", "noexec", "mode=1777", "size=32m"];
             mounts.push(mount("/workspace", "tmpfs", "tmpfs", &own)?);

@@ -1,6 +1,7 @@
 //! The bundles as snapshots, and what their differences may be.
 
 use super::*;
+use crate::domain::egress::Policy;
 use crate::domain::environment::Grant;
 
 fn bundle(runtime: Runtime) -> Bundle {
@@ -13,6 +14,7 @@ fn bundle(runtime: Runtime) -> Bundle {
         rootfs: "/runtimes/rootfs".into(),
         runner: "/run/cloister/runners/0/runner".into(),
         duty: Duty::Call { workspace: "/volumes/tee-env-0/workspace".into(), emitted: None },
+        egress: None,
         host_ids: Some(FIRST_HOST_ID),
     }
 }
@@ -35,12 +37,37 @@ fn a_bun_sandbox() {
 fn permissions_change_denos_arguments_and_nothing_else() {
     let plain = shown(&bundle(Runtime::Deno));
     let mut granted = bundle(Runtime::Deno);
-    granted.permissions.allow_net = Some(Grant::Only(vec!["api.example:443".into()]));
+    granted.permissions.allow_run = Some(Grant::Switch(true));
     granted.permissions.allow_write = Some(Grant::Switch(true));
     let mut with = shown(&granted);
     insta::assert_json_snapshot!(with["process"]["args"]);
     with["process"]["args"] = plain["process"]["args"].clone();
     assert_eq!(with, plain);
+}
+
+#[test]
+fn a_way_out_is_one_socket_one_argument_and_the_variables_of_a_proxy() {
+    let grant = Grant::Only(vec!["api.example:443".into(), "*.cdn.example".into()]);
+    let policy = Policy::of(Some(&grant)).unwrap();
+    let egress = Egress { socket: "/run/cloister/egress/1".into(), policy };
+    for runtime in Runtime::ALL {
+        let plain = shown(&bundle(runtime));
+        let mut with = shown(&Bundle { egress: Some(egress.clone()), ..bundle(runtime) });
+        let new = |part: &serde_json::Value, before: &serde_json::Value| -> Vec<serde_json::Value> {
+            let before = before.as_array().unwrap();
+            part.as_array().unwrap().iter().filter(|entry| !before.contains(entry)).cloned().collect()
+        };
+        let mounts = new(&with["mounts"], &plain["mounts"]);
+        let args = new(&with["process"]["args"], &plain["process"]["args"]);
+        let env = new(&with["process"]["env"], &plain["process"]["env"]);
+        insta::assert_json_snapshot!(
+            format!("a_way_out_on_{runtime}"),
+            serde_json::json!({ "mounts": mounts, "args": args, "env": env })
+        );
+        with["mounts"] = plain["mounts"].clone();
+        with["process"] = plain["process"].clone();
+        assert_eq!(with, plain);
+    }
 }
 
 #[test]

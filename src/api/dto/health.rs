@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::domain::egress::EgressPicture;
 pub use crate::domain::garbage::ReaperPicture;
 use crate::domain::health::HealthPicture;
 pub use crate::domain::health::PartState;
@@ -52,6 +53,9 @@ pub struct HealthBody {
     pub parts: Vec<PartBody>,
     pub pool: Option<PoolPicture>,
     pub reaper: Option<ReaperPicture>,
+    /// Absent where nothing gets out of any sandbox, and while the proxy does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressPicture>,
     /// The ComfyUI processes that answer. Absent where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<InstanceBody>,
@@ -164,9 +168,16 @@ impl HealthBody {
             parts,
             pool,
             reaper,
+            egress: None,
             instances: Vec::new(),
             gpus: None,
         }
+    }
+
+    /// The same, with what goes out of sandboxes.
+    pub fn with_egress(mut self, egress: Option<EgressPicture>) -> Self {
+        self.egress = egress;
+        self
     }
 
     /// The same, with what does GPU work.

@@ -218,6 +218,9 @@ async fn bodies_and_the_queue_are_bounded() {
         (full.refusal().as_str(), full.header("retry-after")),
         ("429 too_many_requests: the queue of jobs is full", Some("5"))
     );
+    // It was not opened, and so can come again.
+    let unopened = house.ask(Method::POST, "/v2/e/run", r#"{"input":5}"#).await;
+    assert_eq!(unopened.status.as_u16(), 429);
 }
 
 #[actix_web::test]

@@ -4,6 +4,7 @@ mod bucket;
 mod comfy;
 mod crypto;
 mod daemon;
+mod egress;
 mod jobs;
 mod log;
 mod reaper;

@@ -3,9 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::egress::Egress;
 use super::{HOUR, MINUTE, Reader, secs};
 use crate::config::value::Value;
 use crate::domain::execution::MIN_MEMORY_MB;
+use crate::domain::package::Registry;
+
+/// Written by the set-up step: one address on each line.
+const REGISTRIES: &str = "registries";
 
 /// `[sandbox]`
 #[derive(Debug, Clone)]
@@ -43,6 +48,13 @@ pub struct Sandbox {
     pub output_discard_mib: u64,
     pub result_kib: u64,
     pub log_kib: u64,
+    /// Where dependencies come from. Empty: there are none.
+    pub registries: Vec<Registry>,
+    pub install_deadline: Duration,
+    /// Of one environment's packages, unpacked.
+    pub dependencies_bytes: usize,
+    pub dependencies_files: usize,
+    pub egress: Egress,
     /// The cgroup below which sandboxes' cgroups are made, as a path from the hierarchy's root; the daemon's own if none.
     pub cgroup_parent: Option<PathBuf>,
 }
@@ -72,6 +84,11 @@ impl Sandbox {
             output_discard_mib: reader.whole("sandbox.output_discard_mib", 1..=1_048_576),
             result_kib: reader.whole("sandbox.result_kib", 1..=1_048_576),
             log_kib: reader.whole("sandbox.log_kib", 1..=1_048_576),
+            registries: registries(reader, state_dir),
+            install_deadline: reader.span("sandbox.install_deadline", secs(1)..=secs(HOUR)),
+            dependencies_bytes: reader.whole::<usize>("sandbox.dependencies_mib", 1..=1024) << 20,
+            dependencies_files: reader.whole("sandbox.dependencies_files", 1..=1_000_000),
+            egress: Egress::read(reader),
             cgroup_parent: cgroup_parent(reader),
         }
     }
@@ -95,6 +112,26 @@ fn boots_at_once(reader: &mut Reader<'_>) -> usize {
     let shown = Value::Whole(u64::try_from(cores).unwrap_or(1));
     reader.derive("sandbox.boots_at_once", "the host's cores", shown);
     cores
+}
+
+/// The registries that are configured; else those that the set-up step found in this machine's npm client.
+fn registries(reader: &mut Reader<'_>, state_dir: &Path) -> Vec<Registry> {
+    const KEY: &str = "sandbox.registries";
+    let given = reader.text_if_any(KEY);
+    let derived = given.is_none();
+    let text = given.unwrap_or_else(|| std::fs::read_to_string(state_dir.join(REGISTRIES)).unwrap_or_default());
+    let mut found = Vec::new();
+    for entry in text.split([',', '\n']).map(str::trim).filter(|entry| !entry.is_empty()) {
+        match entry.parse() {
+            Ok(registry) => found.push(registry),
+            Err(error) => reader.refuse(KEY, &format!("{entry:?} is {error}")),
+        }
+    }
+    if derived && !found.is_empty() {
+        let urls: Vec<&str> = found.iter().map(|registry: &Registry| registry.url.as_str()).collect();
+        reader.derive(KEY, "the set-up step's <state_dir>/registries", Value::Text(urls.join(", ")));
+    }
+    found
 }
 
 fn cgroup_parent(reader: &mut Reader<'_>) -> Option<PathBuf> {

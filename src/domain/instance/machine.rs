@@ -17,6 +17,8 @@ const CLEAN_WITHIN: Duration = Duration::from_secs(30);
 const HURRY: Duration = Duration::from_secs(2);
 /// Names of models that are remembered.
 const MODELS: usize = 16;
+/// So many processes in a row that ended under their jobs are worth a word.
+const FELLED_OFTEN: u32 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -225,11 +227,13 @@ impl Instance {
             }
             State::Aborting { until } if now >= until => {
                 self.record.last_failure = Some("a job did not end".to_owned());
-                self.stop("a job does not end", Leaving::Crashed, Duration::ZERO, effects);
+                let leaving = self.felled();
+                self.stop("a job does not end", leaving, Duration::ZERO, effects);
             }
             State::Collapsed { until } if now >= until => {
                 self.give_verdict(effects);
-                self.stop("its process ended", Leaving::Crashed, Duration::ZERO, effects);
+                let leaving = self.felled();
+                self.stop("its process ended", leaving, Duration::ZERO, effects);
             }
             State::Cleaning { until, .. } if now >= until => {
                 self.fail("a job could not be swept away in time".to_owned(), effects);
@@ -269,7 +273,8 @@ impl Instance {
 
     fn ready(&mut self, now: Moment) {
         if matches!(self.state, State::Starting { since: Some(_) }) {
-            self.record = StartRecord::default();
+            let felled_in_a_row = self.record.felled_in_a_row;
+            self.record = StartRecord { felled_in_a_row, ..StartRecord::default() };
             self.become_ready(now);
         }
     }
@@ -325,9 +330,13 @@ impl Instance {
             }
             State::Aborting { .. } => {
                 self.record.last_failure = Some("a job did not end".to_owned());
-                self.stop("a job did not end", Leaving::Crashed, Duration::ZERO, effects);
+                let leaving = self.felled();
+                self.stop("a job did not end", leaving, Duration::ZERO, effects);
             }
-            State::Collapsed { .. } => self.stop("its process ended", Leaving::Crashed, Duration::ZERO, effects),
+            State::Collapsed { .. } => {
+                let leaving = self.felled();
+                self.stop("its process ended", leaving, Duration::ZERO, effects);
+            }
             _ => {}
         }
     }
@@ -390,6 +399,7 @@ impl Instance {
         if !matches!(&self.state, State::Cleaning { prompt: swept, .. } if *swept == prompt) {
             return;
         }
+        self.record.felled_in_a_row = 0;
         let InstancePolicy { recycle_after_jobs, recycle_above, stop_grace, .. } = self.policy;
         let used_up = || recycle_after_jobs.filter(|most| self.jobs >= *most).map(|most| format!("it ran {most} jobs"));
         let grown = || {
@@ -448,8 +458,16 @@ impl Instance {
     }
 
     fn fail(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        let leaving = if matches!(self.state, State::Cleaning { .. }) { self.felled() } else { Leaving::Crashed };
         self.record.last_failure = Some(reason.clone());
-        self.stop(&reason, Leaving::Crashed, self.policy.stop_grace, effects);
+        self.stop(&reason, leaving, self.policy.stop_grace, effects);
+    }
+
+    /// A job took the process with it. That is the job's doing and no fall of the instance: whoever may send jobs could
+    /// have it given up otherwise.
+    fn felled(&mut self) -> Leaving {
+        self.record.felled_in_a_row = self.record.felled_in_a_row.saturating_add(1);
+        Leaving::Recycled
     }
 
     fn stop(&mut self, reason: &str, leaving: Leaving, grace: Duration, effects: &mut Vec<Effect>) {
@@ -504,6 +522,9 @@ impl Instance {
             (&self.state, &self.unfit)
         {
             complaints.push(unfit.clone());
+        }
+        if self.record.felled_in_a_row >= FELLED_OFTEN {
+            complaints.push(format!("its last {} processes ended under their jobs", self.record.felled_in_a_row));
         }
         let shown = matches!(self.state, State::Starting { .. } | State::Stopping { .. });
         if let Some(last) = self.record.last_failure.as_ref().filter(|_| shown) {

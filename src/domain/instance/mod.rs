@@ -120,6 +120,8 @@ impl Default for InstancePolicy {
 pub struct StartRecord {
     /// Starts that failed since the last one that did not.
     pub failed_in_a_row: u32,
+    /// Lives that a job ended, since the last job that left its process alive.
+    pub felled_in_a_row: u32,
     /// Why the last life, or the last start, ended.
     pub last_failure: Option<String>,
 }
@@ -231,8 +233,8 @@ pub struct Verdict {
 pub enum Leaving {
     /// As it was asked to.
     Requested,
-    /// To make way for a fresh process.
+    /// To make way for a fresh process: it is worn, or a job took it with it.
     Recycled,
-    /// Its process ended, hung, or never came up.
+    /// Its process ended or hung without a job, or never came up.
     Crashed,
 }

@@ -136,20 +136,32 @@ impl Supervision {
             return;
         }
         let lived = match child.state {
-            State::Running { .. } => now.since(child.up_since),
-            _ => Duration::ZERO,
+            State::Running { .. } => Some(now.since(child.up_since)),
+            _ => None,
         };
         let cause = match exit {
-            Exit::Recycled if lived >= shortest_life => {
+            Exit::Recycled if lived.is_some_and(|lived| lived >= shortest_life) => {
                 child.complaints.clear();
                 child.state = State::Idle;
                 return;
             }
-            Exit::Recycled => "it was recycled right after its start",
+            Exit::Recycled if lived.is_some() => return self.recycled_soon(name, now, effects),
+            Exit::Recycled => "it was recycled before it was up",
             Exit::Crashed => "it crashed",
             Exit::Requested => "it stopped by itself",
         };
         self.fell(name, cause, now, effects);
+    }
+
+    /// It waits like one that fell, so that it cannot spin, and is never given up for it.
+    fn recycled_soon(&mut self, name: ChildName, now: Moment, effects: &mut Vec<Effect>) {
+        let policy = self.policy;
+        let Some(child) = self.children.iter_mut().find(|child| child.name == name) else { return };
+        child.complaints.clear();
+        child.falls_in_a_row = child.falls_in_a_row.saturating_add(1);
+        let wait = policy.backoff(child.falls_in_a_row);
+        child.state = State::Waiting { until: now.after(wait) };
+        effects.push(Effect::Restarting { child: name, falls: child.falls_in_a_row, wait });
     }
 
     fn fell(&mut self, name: ChildName, cause: &'static str, now: Moment, effects: &mut Vec<Effect>) {

@@ -34,8 +34,8 @@ pub enum Exit {
     Crashed,
     /// It was asked to.
     Requested,
-    /// It made way for a fresh life of itself, as its own rules say. Started again at once, and no fall, unless it
-    /// comes within `RestartPolicy::shortest_life` of its start.
+    /// It made way for a fresh life of itself, as its own rules say. No fall: started again at once, or, within
+    /// `RestartPolicy::shortest_life` of its start, after the wait of one that fell. One that never beat has fallen.
     Recycled,
 }
 
@@ -61,7 +61,7 @@ pub struct RestartPolicy {
     pub beat_deadline: Duration,
     /// How long a drain may take before it hurries; half as long again and it is cut off.
     pub drain_deadline: Duration,
-    /// A child that recycles itself sooner counts as fallen: else it could spin.
+    /// A child that recycles itself sooner waits before it is started again: else it could spin.
     pub shortest_life: Duration,
 }
 

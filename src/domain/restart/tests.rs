@@ -121,7 +121,7 @@ fn a_recycled_child_is_started_at_once_and_has_not_fallen() {
 }
 
 #[test]
-fn a_child_that_recycles_itself_right_after_its_start_falls_and_cannot_spin() {
+fn a_child_that_recycles_itself_right_after_its_start_waits_and_is_never_given_up() {
     let mut machine = single(exact());
     machine.step(Event::Begin, Moment(0));
     machine.step(beat(1), Moment(1));
@@ -129,6 +129,15 @@ fn a_child_that_recycles_itself_right_after_its_start_falls_and_cannot_spin() {
     machine.step(Event::Tick, Moment(10_500));
     assert!(wait_of(&machine.step(recycled(2), Moment(90_000))) > Some(Duration::from_secs(1)), "it never beat");
     assert_eq!(machine.parts(Moment(90_000))[0].state, PartState::Restarting);
+    let mut machine = single(exact());
+    machine.step(Event::Begin, Moment(0));
+    let mut now = 0;
+    for life in 1..=100 {
+        machine.step(beat(life), Moment(now));
+        let wait = wait_of(&machine.step(recycled(life), Moment(now + 1_000))).expect("a wait, for ever");
+        now += 1_000 + u64::try_from(wait.as_millis()).unwrap();
+        machine.step(Event::Tick, Moment(now));
+    }
 }
 
 #[test]

@@ -73,19 +73,18 @@ pub fn mounts(home: &Home) -> Vec<String> {
     table.lines().filter(|line| line.contains(&root)).map(str::to_owned).collect()
 }
 
-/// Says what is left of calls: processes, cgroups, bundles, runtime state, mounts.
+/// Says what is left of calls: processes, cgroups, bundles, runtime state, sockets, mounts.
 pub fn leftovers(home: &Home) -> Result<(), String> {
     let processes = processes_by_name(home);
     let cgroups = slot_cgroups(home);
     let bundles = entries(&home.run().join("slots"));
     let state = entries(&home.run().join("runsc"));
     let mounts = mounts(home);
-    if processes.is_empty() && cgroups.is_empty() && bundles.is_empty() && state.is_empty() && mounts.is_empty() {
+    let files = [bundles, state, entries(&home.run().join("egress"))].concat();
+    if processes.is_empty() && cgroups.is_empty() && files.is_empty() && mounts.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "processes {processes:?}, cgroups {cgroups:?}, bundles {bundles:?}, state {state:?}, mounts {mounts:?}"
-    ))
+    Err(format!("processes {processes:?}, cgroups {cgroups:?}, files {files:?}, mounts {mounts:?}"))
 }
 
 /// What must stay flat over many rounds.

@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod gpu;
 pub mod host;
 pub mod platform;
+pub mod registry;
 
 use std::time::{Duration, Instant};
 

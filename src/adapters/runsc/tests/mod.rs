@@ -17,7 +17,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::adapters::cgroup::HostCgroups;
+use crate::adapters::egress::{self as proxy, HostEgress};
 use crate::adapters::process::HostSpawner;
+use crate::domain::egress::{Caps, Reach};
 use crate::domain::environment::{Permissions, Runtime};
 use crate::domain::execution::{End, Outcome, Phase, ProcessEnd, Settlement, judge};
 use crate::domain::id::{EnvironmentId, ExecutionId, RequestId};
@@ -90,16 +92,27 @@ impl World {
             cpu_quota_us: Some(100_000),
             pids: 100,
             tmp_mb: 64,
+            registries: Vec::new(),
+            installs: InstallLimits { bytes: 1 << 20, files: 100 },
             output: OutputLimits { keep: 64 << 10, discard: 8 << 20, ..OutputLimits::default() },
         };
         let log = Logger::root(Discard, o!());
+        let egress = HostEgress::new(self.egress(), log.clone());
         self.engine.replace(RunscEngine::new(
             settings,
             Arc::new(HostSpawner),
             Arc::clone(&self.cgroups) as _,
             Arc::clone(&self.volumes) as _,
+            Some(Arc::new(egress) as _),
             log,
         ))
+    }
+
+    fn egress(&self) -> proxy::Settings {
+        let second = Duration::from_secs(1);
+        let (connections, requests, bytes) = (1, 1, 1);
+        let caps = Caps { connections, requests, bytes, answer_within: second, idle: second, lasts: second };
+        proxy::Settings { dir: self.dir.path().join("run/egress"), reach: Reach::public(), caps }
     }
 
     fn engine(&self) -> &RunscEngine {

@@ -195,7 +195,7 @@ fn a_job_over_its_limit_climbs_every_rung_and_is_settled_as_a_timeout() {
     assert_eq!(played.machine.standing(), down("a job does not end"));
     let effects = played.step(Event::Stopped);
     assert_eq!(code(&effects), Some(FailureCode::Timeout));
-    assert_eq!(effects.last(), Some(&Effect::Leave(Leaving::Crashed)));
+    assert_eq!(effects.last(), Some(&Effect::Leave(Leaving::Recycled)));
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_process_that_answers_nothing_is_not_asked_to_interrupt_but_ended() {
     let effects = played.ended(1, Some(FailureCode::Crashed));
     assert_eq!(code(&effects), Some(FailureCode::Hang));
     assert_eq!(effects.last(), Some(&stop(0)));
-    assert_eq!(played.step(Event::Stopped), [Effect::Leave(Leaving::Crashed)]);
+    assert_eq!(played.step(Event::Stopped), [Effect::Leave(Leaving::Recycled)]);
 }
 
 #[test]
@@ -297,12 +297,40 @@ fn a_crash_under_a_job_waits_a_moment_for_its_report_and_then_answers_itself() {
         assert_eq!(played.ask(2), [Effect::Refuse(RunRefused::Busy)]);
         let effects = played.after(secs(2));
         assert_eq!((code(&effects), effects.last()), (Some(expected), Some(&stop(0))));
-        assert_eq!(played.step(Event::Stopped), [Effect::Leave(Leaving::Crashed)]);
+        assert_eq!(played.step(Event::Stopped), [Effect::Leave(Leaving::Recycled)]);
 
         let mut finished = Played::busy(policy());
         finished.step(end);
         assert_eq!(finished.ended(1, None), [as_it_ended(1), stop(0)]);
     }
+}
+
+#[test]
+fn lives_that_jobs_ended_in_a_row_are_told_until_a_job_leaves_its_process_alive() {
+    let mut record = StartRecord::default();
+    let often = |played: &Played| {
+        played.machine.complaints(played.now).iter().any(|text| text.contains("processes ended under their jobs"))
+    };
+    for life in 1..=4 {
+        let mut played = Played { machine: Instance::new(policy(), record.clone()), now: Moment(0) };
+        played.step(Event::GpuLooked { unfit: None, faults: 0 });
+        played.step(Event::Spawning);
+        played.step(Event::Ready);
+        assert_eq!(often(&played), life > 3, "life {life}");
+        played.ask(1);
+        played.step(Event::ProcessEnded { end: "signal 11 (SIGSEGV)".into(), out_of_memory: false });
+        played.after(secs(2));
+        assert_eq!(played.step(Event::Stopped), [Effect::Leave(Leaving::Recycled)]);
+        record = played.machine.record().clone();
+    }
+    let mut played = Played { machine: Instance::new(policy(), record), now: Moment(0) };
+    played.step(Event::GpuLooked { unfit: None, faults: 0 });
+    played.step(Event::Spawning);
+    played.step(Event::Ready);
+    played.ask(1);
+    played.ended(1, None);
+    played.cleaned(1, None);
+    assert!(!often(&played));
 }
 
 #[test]
@@ -314,7 +342,7 @@ fn a_crash_while_idle_or_while_a_job_is_swept_ends_the_life() {
     cleaning.ended(1, None);
     assert_eq!(cleaning.step(end()), [stop(10)]);
     assert_eq!(cleaning.cleaned(1, None), []);
-    assert_eq!(cleaning.step(Event::Stopped), [Effect::Leave(Leaving::Crashed)]);
+    assert_eq!(cleaning.step(Event::Stopped), [Effect::Leave(Leaving::Recycled)]);
 }
 
 #[test]
@@ -326,7 +354,7 @@ fn a_job_that_cannot_be_swept_away_ends_the_process_with_all_that_it_holds() {
     hung.ended(1, None);
     assert_eq!(hung.after(secs(29)), []);
     assert_eq!(hung.after(secs(1)), [stop(10)]);
-    assert_eq!(hung.step(Event::Stopped), [Effect::Leave(Leaving::Crashed)]);
+    assert_eq!(hung.step(Event::Stopped), [Effect::Leave(Leaving::Recycled)]);
 }
 
 #[test]
@@ -345,7 +373,7 @@ fn a_wedged_process_takes_no_work_and_is_tried_again_until_it_is_gone() {
         played.step(Event::StopFailed { reason: "a process in D state".into() });
     }
     played.after(secs(30));
-    assert_eq!(played.step(Event::Stopped), [Effect::Leave(Leaving::Crashed)]);
+    assert_eq!(played.step(Event::Stopped), [Effect::Leave(Leaving::Recycled)]);
 }
 
 #[test]

@@ -1,0 +1,115 @@
+//! The actor over a proxy that is told what to do.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::domain::egress::EgressPicture;
+use crate::domain::restart::{Exit, Generation};
+use crate::messages::supervisor::{Beat, ChildDown};
+
+/// Serves until it is told to end; tells how often it was begun and how often it was cut off.
+#[derive(Default)]
+struct ProxyDouble {
+    begun: Mutex<u64>,
+    cut: Arc<Mutex<u64>>,
+    end: Notify,
+}
+
+struct Cut(Arc<Mutex<u64>>);
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() += 1;
+    }
+}
+
+#[async_trait]
+impl EgressProxy for ProxyDouble {
+    async fn serve(&self) {
+        *self.begun.lock().unwrap() += 1;
+        let _cut = Cut(Arc::clone(&self.cut));
+        self.end.notified().await;
+    }
+
+    fn picture(&self) -> EgressPicture {
+        EgressPicture { allowed: *self.begun.lock().unwrap(), ..EgressPicture::default() }
+    }
+}
+
+#[derive(Default)]
+struct Parent {
+    beats: usize,
+    exits: Vec<Exit>,
+}
+
+impl Actor for Parent {
+    type Context = Context<Self>;
+}
+
+impl Handler<Beat> for Parent {
+    type Result = ();
+
+    fn handle(&mut self, _: Beat, _: &mut Self::Context) {
+        self.beats += 1;
+    }
+}
+
+impl Handler<ChildDown> for Parent {
+    type Result = ();
+
+    fn handle(&mut self, down: ChildDown, _: &mut Self::Context) {
+        self.exits.push(down.exit);
+    }
+}
+
+/// How many beats there were, and how the lives ended.
+#[derive(Message)]
+#[rtype(result = "(usize, Vec<Exit>)")]
+struct Told;
+
+impl Handler<Told> for Parent {
+    type Result = MessageResult<Told>;
+
+    fn handle(&mut self, _: Told, _: &mut Self::Context) -> Self::Result {
+        MessageResult((self.beats, self.exits.clone()))
+    }
+}
+
+fn start(proxy: &Arc<ProxyDouble>, parent: &Addr<Parent>) -> Addr<Egress> {
+    let seat = Seat::new(parent, "egress", Generation(1), Duration::from_secs(1));
+    let deps = Deps { proxy: Arc::clone(proxy) as _, log: Logger::root(slog::Discard, slog::o!()) };
+    Egress::new(deps, seat).start()
+}
+
+#[actix::test]
+async fn it_serves_beats_and_cuts_everything_when_it_is_drained() {
+    tokio::time::pause();
+    let (proxy, parent) = (Arc::new(ProxyDouble::default()), Parent::default().start());
+    let egress = start(&proxy, &parent);
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    assert_eq!(egress.send(GetEgress).await.unwrap().allowed, 1);
+    assert_eq!(parent.send(Told).await.unwrap(), (4, vec![]));
+    egress.send(Drain { hurry: false }).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(parent.send(Told).await.unwrap().1, [Exit::Requested]);
+    assert_eq!(*proxy.cut.lock().unwrap(), 1);
+}
+
+#[actix::test]
+async fn a_proxy_that_ends_takes_its_owner_along_and_a_second_life_serves_again() {
+    tokio::time::pause();
+    let (proxy, parent) = (Arc::new(ProxyDouble::default()), Parent::default().start());
+    let first = start(&proxy, &parent);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    proxy.end.notify_one();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(!first.connected());
+    assert_eq!(parent.send(Told).await.unwrap().1, [Exit::Crashed]);
+    let second = start(&proxy, &parent);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(second.send(GetEgress).await.unwrap().allowed, 2);
+}

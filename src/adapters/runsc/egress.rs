@@ -1,0 +1,58 @@
+//! A sandbox's way out as its bundle has it: one bound socket, the forwarder before it, and the variables that lead there.
+
+use std::path::PathBuf;
+
+use super::host;
+use super::spec::UNPRIVILEGED;
+use crate::domain::egress::Policy;
+use crate::domain::id::SlotId;
+use crate::ports::egress::{EgressGates, Whose};
+use crate::ports::sandbox::SandboxError;
+
+/// Where the socket is bound in the sandbox: over a file of the runner's own, for the gofer would make one in the image on
+/// the host. The forwarders (`runtimes/*/egress.js`) have it, too.
+pub(super) const SOCKET: &str = "/runtime/egress.sock";
+/// Where the forwarder listens in the sandbox, for every program that takes a proxy from its environment.
+pub(super) const FORWARDER: &str = "127.0.0.1:3128";
+/// The runner's word for starting the forwarder.
+pub(super) const ARGUMENT: &str = "egress";
+
+/// A way out that is open.
+#[derive(Debug, Clone)]
+pub(super) struct Egress {
+    /// On the host.
+    pub socket: PathBuf,
+    pub policy: Policy,
+}
+
+impl Egress {
+    /// Opens it for the user that the sandbox's files belong to. Blocks.
+    pub(super) fn open(
+        gates: &dyn EgressGates,
+        slot: SlotId,
+        (policy, whose): (Policy, Whose),
+        host_ids: Option<u32>,
+    ) -> Result<Self, SandboxError> {
+        let owner = host_ids.map_or(UNPRIVILEGED, |first| first + UNPRIVILEGED);
+        let socket = gates.open(slot, policy.clone(), whose, owner).map_err(host("opening the sandbox's way out"))?;
+        Ok(Self { socket, policy })
+    }
+
+    /// What Deno's own `--allow-net` must admit: the rules, and the way to the proxy.
+    pub(super) fn allow_net(&self) -> String {
+        match &self.policy {
+            Policy::Any => "--allow-net".to_owned(),
+            Policy::Only(rules) => {
+                let rules: String = rules.iter().map(|rule| format!(",{rule}")).collect();
+                format!("--allow-net={FORWARDER},unix:{SOCKET}{rules}")
+            }
+        }
+    }
+}
+
+/// By either spelling programs find the proxy.
+pub(super) fn environment() -> impl Iterator<Item = String> {
+    ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"]
+        .map(|name| format!("{name}=http://{FORWARDER}"))
+        .into_iter()
+}

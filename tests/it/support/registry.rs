@@ -1,0 +1,117 @@
+//! A small registry of npm packages on this host: packuments, archives that `tar` makes, and faults by name.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+/// A registry that listens until the tests end.
+pub struct Registry {
+    pub url: String,
+    /// The path of each request.
+    pub asked: Arc<Mutex<Vec<String>>>,
+}
+
+/// A package with one version, 1.0.0.
+#[derive(Clone)]
+pub struct Package {
+    pub name: &'static str,
+    /// Beside name and version.
+    pub manifest: Value,
+    pub files: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Registry {
+    /// Besides `packages` it knows `hangs` (which it never answers), `wanders` (which it redirects to a cloud's metadata) and
+    /// `far` (whose archive lies there).
+    pub fn start(packages: Vec<Package>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (base, told) = (url.clone(), Arc::clone(&asked));
+        let archives: Arc<Vec<(Package, Vec<u8>)>> =
+            Arc::new(packages.into_iter().map(|package| (package.clone(), archive(&package))).collect());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (archives, base, told) = (Arc::clone(&archives), base.clone(), Arc::clone(&told));
+                std::thread::spawn(move || serve(stream, &archives, &base, &told));
+            }
+        });
+        Self { url, asked }
+    }
+}
+
+fn serve(stream: TcpStream, archives: &[(Package, Vec<u8>)], base: &str, told: &Mutex<Vec<String>>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut first = String::new();
+    let mut line = String::new();
+    while reader.read_line(&mut line).unwrap_or(0) > 2 {
+        if first.is_empty() {
+            first.clone_from(&line);
+        }
+        line.clear();
+    }
+    let path = first.split(' ').nth(1).unwrap_or_default().replace("%2f", "/").replace("%2F", "/");
+    told.lock().unwrap().push(path.clone());
+    let mut stream = &stream;
+    let mut answer = |status: &str, head: &str, body: &[u8]| {
+        let head = format!("HTTP/1.1 {status}\r\n{head}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)));
+    };
+    match path.trim_start_matches('/') {
+        "hangs" => loop {
+            std::thread::park();
+        },
+        "wanders" => answer("302 Found", "Location: http://169.254.169.254/wanders\r\n", b""),
+        "far" => {
+            answer("200 OK", "", packument("far", &json!({}), "http://169.254.169.254/far.tgz").to_string().as_bytes())
+        }
+        wanted => {
+            let of = |name: &str| archives.iter().find(|(package, _)| package.name == name);
+            match (wanted.strip_suffix("/-/1.0.0.tgz").and_then(of), of(wanted)) {
+                (Some((_, bytes)), _) => answer("200 OK", "", bytes),
+                (None, Some((package, _))) => {
+                    let archive = format!("{base}/{}/-/1.0.0.tgz", package.name);
+                    answer("200 OK", "", packument(package.name, &package.manifest, &archive).to_string().as_bytes());
+                }
+                (None, None) => answer("404 Not Found", "", b"{}"),
+            }
+        }
+    }
+}
+
+fn packument(name: &str, manifest: &Value, archive: &str) -> Value {
+    let mut version = manifest.clone();
+    version["name"] = name.into();
+    version["version"] = "1.0.0".into();
+    version["dist"] = json!({ "tarball": archive });
+    json!({ "name": name, "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": version } })
+}
+
+fn archive(package: &Package) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("package");
+    let mut manifest = package.manifest.clone();
+    manifest["name"] = package.name.into();
+    manifest["version"] = "1.0.0".into();
+    let write = |name: &str, content: &[u8]| {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    };
+    write("package.json", manifest.to_string().as_bytes());
+    for (name, content) in &package.files {
+        write(name, content);
+    }
+    std::os::unix::fs::symlink("/etc/passwd", root.join("link")).unwrap();
+    run_tar(dir.path())
+}
+
+fn run_tar(dir: &Path) -> Vec<u8> {
+    let made = Command::new("tar").args(["-czf", "-", "-C"]).arg(dir).arg("package").output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    made.stdout
+}
