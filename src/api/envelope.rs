@@ -1,4 +1,5 @@
-//! What surrounds every HTTP request: its id, its token, a net for panics, and one line in the log.
+//! What surrounds every HTTP request: its id, its token, a net for panics, and one line in the log. Callers without a
+//! token part after one answer.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use crate::api::answer::{self, OutcomeName};
 use crate::api::error::ApiError;
 use crate::api::held::Held;
-use crate::api::{Doors, environments, jobs};
+use crate::api::{Doors, environments, jobs, parting};
 use crate::domain::id::RequestId;
 use crate::domain::time::{Moment, whole_millis};
 use crate::ports::clock::Clock;
@@ -36,14 +37,21 @@ pub async fn wrap(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    if parting::is_late(&request) {
+        return Ok(request.into_response(parting::cut().await));
+    }
     let id = accept_or_make(&request);
     let held = Held::take(&mut request);
     let mut line = Line::begin(&doors, &request, id.clone());
     request.extensions_mut().insert(id.clone());
 
-    if !is_public(&request) && !doors.access.admits(request.headers()) {
+    let stranger = !doors.access.admits(request.headers());
+    if stranger {
+        parting::part(&request);
+    }
+    if stranger && !is_public(&request) {
         let mut response = request.into_response(unauthorized());
-        seal(response.response_mut(), &id);
+        seal(response.response_mut(), &id, stranger);
         line.answered(response.response());
         return Ok(response.map_body(|_, body| held.until_written(body)));
     }
@@ -51,13 +59,13 @@ pub async fn wrap(
     match AssertUnwindSafe(next.call(request)).catch_unwind().await {
         Ok(answered) => {
             let mut response = answered?.map_into_boxed_body();
-            seal(response.response_mut(), &id);
+            seal(response.response_mut(), &id, stranger);
             line.answered(response.response());
             Ok(response.map_body(|_, body| held.until_written(body)))
         }
         Err(_) => {
             let mut response = ApiError::Defect.error_response();
-            seal(&mut response, &id);
+            seal(&mut response, &id, stranger);
             line.answered(&response);
             // The panic's own text may hold user data; the panic hook decides what becomes of it.
             slog::error!(doors.log, "request panicked"; "request_id" => id.as_str(), "route" => &line.route);
@@ -82,7 +90,10 @@ fn unauthorized() -> HttpResponse {
     response
 }
 
-fn seal(response: &mut HttpResponse, id: &RequestId) {
+fn seal(response: &mut HttpResponse, id: &RequestId, last: bool) {
+    if last {
+        parting::say(response);
+    }
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -23,6 +23,7 @@ use crate::api::body::{self, RUN_BYTES, RUNSYNC_BYTES};
 use crate::api::dto::job::{QueueHealthBody, QueueJobs, QueueWorkers, TicketBody, job_body, stream_body};
 use crate::api::environments::only;
 use crate::api::error::ApiError;
+use crate::api::pieces::Pieces;
 use crate::api::{Doors, answer, health};
 use crate::domain::bucket::{Bucket, S3Config};
 use crate::domain::job::{Job, JobId, JobStatus, JobView};
@@ -196,6 +197,6 @@ fn shown(view: &JobView) -> HttpResponse {
     raw(job_body(view))
 }
 
-fn raw(body: Vec<u8>) -> HttpResponse {
+fn raw(body: Pieces) -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(body)
 }

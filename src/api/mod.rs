@@ -21,6 +21,8 @@ mod health;
 mod health_socket;
 mod held;
 mod jobs;
+mod parting;
+mod pieces;
 mod server;
 
 use std::sync::Arc;

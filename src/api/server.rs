@@ -11,7 +11,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, Error, HttpResponse, HttpServer, web};
 
 use crate::api::error::ApiError;
-use crate::api::{Doors, envelope, environments, executions, jobs};
+use crate::api::{Doors, envelope, environments, executions, jobs, parting};
 
 /// Where and how the HTTP door stands.
 #[derive(Debug, Clone)]
@@ -77,6 +77,7 @@ pub fn serve_http(doors: Arc<Doors>, settings: &HttpSettings) -> Result<(Server,
         .max_connections(settings.connections)
         .client_request_timeout(settings.header_deadline)
         .keep_alive(settings.keep_alive)
+        .on_connect(parting::greet)
         // A caller who closes is gone: his call is cancelled at once and not when its answer cannot be written.
         .h1_allow_half_closed(false)
         .shutdown_timeout(settings.stop_within.as_secs())

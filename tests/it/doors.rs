@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{Client, Daemon, Settings, eventually, host};
 
@@ -89,6 +89,27 @@ async fn e2_a_caller_that_dawdles_is_let_go() {
         assert!(read.is_ok(), "the connection was still open after {:?}", began.elapsed());
         assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
     }
+}
+
+#[tokio::test]
+async fn e2_a_stranger_who_sends_ahead_and_reads_nothing_is_cut() {
+    let daemon = Daemon::start().await;
+    let address = daemon.url.strip_prefix("http://").unwrap().parse().unwrap();
+    for path in ["/health", "/environments"] {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(2048).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        let requests = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(1000);
+        let sending = async { while stream.write_all(requests.as_bytes()).await.is_ok() {} };
+        let cut = tokio::time::timeout(Duration::from_secs(15), sending).await;
+        assert!(cut.is_ok(), "{path}: the connection stayed open");
+        let mut answers = Vec::new();
+        // What was sent after the end makes it a reset.
+        let _ = stream.read_to_end(&mut answers).await;
+        let answers = String::from_utf8_lossy(&answers);
+        assert!(answers.matches("HTTP/1.1 ").count() <= 1, "{path}: {answers}");
+    }
+    assert_eq!(daemon.client().send("GET", "/environments", None).await.status, 200);
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! A job as RunPod's client API shows it.
 //!
-//! Outputs are JSON already, and may be megabytes: they are copied into the body as they are, never parsed.
+//! Outputs are JSON already, and may be megabytes: they become a piece of the body as they are, never parsed and never
+//! copied, since any number of callers may read one output at once.
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::pieces::Pieces;
 use crate::domain::job::{JobStatus, JobView};
 use crate::domain::secret::Secret;
 
@@ -30,7 +32,7 @@ struct Head<'a> {
 
 /// `/status`, `/status-sync` and `/runsync`: `{id, status, delayTime?, executionTime?, error?, output?}`. While the job
 /// runs, `output` is its latest progress.
-pub fn job_body(view: &JobView) -> Vec<u8> {
+pub fn job_body(view: &JobView) -> Pieces {
     let answer = view.answer.as_deref();
     let head = Head {
         id: view.id.as_str(),
@@ -39,31 +41,26 @@ pub fn job_body(view: &JobView) -> Vec<u8> {
         execution_time: view.execution_ms,
         error: answer.and_then(|answer| answer.error.as_deref()),
     };
-    let output = answer.map_or(view.progress.as_ref(), |answer| answer.output.as_ref());
-    let mut body = Vec::with_capacity(512 + output.map_or(0, Secret::len));
     // Plain fields and string keys cannot fail.
-    let _ = serde_json::to_writer(&mut body, &head);
-    if let Some(output) = output {
-        body.pop();
-        body.extend_from_slice(b",\"output\":");
-        body.extend_from_slice(output.bytes());
-        body.push(b'}');
-    }
-    body
+    let mut head = serde_json::to_vec(&head).unwrap_or_default();
+    let Some(output) = answer.map_or(view.progress.as_ref(), |answer| answer.output.as_ref()) else {
+        return Pieces::default().with(head);
+    };
+    head.pop();
+    head.extend_from_slice(b",\"output\":");
+    Pieces::default().with(head).sharing(output).with("}")
 }
 
 /// `/stream`: `{status, stream: [{output}, …]}`, the updates since the last call.
-pub fn stream_body(status: JobStatus, chunks: &[Secret]) -> Vec<u8> {
-    let mut body = b"{\"status\":".to_vec();
-    let _ = serde_json::to_writer(&mut body, &status);
-    body.extend_from_slice(b",\"stream\":[");
+pub fn stream_body(status: JobStatus, chunks: &[Secret]) -> Pieces {
+    let mut head = b"{\"status\":".to_vec();
+    let _ = serde_json::to_writer(&mut head, &status);
+    head.extend_from_slice(b",\"stream\":[");
+    let mut body = Pieces::default().with(head);
     for (at, chunk) in chunks.iter().enumerate() {
-        body.extend_from_slice(if at == 0 { b"{\"output\":" } else { b",{\"output\":" });
-        body.extend_from_slice(chunk.bytes());
-        body.push(b'}');
+        body = body.with(if at == 0 { "{\"output\":" } else { ",{\"output\":" }).sharing(chunk).with("}");
     }
-    body.extend_from_slice(b"]}");
-    body
+    body.with("]}")
 }
 
 /// `GET /health`.

@@ -110,6 +110,35 @@ async fn whoever_is_refused_cannot_keep_the_connection_by_sending_on() {
 }
 
 #[actix_web::test]
+async fn whoever_has_no_token_gets_one_answer_for_each_connection() {
+    let open = open(Plan::default());
+    let with_token = format!("GET /environments HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    for (path, status) in [("/health", 200), ("/environments", 401)] {
+        let one = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        for sent in [one.clone(), one.repeat(1000), format!("{one}{with_token}")] {
+            let mut stream = TcpStream::connect(open.address).await.unwrap();
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            let text = text_of(stream).await;
+            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+            assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
+            assert!(text.contains("connection: close\r\n") && text.contains("x-request-id: "), "{text}");
+        }
+    }
+    open.server.stop(true).await;
+}
+
+#[actix_web::test]
+async fn whoever_has_the_token_may_send_ahead() {
+    let open = open(Plan::default());
+    let rest = format!(
+        "\r\nGET /environments HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
+    );
+    let text = text_of(open.send("GET", "/health", &rest).await).await;
+    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{text}");
+    open.server.stop(true).await;
+}
+
+#[actix_web::test]
 async fn a_body_that_dawdles_is_given_up() {
     let intake = Intake::new(Duration::from_millis(100), 1 << 20);
     let open = open(Plan { intake, ..Plan::default() });
