@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::rival;
 use super::support::daemon::{Home, Settings, command};
 use super::support::platform::{Call, Platform};
-use super::table::{Row, median, millis, ninetieth, worst};
+use super::table::Row;
 
 const ROUNDS: usize = 11;
 /// The SDK takes seconds.
@@ -34,16 +34,10 @@ pub async fn row() -> Row {
             "spawn → the head of the first job-take at the platform; DRY_RUN=1, sandboxes on, state directory in use \
                   before"
                 .to_owned(),
-        ours: millis(median(&ours)),
-        p90: Some(millis(ninetieth(&ours))),
-        worst: millis(worst(&ours)),
-        floor: Some(millis(median(&sdk))),
-        floor_is: "RunPod SDK",
-        unit: "ms",
         goal: "≤ 60 ms",
-        met: median(&ours) <= Duration::from_millis(60),
         tried: ROUNDS,
         failed: 0,
+        ..Row::beside_sdk(&ours, &sdk, Duration::from_millis(60))
     }
 }
 

@@ -24,6 +24,27 @@ pub struct Row {
     pub failed: usize,
 }
 
+impl Row {
+    /// Spans of ours beside those of RunPod's SDK, of which the median is to be `most` at most.
+    pub fn beside_sdk(ours: &[Duration], sdk: &[Duration], most: Duration) -> Self {
+        Self {
+            name: "",
+            what: String::new(),
+            measure: String::new(),
+            ours: millis(median(ours)),
+            p90: Some(millis(ninetieth(ours))),
+            worst: millis(worst(ours)),
+            floor: Some(millis(median(sdk))),
+            floor_is: "RunPod SDK",
+            unit: "ms",
+            goal: "",
+            met: median(ours) <= most,
+            tried: 0,
+            failed: 0,
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Table(Vec<Row>);
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::rival::{self, Comfy};
 use super::support::gpu::{Gpu, sealed::Keys, workflow};
 use super::support::platform::{Call, Platform, State, job::Status};
-use super::table::{Row, median, millis, ninetieth, worst};
+use super::table::{Row, median, millis, ninetieth};
 
 /// Rounds in which the three take turns.
 const ROUNDS: usize = 5;
@@ -155,16 +155,10 @@ fn overhead(runs: &Runs, what: &str) -> Row {
             millis(raw),
             millis(ninetieth(&sdk))
         ),
-        ours: millis(median(&ours)),
-        p90: Some(millis(ninetieth(&ours))),
-        worst: millis(worst(&ours)),
-        floor: Some(millis(median(&sdk))),
-        floor_is: "RunPod SDK",
-        unit: "ms",
         goal: "≤ 3 ms",
-        met: median(&ours) <= Duration::from_millis(3),
         tried: runs.tried,
         failed: runs.tried - runs.ours.len(),
+        ..Row::beside_sdk(&ours, &sdk, Duration::from_millis(3))
     }
 }
 
@@ -176,16 +170,10 @@ fn next_job(runs: &Runs) -> Row {
         what: "result posted → next job asked for".to_owned(),
         measure: "the result's last byte → the head of the next call for a job, 0 when that came first; one at a time"
             .to_owned(),
-        ours: millis(median(&ours)),
-        p90: Some(millis(ninetieth(&ours))),
-        worst: millis(worst(&ours)),
-        floor: Some(millis(median(&sdk))),
-        floor_is: "RunPod SDK",
-        unit: "ms",
         goal: "≤ 5 ms",
-        met: median(&ours) <= Duration::from_millis(5),
         tried: runs.tried,
         failed: runs.tried - runs.ours.len(),
+        ..Row::beside_sdk(&ours, &sdk, Duration::from_millis(5))
     }
 }
 

@@ -227,13 +227,11 @@ impl Instance {
             }
             State::Aborting { until } if now >= until => {
                 self.record.last_failure = Some("a job did not end".to_owned());
-                let leaving = self.felled();
-                self.stop("a job does not end", leaving, Duration::ZERO, effects);
+                self.fell_with_job("a job does not end", Duration::ZERO, effects);
             }
             State::Collapsed { until } if now >= until => {
                 self.give_verdict(effects);
-                let leaving = self.felled();
-                self.stop("its process ended", leaving, Duration::ZERO, effects);
+                self.fell_with_job("its process ended", Duration::ZERO, effects);
             }
             State::Cleaning { until, .. } if now >= until => {
                 self.fail("a job could not be swept away in time".to_owned(), effects);
@@ -330,13 +328,9 @@ impl Instance {
             }
             State::Aborting { .. } => {
                 self.record.last_failure = Some("a job did not end".to_owned());
-                let leaving = self.felled();
-                self.stop("a job did not end", leaving, Duration::ZERO, effects);
+                self.fell_with_job("a job did not end", Duration::ZERO, effects);
             }
-            State::Collapsed { .. } => {
-                let leaving = self.felled();
-                self.stop("its process ended", leaving, Duration::ZERO, effects);
-            }
+            State::Collapsed { .. } => self.fell_with_job("its process ended", Duration::ZERO, effects),
             _ => {}
         }
     }
@@ -458,16 +452,19 @@ impl Instance {
     }
 
     fn fail(&mut self, reason: String, effects: &mut Vec<Effect>) {
-        let leaving = if matches!(self.state, State::Cleaning { .. }) { self.felled() } else { Leaving::Crashed };
+        let grace = self.policy.stop_grace;
         self.record.last_failure = Some(reason.clone());
-        self.stop(&reason, leaving, self.policy.stop_grace, effects);
+        match self.state {
+            State::Cleaning { .. } => self.fell_with_job(&reason, grace, effects),
+            _ => self.stop(&reason, Leaving::Crashed, grace, effects),
+        }
     }
 
     /// A job took the process with it. That is the job's doing and no fall of the instance: whoever may send jobs could
     /// have it given up otherwise.
-    fn felled(&mut self) -> Leaving {
+    fn fell_with_job(&mut self, reason: &str, grace: Duration, effects: &mut Vec<Effect>) {
         self.record.felled_in_a_row = self.record.felled_in_a_row.saturating_add(1);
-        Leaving::Recycled
+        self.stop(reason, Leaving::Recycled, grace, effects);
     }
 
     fn stop(&mut self, reason: &str, leaving: Leaving, grace: Duration, effects: &mut Vec<Effect>) {
