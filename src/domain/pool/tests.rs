@@ -5,12 +5,38 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::machine::Held;
 use super::*;
+use crate::domain::environment::Runtime;
+use crate::domain::execution::Start;
+use crate::domain::sandbox::SlotState;
 use crate::domain::time::Moment;
 
 fn policy() -> PoolPolicy {
-    PoolPolicy { max_executions: 3, queue: 4, queue_wait: Duration::from_secs(10), set_ups: 2, boots_at_once: 2 }
+    let standing = StandingPolicy::default();
+    PoolPolicy {
+        max_executions: 3,
+        queue: 4,
+        queue_wait: Duration::from_secs(10),
+        set_ups: 2,
+        boots_at_once: 2,
+        standing,
+    }
 }
+
+/// Two of Bun stand, and as many of an environment as four.
+fn standing() -> PoolPolicy {
+    let standing = StandingPolicy {
+        memory_mb: 700,
+        runtimes: [(Runtime::Bun, 2)].into(),
+        per_environment: 4,
+        age: Duration::from_secs(600),
+        call_memory_mb: 128,
+    };
+    PoolPolicy { standing, ..policy() }
+}
+
+const WANTS: Wants = Wants { runtime: Runtime::Bun, memory_mb: 128, plain: true, bare: true };
 
 fn call(n: u128) -> ExecutionId {
     ExecutionId(Uuid::from_u128(n))
@@ -21,14 +47,14 @@ fn env(n: u128) -> EnvironmentId {
 }
 
 fn open(policy: PoolPolicy) -> Pool {
-    let mut pool = Pool::new(policy);
-    assert_eq!(pool.step(Event::Swept, Moment(0)), []);
+    let mut pool = Pool::new(policy, Uuid::from_u128(7 << 64));
+    pool.step(Event::Swept, Moment(0));
     pool
 }
 
 fn arrive(pool: &mut Pool, execution: u128, environment: u128) -> Vec<Effect> {
     pool.step(Event::CallCame { execution: call(execution), environment: env(environment) }, Moment(0));
-    pool.step(Event::LookedUp { execution: call(execution), found: true }, Moment(0))
+    pool.step(Event::LookedUp { execution: call(execution), wants: Some(WANTS) }, Moment(0))
 }
 
 fn boots(effects: &[Effect]) -> Vec<(SlotId, ExecutionId)> {
@@ -55,7 +81,7 @@ fn answers(effects: &[Effect]) -> Vec<(ExecutionId, Answer)> {
 fn a_call_boots_runs_answers_and_only_then_its_slot_is_destroyed() {
     let mut pool = open(policy());
     let (slot, execution) = boots(&arrive(&mut pool, 1, 10))[0];
-    assert_eq!(pool.step(Event::Booted { slot }, Moment(1)), [Effect::Run { slot, execution }]);
+    assert_eq!(pool.step(Event::Booted { slot }, Moment(1)), [Effect::Run { slot, execution, start: Start::Cold }]);
     assert_eq!(
         pool.step(Event::Settled { slot }, Moment(2)),
         [Effect::Answer { execution, answer: Answer::Settled }, Effect::Destroy { slot }]
@@ -67,7 +93,7 @@ fn a_call_boots_runs_answers_and_only_then_its_slot_is_destroyed() {
 
 #[test]
 fn nothing_boots_before_the_leftovers_are_swept() {
-    let mut pool = Pool::new(policy());
+    let mut pool = Pool::new(policy(), Uuid::nil());
     assert_eq!(boots(&arrive(&mut pool, 1, 10)), []);
     assert_eq!(boots(&pool.step(Event::Swept, Moment(1))).len(), 1);
 }
@@ -169,10 +195,165 @@ fn a_set_up_that_waits_too_long_is_refused() {
     assert!(effects.iter().any(refused), "{effects:?}");
 }
 
+fn made(effects: &[Effect]) -> Vec<(SlotId, StandsFor)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Stand { slot, stands_for } => Some((*slot, *stands_for)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn started(effects: &[Effect]) -> Vec<(SlotId, Start)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Run { slot, start, .. } => Some((*slot, *start)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A pool whose stock of runtimes stands.
+fn stocked(policy: PoolPolicy) -> Pool {
+    let mut pool = Pool::new(policy, Uuid::from_u128(7 << 64));
+    let mut making = made(&pool.step(Event::Swept, Moment(0)));
+    while let Some((slot, _)) = making.pop() {
+        making.extend(made(&pool.step(Event::Stood { slot, memory_mb: 90 }, Moment(100))));
+    }
+    pool
+}
+
+/// Runs a call to its end; says how it started. What stands next is made.
+fn serve(pool: &mut Pool, execution: u128, environment: u128, now: u64) -> Start {
+    pool.step(Event::CallCame { execution: call(execution), environment: env(environment) }, Moment(now));
+    let mut effects = pool.step(Event::LookedUp { execution: call(execution), wants: Some(WANTS) }, Moment(now));
+    if let Some((slot, _)) = boots(&effects).first().copied() {
+        effects = pool.step(Event::Booted { slot }, Moment(now));
+    }
+    let (slot, start) = started(&effects)[0];
+    let mut making = made(&effects);
+    for event in [Event::Settled { slot }, Event::Destroyed { slot }] {
+        making.extend(made(&pool.step(event, Moment(now))));
+    }
+    while let Some((slot, _)) = making.pop() {
+        making.extend(made(&pool.step(Event::Stood { slot, memory_mb: 90 }, Moment(now + 200))));
+    }
+    start
+}
+
+#[test]
+fn the_first_calls_take_what_stands_for_the_runtime_and_the_next_what_stands_for_them() {
+    let mut pool = stocked(standing());
+    assert_eq!(pool.picture().standing, 2);
+    let starts: Vec<Start> = (1..=4).map(|n| serve(&mut pool, n, 10, u64::try_from(n).unwrap() * 1000)).collect();
+    assert_eq!(starts[..2], [Start::WarmRuntime, Start::WarmRuntime]);
+    assert_eq!(starts[2..], [Start::WarmEnvironment, Start::WarmEnvironment]);
+}
+
+#[test]
+fn a_call_takes_nothing_that_it_does_not_fit() {
+    for (wants, expected) in [
+        (Wants { bare: false, ..WANTS }, Start::WarmRuntime),
+        (Wants { plain: false, ..WANTS }, Start::WarmEnvironment),
+        (Wants { plain: false, bare: false, ..WANTS }, Start::Cold),
+        (Wants { runtime: Runtime::Deno, plain: false, memory_mb: 256, ..WANTS }, Start::Cold),
+    ] {
+        let mut pool = stocked(standing());
+        for n in 1..=3 {
+            serve(&mut pool, n, 10, 1000);
+        }
+        pool.step(Event::CallCame { execution: call(9), environment: env(10) }, Moment(2000));
+        let effects = pool.step(Event::LookedUp { execution: call(9), wants: Some(wants) }, Moment(2000));
+        let start = started(&effects).first().map_or(Start::Cold, |(_, start)| *start);
+        assert_eq!(start, expected, "{wants:?}");
+    }
+}
+
+#[test]
+fn what_was_spoiled_is_destroyed_and_its_call_gets_a_sandbox_of_its_own() {
+    let mut pool = stocked(standing());
+    let (slot, _) = started(&arrive(&mut pool, 1, 10))[0];
+    let effects = pool.step(Event::Spoiled { slot }, Moment(1));
+    assert!(effects.contains(&Effect::Destroy { slot }) && started(&effects).is_empty(), "{effects:?}");
+    let (own, execution) = boots(&effects)[0];
+    assert_eq!(execution, call(1));
+    let effects = pool.step(Event::Booted { slot: own }, Moment(2));
+    assert_eq!(started(&effects), [(own, Start::Cold)]);
+}
+
+#[test]
+fn what_cannot_be_made_is_tried_less_and_less_often() {
+    let one_at_a_time = PoolPolicy { boots_at_once: 1, ..standing() };
+    let mut pool = Pool::new(one_at_a_time, Uuid::nil());
+    let (slot, _) = made(&pool.step(Event::Swept, Moment(0)))[0];
+    assert_eq!(made(&pool.step(Event::StandFailed { slot }, Moment(0))), []);
+    pool.step(Event::Destroyed { slot }, Moment(10));
+    assert_eq!(made(&pool.step(Event::Tick, Moment(999))), []);
+    let (slot, _) = made(&pool.step(Event::Tick, Moment(1000)))[0];
+    pool.step(Event::StandFailed { slot }, Moment(1000));
+    assert_eq!(made(&pool.step(Event::Tick, Moment(2999))), []);
+    assert_eq!(made(&pool.step(Event::Tick, Moment(3000))).len(), 1);
+}
+
+#[test]
+fn what_has_stood_long_is_replaced_one_at_a_time() {
+    let mut pool = stocked(standing());
+    let effects = pool.step(Event::Tick, Moment(600_200));
+    let destroyed = effects.iter().filter(|effect| matches!(effect, Effect::Destroy { .. })).count();
+    assert_eq!((destroyed, made(&effects).len()), (1, 1));
+}
+
+#[test]
+fn a_hotter_environment_takes_the_room_of_a_colder_one() {
+    let room_for_three = StandingPolicy { memory_mb: 280, ..standing().standing };
+    let mut pool = stocked(PoolPolicy { standing: room_for_three, ..policy() });
+    let stands = |pool: &Pool, n| {
+        let of_it = |held: &&Held| {
+            held.slot.state() == SlotState::Ready && held.stands_for == Some(StandsFor::Environment(env(n)))
+        };
+        pool.slots.values().filter(of_it).count()
+    };
+    for n in 0..4 {
+        serve(&mut pool, n, 10, 1000);
+    }
+    assert_eq!((stands(&pool, 10), stands(&pool, 20)), (1, 0));
+    for n in 100..112 {
+        serve(&mut pool, n, 20, 2000);
+    }
+    assert_eq!((stands(&pool, 10), stands(&pool, 20)), (0, 1));
+    serve(&mut pool, 200, 10, 2000);
+    assert_eq!((stands(&pool, 10), stands(&pool, 20)), (0, 1), "the colder one does not take it back");
+}
+
+#[test]
+fn what_stands_for_a_deleted_environment_goes_with_it_and_does_not_keep_it_in_use() {
+    let mut pool = stocked(standing());
+    for n in 1..=3 {
+        serve(&mut pool, n, 10, 1000);
+    }
+    assert!(!pool.is_in_use(env(10)) && pool.environments().contains(&env(10)));
+    let effects = pool.step(Event::DeleteCame { environment: env(10) }, Moment(2000));
+    let slots: Vec<SlotId> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Destroy { slot } => Some(*slot),
+            _ => None,
+        })
+        .collect();
+    assert!(!slots.is_empty() && !effects.contains(&Effect::RemoveEnvironment { environment: env(10) }));
+    let last = slots.into_iter().map(|slot| pool.step(Event::Destroyed { slot }, Moment(2001))).last().unwrap();
+    assert!(last.contains(&Effect::RemoveEnvironment { environment: env(10) }));
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Call(u128, u128),
     Found(usize, bool),
+    Stand(usize, bool),
+    Lose(usize),
+    Spoil(usize),
     Cancel(usize),
     Boot(usize, bool),
     Settle(usize),
@@ -191,6 +372,9 @@ fn any_act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => (0..40u128, 0..4u128).prop_map(|(c, e)| Act::Call(c, e)),
         6 => (index.clone(), prop::bool::weighted(0.9)).prop_map(|(i, f)| Act::Found(i, f)),
+        5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Stand(i, ok)),
+        1 => index.clone().prop_map(Act::Lose),
+        1 => index.clone().prop_map(Act::Spoil),
         1 => index.clone().prop_map(Act::Cancel),
         5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Boot(i, ok)),
         5 => index.clone().prop_map(Act::Settle),
@@ -213,10 +397,14 @@ struct World {
     answered: BTreeSet<ExecutionId>,
     looking: Vec<ExecutionId>,
     booting: Vec<SlotId>,
+    warming: Vec<SlotId>,
+    standing: Vec<SlotId>,
     running: Vec<SlotId>,
     destroying: Vec<SlotId>,
     wedged: Vec<SlotId>,
     slot_env: BTreeMap<SlotId, EnvironmentId>,
+    stands_for: BTreeMap<SlotId, StandsFor>,
+    claimed: BTreeSet<SlotId>,
     call_env: BTreeMap<ExecutionId, EnvironmentId>,
     set_ups: Vec<EnvironmentId>,
     set_ups_seen: BTreeSet<EnvironmentId>,
@@ -239,7 +427,23 @@ impl World {
                 self.call_env.insert(call(c), env(e));
                 Event::CallCame { execution: call(c), environment: env(e) }
             }
-            Act::Found(i, found) => Event::LookedUp { execution: take(&mut self.looking, i)?, found },
+            Act::Found(i, found) => {
+                Event::LookedUp { execution: take(&mut self.looking, i)?, wants: found.then_some(WANTS) }
+            }
+            Act::Stand(i, ok) => {
+                let slot = take(&mut self.warming, i)?;
+                if !ok {
+                    return Some(Event::StandFailed { slot });
+                }
+                self.standing.push(slot);
+                Event::Stood { slot, memory_mb: 90 }
+            }
+            Act::Lose(i) => Event::Lost { slot: take(&mut self.standing, i)? },
+            Act::Spoil(i) => {
+                let spoiled: Vec<SlotId> =
+                    self.running.iter().copied().filter(|slot| self.stands_for.contains_key(slot)).collect();
+                Event::Spoiled { slot: *spoiled.get(i % spoiled.len().max(1))? }
+            }
             Act::Cancel(i) => Event::CallCancelled { execution: *self.asked.iter().nth(i % self.asked.len().max(1))? },
             Act::Boot(i, ok) => {
                 let slot = take(&mut self.booting, i)?;
@@ -284,9 +488,34 @@ impl World {
                 prop_assert!(self.slot_env.insert(slot, environment).is_none(), "a slot's number is used once");
                 self.booting.push(slot);
             }
-            Effect::Run { slot, .. } => self.running.push(slot),
+            Effect::Stand { slot, stands_for } => {
+                if let StandsFor::Environment(environment) = stands_for {
+                    prop_assert!(!self.deleting.contains(&environment), "nothing is made for what is being deleted");
+                    self.slot_env.insert(slot, environment);
+                }
+                prop_assert!(self.stands_for.insert(slot, stands_for).is_none(), "a slot's number is used once");
+                self.warming.push(slot);
+            }
+            Effect::Run { slot, execution, start } => {
+                let environment = self.call_env[&execution];
+                prop_assert!(!self.deleting.contains(&environment), "no call begins once its deletion has");
+                prop_assert!(self.claimed.insert(slot), "claimed twice");
+                match self.stands_for.get(&slot) {
+                    None => prop_assert_eq!(start, Start::Cold),
+                    Some(StandsFor::Runtime(_)) => prop_assert_eq!(start, Start::WarmRuntime),
+                    Some(StandsFor::Environment(of)) => prop_assert_eq!(*of, environment),
+                }
+                if self.stands_for.contains_key(&slot) {
+                    prop_assert!(self.standing.contains(&slot), "it stands");
+                    self.standing.retain(|s| *s != slot);
+                }
+                self.slot_env.insert(slot, environment);
+                self.running.push(slot);
+            }
             Effect::Destroy { slot } => {
                 self.booting.retain(|s| *s != slot);
+                self.warming.retain(|s| *s != slot);
+                self.standing.retain(|s| *s != slot);
                 self.running.retain(|s| *s != slot);
                 self.destroying.push(slot);
             }
@@ -296,8 +525,9 @@ impl World {
             }
             Effect::BeginSetUp { environment } => self.set_ups.push(environment),
             Effect::RemoveEnvironment { environment } => {
-                let busy = [&self.booting, &self.running, &self.destroying];
-                let held = busy.iter().flat_map(|slots| slots.iter()).any(|slot| self.slot_env[slot] == environment);
+                let busy = [&self.booting, &self.warming, &self.standing, &self.running, &self.destroying];
+                let of_it = |slot| self.slot_env.get(slot) == Some(&environment);
+                let held = busy.iter().flat_map(|slots| slots.iter()).any(of_it);
                 prop_assert!(!held, "removed while a slot of it was left");
                 self.removing.push(environment);
             }
@@ -310,13 +540,14 @@ impl World {
     /// Everything under way comes to its end: what is wedged is tried again, for it may hold all the places.
     fn finish(&mut self, pool: &mut Pool) -> Result<(), TestCaseError> {
         for round in 0..500 {
-            let act = match round % 7 {
+            let act = match round % 8 {
                 0 => Act::Found(0, true),
                 1 => Act::Boot(0, true),
                 2 => Act::Settle(0),
                 3 => Act::Destroy(0, true),
                 4 => Act::SetUpEnd(0),
                 5 => Act::Retry(0),
+                6 => Act::Stand(0, true),
                 _ => Act::DeleteEnd(0),
             };
             if let Some(event) = self.event(act) {
@@ -331,18 +562,23 @@ impl World {
 
 proptest! {
     #[test]
-    fn every_history_keeps_the_invariants(acts in prop::collection::vec(any_act(), 1..250)) {
-        let mut pool = open(policy());
+    fn every_history_keeps_the_invariants(acts in prop::collection::vec(any_act(), 1..250), stands in any::<bool>()) {
+        let mut pool = Pool::new(if stands { standing() } else { policy() }, Uuid::from_u128(7 << 64));
         let mut world = World::default();
+        for effect in pool.step(Event::Swept, Moment(0)) {
+            world.perform(effect)?;
+        }
         for act in acts {
             let Some(event) = world.event(act) else { continue };
             for effect in pool.step(event, Moment(world.now)) {
                 world.perform(effect)?;
             }
             let picture = pool.picture();
-            prop_assert!(picture.running + picture.destroying + picture.wedged <= policy().max_executions);
-            prop_assert!(world.booting.len() <= policy().boots_at_once);
+            prop_assert!(pool.serving() <= policy().max_executions);
+            prop_assert!(world.booting.len() + world.warming.len() <= policy().boots_at_once);
             prop_assert!(picture.booting - world.booting.len() <= policy().transpiles_at_once());
+            prop_assert_eq!((picture.standing, picture.warming), (world.standing.len(), world.warming.len()));
+            prop_assert!((picture.standing + picture.warming) * 90 <= 700);
             prop_assert!(picture.set_ups <= policy().set_ups);
         }
         for effect in pool.step(Event::Drain { hurry: false }, Moment(world.now)) {
