@@ -171,8 +171,7 @@ export const handler = () => ({
   raw: call(41, 2, 3, 1), packet: call(41, 17, 3, 0), vsock: call(41, 40, 1, 0), pidfd_getfd: call(438, 0, 0, 0),
   alive: true,
 });"#;
-    let id = client.environment("bun", source).await;
-    let answer = client.execute(&id, json!({ "limits": { "timeoutMs": 30000 } })).await;
+    let answer = client.try_out("bun", source, json!({ "limits": { "timeoutMs": 30000 } })).await;
     let seen = answer.expect("ok").result().as_object().unwrap().clone();
     assert_eq!(seen["alive"], true);
     for (name, returned) in seen.iter().filter(|(name, _)| *name != "alive") {

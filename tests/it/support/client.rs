@@ -65,10 +65,6 @@ impl Client {
         Self { standing: Some(standing), ..self }
     }
 
-    fn tier(&self) -> Tier {
-        self.standing.as_ref().map_or(Tier::Cold, |standing| standing.tier)
-    }
-
     pub async fn send(&self, method: &str, path: &str, body: Option<String>) -> Answer {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
@@ -123,31 +119,57 @@ impl Client {
     /// Sets up `source`, calls it once, deletes it, and returns the call's answer. What stands ready on the daemon's tier is
     /// waited for before the call.
     pub async fn try_out(&self, runtime: &str, source: &str, body: Value) -> Answer {
-        let id = match self.tier() {
-            Tier::Cold | Tier::Runtime => self.environment(runtime, source).await,
-            Tier::Environment => self.hot_environment(runtime, source).await,
-        };
-        match &self.standing {
-            Some(standing) if standing.tier == Tier::Runtime => standing.wait_for(2).await,
-            Some(standing) if standing.tier == Tier::Environment => standing.settle().await,
-            _ => {}
-        }
+        self.try_permitted(runtime, source, json!({}), body).await
+    }
+
+    /// As [`Client::try_out`], with permissions.
+    pub async fn try_permitted(&self, runtime: &str, source: &str, permissions: Value, body: Value) -> Answer {
+        let id = self.ready_environment(runtime, source, permissions).await;
         let answer = self.execute(&id, body).await;
         assert_eq!(answer.status, 200, "execute: {}", answer.text);
         self.delete(&id).await;
         answer
     }
 
+    /// An environment for whose next call a sandbox stands ready, if one can on the daemon's tier.
+    pub async fn ready_environment(&self, runtime: &str, source: &str, permissions: Value) -> String {
+        let plain = json!({ "main.js": source });
+        let Some(standing) = &self.standing else {
+            return self.permitted(runtime, plain, permissions).await;
+        };
+        match standing.tier {
+            Tier::Cold => self.permitted(runtime, plain, permissions).await,
+            Tier::Runtime => {
+                let id = self.permitted(runtime, plain, permissions).await;
+                standing.wait_for(2).await;
+                id
+            }
+            Tier::Environment => {
+                let id = self.hot_environment(runtime, source, permissions).await;
+                standing.settle().await;
+                id
+            }
+        }
+    }
+
+    async fn permitted(&self, runtime: &str, modules: Value, permissions: Value) -> String {
+        let request =
+            json!({ "mainModule": "main.js", "modules": modules, "runtime": runtime, "permissions": permissions });
+        let answer = self.set_up(request).await;
+        assert_eq!(answer.status, 200, "set-up: {}", answer.text);
+        answer.json["id"].as_str().unwrap().to_owned()
+    }
+
     /// An environment that was called often enough to have a sandbox stand for it. The calls that did it ran nothing of
     /// `source` but its import.
-    async fn hot_environment(&self, runtime: &str, source: &str) -> String {
+    async fn hot_environment(&self, runtime: &str, source: &str, permissions: Value) -> String {
         let main = r#"
             import * as tried from "./tried.js";
             const { handler: own } = tried;
             const idle = (event, context) => event.data === "idle" ? null : own(event, context);
             export const handler = typeof own === "function" ? idle : own;"#;
         let modules = json!({ "main.js": main, "tried.js": source });
-        let id = self.environment_of(runtime, modules, "main.js").await;
+        let id = self.permitted(runtime, modules, permissions).await;
         for _ in 0..2 {
             let body = json!({ "data": "idle", "limits": { "timeoutMs": 2000 } });
             let answer = self.execute(&id, body).await;
