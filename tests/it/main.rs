@@ -36,4 +36,5 @@ mod plaintext;
 mod platform;
 mod reaping;
 mod rounds;
+mod standing;
 mod support;

@@ -1,18 +1,19 @@
-//! The embedded store: one SQLite file, one writer connection, a few readers.
+//! The embedded store: one SQLite file, two writer connections, a few readers.
 //!
 //! ```text
-//!   writes ──► writer (1 connection, BEGIN IMMEDIATE) ──┐
-//!                                                       ├─► cloister.db  (WAL, mode 0600)
+//!   writes ──► writer (1 connection, FULL)           ───┐
+//!   calls' rows ──► ledger (1 connection, NORMAL)    ───┼─► cloister.db  (WAL, mode 0600)
 //!   reads  ──► readers (N connections, read-only)    ───┘
 //! ```
 //!
-//! One writer, because SQLite has one write lock anyway: callers then wait in the pool's fair queue instead of in
+//! One connection each, because SQLite has one write lock anyway: callers then wait in the pool's fair queue instead of in
 //! SQLite's busy loop. A reader sees everything that was committed before its statement began, so a caller reads its
 //! own writes.
 //!
-//! `synchronous` is FULL, since the port promises that a write is on disk when its future is done: after a power cut
-//! every environment a client was told of is still there. NORMAL would save one fsync for each write and lose the last
-//! writes in a power cut, though never the file's consistency; a kill of the daemon loses nothing in either.
+//! The writer's `synchronous` is FULL: after a power cut every environment a client was told of is still there. The ledger's is
+//! NORMAL: a power cut may take back the last rows of calls, which it has ended anyway, and no call waits for the disk
+//! twice ([ADR 25](../../../docs/adr/0025-calls-rows-do-not-wait-for-the-disk.md)). A kill of the daemon loses nothing of either, and the file stays
+//! consistent with both.
 //!
 //! A future that is dropped mid-way leaves its write done or undone, never half done: sqlx rolls the transaction
 //! back before it hands the connection to the next caller.
@@ -44,6 +45,7 @@ const FORGET_BATCH: u32 = 500;
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: SqlitePool,
+    ledger: SqlitePool,
     readers: SqlitePool,
 }
 
@@ -56,13 +58,14 @@ impl SqliteStore {
     /// read-only, full, locked, or written by a newer version.
     pub async fn open(path: &Path, read_connections: u32) -> Result<Self, StoreError> {
         let writer = open::writer(path).await.map_err(|failure| failure.opening(path))?;
-        Ok(Self { writer, readers: open::readers(path, read_connections) })
+        Ok(Self { writer, ledger: open::ledger(path), readers: open::readers(path, read_connections) })
     }
 
     /// Waits for the statements that are running, folds the write-ahead log into the file and closes it. Later calls
     /// fail. Not needed for safety: a killed daemon loses nothing.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.ledger.close().await;
         self.writer.close().await;
     }
 }
@@ -128,7 +131,7 @@ impl Store for SqliteStore {
 
     async fn begin_execution(&self, record: &ExecutionRecord) -> Result<(), StoreError> {
         let begun: Result<(), sqlx::Error> = async {
-            let mut transaction = self.writer.begin_with(sql::BEGIN).await?;
+            let mut transaction = self.ledger.begin_with(sql::BEGIN).await?;
             sqlx::query(sql::INSERT_EXECUTION)
                 .bind(record.id.to_string())
                 .bind(record.environment.to_string())
@@ -162,7 +165,7 @@ impl Store for SqliteStore {
             .bind(&record.stderr)
             .bind(record.duration_ms)
             .bind(&record.outcome)
-            .execute(&self.writer)
+            .execute(&self.ledger)
             .await
             .map_err(while_it("record the end of a call"))?;
         Ok(())

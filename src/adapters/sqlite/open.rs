@@ -30,26 +30,38 @@ const MIGRATIONS: [(i64, &str, &str); 1] = [(
 /// The one writer, with the schema brought up to date.
 pub(super) async fn writer(path: &Path) -> Result<SqlitePool, Failure> {
     let bytes = prepare_file(path)?;
-    let options = common(path)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .pragma("cache_size", "-2000")
-        .pragma("journal_size_limit", "4194304");
-    let pool = SqlitePoolOptions::new()
-        .min_connections(1)
+    let options = writing(path).synchronous(SqliteSynchronous::Full).pragma("cache_size", "-2000");
+    let pool = one_connection().connect_with(options).await?;
+    if let Err(failure) = make_ready(&pool, bytes).await {
+        pool.close().await;
+        return Err(failure);
+    }
+    Ok(pool)
+}
+
+/// The writer of what a power cut may take back: no commit waits for the disk. The file is folded by the other writer, or by
+/// this one where that has nothing to do for long.
+pub(super) fn ledger(path: &Path) -> SqlitePool {
+    let options = writing(path)
+        .synchronous(SqliteSynchronous::Normal)
+        .pragma("cache_size", "-512")
+        .pragma("wal_autocheckpoint", "8192");
+    one_connection().connect_lazy_with(options)
+}
+
+fn writing(path: &Path) -> SqliteConnectOptions {
+    common(path).journal_mode(SqliteJournalMode::Wal).pragma("journal_size_limit", "4194304")
+}
+
+fn one_connection() -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .min_connections(0)
         .max_connections(1)
         .acquire_timeout(TURN_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
         .before_acquire(|connection, _| Box::pin(is_sound(connection)))
-        .connect_with(options)
-        .await?;
-    if let Err(failure) = make_ready(&pool, bytes).await {
-        pool.close().await;
-        return Err(failure);
-    }
-    Ok(pool)
 }
 
 /// False for a connection whose transaction is still counted although nobody holds it: the pool opens a new one then.
