@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -56,8 +56,36 @@ fn command_line(daemon: &Daemon) -> Option<Vec<String>> {
 }
 
 impl Bundle {
+    /// The memory of a sandbox that waits for its request, in MiB.
+    pub fn resting(&self, daemon: &Daemon, id: &str) -> f64 {
+        let started = self.start(daemon, id);
+        let mut said = [0_u8; 4];
+        (&started.reply).read_exact(&mut said).unwrap();
+        // What it does after it has said that it is ready.
+        std::thread::sleep(Duration::from_secs(1));
+        let share = shares(&started.folder.path().to_string_lossy());
+        let Started { mut child, ask, .. } = started;
+        // It hangs up without a request, which ends the runner.
+        drop(ask);
+        child.wait().unwrap();
+        share
+    }
+
     /// Runs the handler of environment `id` once, from spawn to exit.
     pub fn run(&self, daemon: &Daemon, id: &str) {
+        let Started { mut child, mut ask, mut reply, folder: _folder } = self.start(daemon, id);
+        let request = json!({ "nonce": "0".repeat(32), "task": "execute", "main": "main.js",
+            "event": { "data": 1, "env": {} }, "context": { "executionId": "x", "environmentId": "x", "requestId": "x" },
+            "limits": { "resultBytes": 1 << 20, "logBytes": 1 << 20, "messageBytes": 65536 } })
+        .to_string();
+        ask.write_all(&u32::try_from(request.len()).unwrap().to_be_bytes()).unwrap();
+        ask.write_all(request.as_bytes()).unwrap();
+        let mut said = String::new();
+        reply.read_to_string(&mut said).unwrap_or_default();
+        assert!(child.wait().unwrap().success(), "the bare run failed");
+    }
+
+    fn start(&self, daemon: &Daemon, id: &str) -> Started {
         let bundle = self.folder.path();
         let text = std::fs::read_to_string(bundle.join("config.json")).unwrap();
         let probe = self.probe_volume.to_string_lossy().into_owned();
@@ -73,19 +101,10 @@ impl Bundle {
         let mappings =
             vec![FdMapping { parent_fd: reply_write, child_fd: 3 }, FdMapping { parent_fd: ask_read, child_fd: 4 }];
         command.fd_mappings(mappings).unwrap();
-        let mut child = command.spawn().unwrap();
+        let child = command.spawn().unwrap();
         // The mappings hold the child's ends; without them gone, end-of-file never comes.
         drop(command);
-        let request = json!({ "nonce": "0".repeat(32), "task": "execute", "main": "main.js",
-            "event": { "data": 1, "env": {} }, "context": { "executionId": "x", "environmentId": "x", "requestId": "x" },
-            "limits": { "resultBytes": 1 << 20, "logBytes": 1 << 20, "messageBytes": 65536 } })
-        .to_string();
-        let mut ask = File::from(ask_write);
-        ask.write_all(&u32::try_from(request.len()).unwrap().to_be_bytes()).unwrap();
-        ask.write_all(request.as_bytes()).unwrap();
-        let mut said = String::new();
-        File::from(reply_read).read_to_string(&mut said).unwrap_or_default();
-        assert!(child.wait().unwrap().success(), "the bare run failed");
+        Started { child, ask: File::from(ask_write), reply: File::from(reply_read), folder: own }
     }
 
     /// The daemon's own words, with another slot directory wherever they name one.
@@ -93,6 +112,46 @@ impl Bundle {
         let words = self.arguments[1..].iter().filter(|word| !word.is_empty());
         words.map(|word| word.replace(&self.slot, slot)).collect()
     }
+}
+
+/// A sandbox that was started by hand.
+struct Started {
+    child: Child,
+    ask: File,
+    reply: File,
+    folder: TempDir,
+}
+
+/// The proportional shares of memory of all processes whose command line names this path, and of those that they started, in MiB
+/// (proc_pid_smaps(5)).
+pub fn shares(mark: &str) -> f64 {
+    let processes: Vec<(i32, i32, bool)> = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let text = String::from_utf8_lossy(&line);
+            Some((pid, parent, text.contains(mark) && text.contains("runsc")))
+        })
+        .collect();
+    let mut ours: Vec<i32> = processes.iter().filter(|(.., marked)| *marked).map(|(pid, ..)| *pid).collect();
+    let mut at = 0;
+    while let Some(parent) = ours.get(at).copied() {
+        let children =
+            processes.iter().filter(|(pid, of, _)| *of == parent && !ours.contains(pid)).map(|(pid, ..)| *pid);
+        let children: Vec<i32> = children.collect();
+        ours.extend(children);
+        at += 1;
+    }
+    let share = |pid: &i32| -> Option<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    ours.iter().filter_map(share).sum::<f64>() / 1024.0
 }
 
 fn pipe() -> (OwnedFd, OwnedFd) {

@@ -28,6 +28,7 @@ pub struct Daemon {
     state: PathBuf,
     url: String,
     http: reqwest::Client,
+    health: reqwest::Client,
     _home: Option<Home>,
 }
 
@@ -39,14 +40,23 @@ fn runtimes() -> PathBuf {
 
 impl Daemon {
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With these variables beside its own.
+    pub async fn start_with(variables: &[(&str, String)]) -> Self {
         let home = Home::new();
-        let mut daemon = Self::start_in(&home).await;
+        let mut daemon = Self::start_configured(&home, variables).await;
         daemon._home = Some(home);
         daemon
     }
 
     /// Returns at the first 200 from `/readyz`.
     pub async fn start_in(home: &Home) -> Self {
+        Self::start_configured(home, &[]).await
+    }
+
+    async fn start_configured(home: &Home, variables: &[(&str, String)]) -> Self {
         let (state, run) = (home.0.path().join("state"), home.run());
         let mut child = Command::new(env!("CARGO_BIN_EXE_cloister"))
             .arg("serve")
@@ -58,6 +68,7 @@ impl Daemon {
             .env("RUNTIME_IMAGE_BUN", runtimes().join("bun"))
             .envs([("BEARER_TOKEN", TOKEN), ("PORT", "0"), ("CLOISTER__SERVER__ADDRESS", "127.0.0.1")])
             .env("CLOISTER__LOG__FORMAT", "json")
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -82,7 +93,7 @@ impl Daemon {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let url = told.recv_timeout(Duration::from_secs(10)).unwrap();
-        Self { child, run, state, url, http, _home: None }
+        Self { child, run, state, url, http, health, _home: None }
     }
 
     async fn post(&self, path: &str, body: Value) -> Value {
@@ -97,8 +108,42 @@ impl Daemon {
 
     /// One call; true when it was ok.
     pub async fn execute(&self, id: &str) -> bool {
+        self.call(id).await["outcome"] == "ok"
+    }
+
+    /// One call's answer.
+    pub async fn call(&self, id: &str) -> Value {
         let body = json!({ "data": 1, "limits": { "timeoutMs": 60000 } });
-        self.post(&format!("/environments/{id}/execute"), body).await["outcome"] == "ok"
+        self.post(&format!("/environments/{id}/execute"), body).await
+    }
+
+    /// The pool's picture.
+    pub async fn pool(&self) -> Value {
+        let answer = self.health.get("http://health/healthz").send().await.unwrap();
+        answer.json::<Value>().await.unwrap()["pool"].take()
+    }
+
+    /// Waits until this many stand ready, and nothing else goes on.
+    pub async fn stands(&self, count: u64) {
+        loop {
+            let pool = self.pool().await;
+            let at_rest = ["running", "queued", "booting", "warming", "destroying"].iter().all(|key| pool[*key] == 0);
+            if at_rest && pool["standing"].as_u64() >= Some(count) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Adds files of this many bytes to an environment's packages.
+    pub fn add_dependencies(&self, id: &str, bytes: usize) {
+        const FILE: usize = 1 << 20;
+        let package = self.volume(id).join("workspace/node_modules/large");
+        std::fs::create_dir_all(&package).unwrap();
+        let content = vec![b'x'; FILE];
+        for n in 0..bytes / FILE {
+            std::fs::write(package.join(format!("{n}.txt")), &content).unwrap();
+        }
     }
 
     /// A call whose end nobody waits for.

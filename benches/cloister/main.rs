@@ -12,6 +12,7 @@
 
 mod bare;
 mod boxes;
+mod calls;
 mod daemon;
 mod memory;
 mod rival;
@@ -72,11 +73,7 @@ async fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let picks = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);
     let mut table = Table::default();
-    if picks("P3") {
-        for runtime in ["deno", "bun"] {
-            table.add(cold(runtime).await);
-        }
-    }
+    calls::rows(picks).await.into_iter().for_each(|row| table.add(row));
     if picks("P8") || picks("P9") {
         worker::rows().await.into_iter().for_each(|row| table.add(row));
     }
@@ -93,46 +90,6 @@ async fn main() {
     }
     table.print();
     table.write();
-}
-
-/// P3: a cold call through HTTP beside a bare `runsc run` of the very bundle that the daemon made.
-async fn cold(runtime: &'static str) -> Row {
-    let daemon = Daemon::start().await;
-    let source = "export const handler = (event) => event.data";
-    let id = daemon.environment(runtime, source).await;
-    let bundle = bare::capture(&daemon, runtime).await;
-    let (mut ours, mut floor, mut failed) = (Vec::new(), Vec::new(), 0);
-    // The first pair fills the page cache.
-    for round in 0..=ROUNDS {
-        let began = Instant::now();
-        let whole = daemon.execute(&id).await;
-        let call = began.elapsed();
-        daemon.idle().await;
-        let began = Instant::now();
-        bundle.run(&daemon, &id);
-        let bare = began.elapsed();
-        if round > 0 && whole {
-            ours.push(call);
-            floor.push(bare);
-        }
-        failed += usize::from(!whole);
-    }
-    Row {
-        name: "P3",
-        what: format!("cold execute through HTTP, {runtime}"),
-        measure: "request sent → answer read; floor: spawn of runsc → its exit; one at a time, page cache warm"
-            .to_owned(),
-        ours: millis(median(&ours)),
-        p90: None,
-        worst: millis(ours.iter().copied().max().unwrap_or_default()),
-        floor: Some(millis(median(&floor))),
-        floor_is: "bare runsc run",
-        unit: "ms",
-        goal: "≤ 1.15 × the floor",
-        met: median(&ours).as_secs_f64() <= 1.15 * median(&floor).as_secs_f64(),
-        tried: ROUNDS + 1,
-        failed,
-    }
 }
 
 /// P10, second half: process start to a 200 from `/readyz`.

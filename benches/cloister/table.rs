@@ -62,6 +62,13 @@ pub fn ninetieth(spans: &[Duration]) -> Duration {
     sorted.get((sorted.len() * 9).div_ceil(10).saturating_sub(1)).copied().unwrap_or_default()
 }
 
+/// The 99th percentile; zero of nothing.
+pub fn ninety_ninth(spans: &[Duration]) -> Duration {
+    let mut sorted = spans.to_vec();
+    sorted.sort();
+    sorted.get((sorted.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
+}
+
 pub fn worst(spans: &[Duration]) -> Duration {
     spans.iter().copied().max().unwrap_or_default()
 }

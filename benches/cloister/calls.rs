@@ -1,0 +1,383 @@
+//! P1 to P5 and P13: calls of handlers, in sandboxes that stand ready and in those that are made for them.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::bare::{self, Bundle};
+use super::daemon::Daemon;
+use super::table::{Row, median, millis, ninetieth, ninety_ninth, worst};
+
+const SOURCE: &str = "export const handler = (event) => event.data";
+const RUNTIMES: [&str; 2] = ["deno", "bun"];
+/// Calls of a tier, with a bare run between each few of them.
+const CALLS: usize = 100;
+const CALLS_A_ROUND: usize = 10;
+const BURST: usize = 100;
+const STEADY: Duration = Duration::from_secs(20);
+const STEADY_CALLERS: usize = 4;
+const STAND: u64 = 8;
+
+/// The rows that are asked for.
+pub async fn rows(picks: impl Fn(&str) -> bool) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for runtime in RUNTIMES {
+        if picks("P1") {
+            rows.push(warm_environment(runtime).await);
+            rows.extend(flatness(runtime).await);
+        }
+        if picks("P2") {
+            rows.push(warm_runtime(runtime).await);
+        }
+        if picks("P3") {
+            rows.push(cold(runtime).await);
+        }
+        if picks("P4") {
+            rows.push(burst(runtime).await);
+        }
+        if picks("P5") {
+            rows.push(steady(runtime).await);
+        }
+        if picks("P13") {
+            rows.push(memory(runtime).await);
+        }
+    }
+    rows
+}
+
+/// A daemon on which this many stand for each runtime and for each environment.
+async fn standing(runtimes: u64, environment: u64) -> Daemon {
+    Daemon::start_with(&[
+        ("CLOISTER__SANDBOX__STANDING__MEMORY_MIB", "4096".to_owned()),
+        ("CLOISTER__SANDBOX__STANDING__RUNTIMES", runtimes.to_string()),
+        ("CLOISTER__SANDBOX__STANDING__ENVIRONMENT", environment.to_string()),
+        ("CLOISTER__SANDBOX__QUEUE_WAIT", "10 min".to_owned()),
+    ])
+    .await
+}
+
+async fn nothing_stands() -> Daemon {
+    Daemon::start_with(&[
+        ("CLOISTER__SANDBOX__STANDING__ENABLED", "false".to_owned()),
+        ("CLOISTER__SANDBOX__QUEUE_WAIT", "10 min".to_owned()),
+    ])
+    .await
+}
+
+/// An environment that was called often enough for one to stand for it.
+async fn hot(daemon: &Daemon, runtime: &str) -> String {
+    let id = daemon.environment(runtime, SOURCE).await;
+    for _ in 0..2 {
+        assert!(daemon.execute(&id).await, "a first call failed");
+    }
+    id
+}
+
+/// One call, timed from outside; None when it failed or did not start as it should.
+async fn timed(daemon: &Daemon, id: &str, start: &str) -> Option<Duration> {
+    let began = Instant::now();
+    let answer = daemon.call(id).await;
+    let span = began.elapsed();
+    (answer["outcome"] == "ok" && answer["start"] == start).then_some(span)
+}
+
+/// Calls of a tier and bare runs, in turns. `ready` prepares each call and says which environment it is for.
+async fn in_turns(
+    daemon: &Daemon,
+    bundle: &Bundle,
+    start: &str,
+    mut ready: impl AsyncFnMut() -> String,
+) -> (Vec<Duration>, Vec<Duration>, usize) {
+    let (mut ours, mut floor, mut failed) = (Vec::new(), Vec::new(), 0);
+    for round in 0..CALLS {
+        let id = ready().await;
+        match timed(daemon, &id, start).await {
+            Some(span) => ours.push(span),
+            None => failed += 1,
+        }
+        if round % CALLS_A_ROUND == 0 {
+            daemon.stands(1).await;
+            let began = Instant::now();
+            bundle.run(daemon, &id);
+            floor.push(began.elapsed());
+        }
+    }
+    (ours, floor, failed)
+}
+
+fn tier_row(name: &'static str, runtime: &str, measured: (Vec<Duration>, Vec<Duration>, usize)) -> Row {
+    let (ours, floor, failed) = measured;
+    let first = name == "P1";
+    let (most, p99) = if first { (3, 15) } else { (8, u64::MAX) };
+    let fast = median(&ours) <= Duration::from_millis(most) && ninety_ninth(&ours) <= Duration::from_millis(p99);
+    let ahead = !first || median(&ours) * 80 <= median(&floor);
+    Row {
+        name,
+        what: format!(
+            "execute in a fresh sandbox, {}, {runtime}",
+            if first { "warm-environment" } else { "warm-runtime" }
+        ),
+        measure: format!(
+            "request sent → answer read, HTTP kept alive, one at a time, each in a sandbox that stood; p99 {:.1} ms; floor: a cold runsc run of the same handler",
+            millis(ninety_ninth(&ours))
+        ),
+        ours: millis(median(&ours)),
+        p90: Some(millis(ninetieth(&ours))),
+        worst: millis(worst(&ours)),
+        floor: Some(millis(median(&floor))),
+        floor_is: "bare runsc run",
+        unit: "ms",
+        goal: if first { "p50 ≤ 3 ms, p99 ≤ 15 ms, ≥ 80 ×" } else { "p50 ≤ 8 ms" },
+        met: fast && ahead,
+        tried: CALLS,
+        failed,
+    }
+}
+
+/// P1: the module is imported, the sandbox frozen.
+async fn warm_environment(runtime: &'static str) -> Row {
+    let daemon = standing(0, 1).await;
+    let bundle = bare::capture(&daemon, runtime).await;
+    let id = hot(&daemon, runtime).await;
+    let ready = async || {
+        daemon.stands(1).await;
+        id.clone()
+    };
+    tier_row("P1", runtime, in_turns(&daemon, &bundle, "warm-environment", ready).await)
+}
+
+/// P2: an environment that was never called, in a sandbox that stood for its runtime.
+async fn warm_runtime(runtime: &'static str) -> Row {
+    let daemon = standing(1, 0).await;
+    let bundle = bare::capture(&daemon, runtime).await;
+    let ready = async || {
+        let id = daemon.environment(runtime, SOURCE).await;
+        daemon.stands(2).await;
+        id
+    };
+    tier_row("P2", runtime, in_turns(&daemon, &bundle, "warm-runtime", ready).await)
+}
+
+/// P1 again where there is much: 10,000 environments in the store, 100 MB of dependencies in the volume.
+async fn flatness(runtime: &'static str) -> Vec<Row> {
+    let many: usize = std::env::var("CLOISTER_BENCH_ENVIRONMENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
+    let daemon = standing(0, 1).await;
+    let id = hot(&daemon, runtime).await;
+    let large = daemon.environment(runtime, SOURCE).await;
+    daemon.add_dependencies(&large, 100 << 20);
+    for _ in 0..2 {
+        assert!(daemon.execute(&large).await, "a first call failed");
+    }
+    let (mut few, mut heavy) = (Vec::new(), Vec::new());
+    let mut failed = 0;
+    for _ in 0..CALLS / 2 {
+        for (id, spans) in [(&id, &mut few), (&large, &mut heavy)] {
+            daemon.stands(2).await;
+            match timed(&daemon, id, "warm-environment").await {
+                Some(span) => spans.push(span),
+                None => failed += 1,
+            }
+        }
+    }
+    for _ in 0..many {
+        daemon.environment(runtime, SOURCE).await;
+    }
+    let mut crowded = Vec::new();
+    for _ in 0..CALLS / 2 {
+        assert!(daemon.execute(&id).await);
+        daemon.stands(1).await;
+        match timed(&daemon, &id, "warm-environment").await {
+            Some(span) => crowded.push(span),
+            None => failed += 1,
+        }
+    }
+    let row = |what: String, ours: &[Duration]| Row {
+        name: "P1",
+        what,
+        measure: "as P1; floor: P1 of the same daemon with two small environments".to_owned(),
+        ours: millis(median(ours)),
+        p90: Some(millis(ninetieth(ours))),
+        worst: millis(worst(ours)),
+        floor: Some(millis(median(&few))),
+        floor_is: "two environments",
+        unit: "ms",
+        goal: "≤ 1.1 × the floor",
+        met: median(ours).as_secs_f64() <= 1.1 * median(&few).as_secs_f64(),
+        tried: CALLS / 2,
+        failed,
+    };
+    vec![
+        row(format!("flat: {many} environments stored, {runtime}"), &crowded),
+        row(format!("flat: 100 MB of dependencies, {runtime}"), &heavy),
+    ]
+}
+
+/// P3: a cold call through HTTP beside a bare `runsc run` of the very bundle that the daemon made.
+async fn cold(runtime: &'static str) -> Row {
+    const ROUNDS: usize = 15;
+    let daemon = nothing_stands().await;
+    let id = daemon.environment(runtime, SOURCE).await;
+    let bundle = bare::capture(&daemon, runtime).await;
+    let (mut ours, mut floor, mut failed) = (Vec::new(), Vec::new(), 0);
+    // The first pair fills the page cache.
+    for round in 0..=ROUNDS {
+        let span = timed(&daemon, &id, "cold").await;
+        daemon.idle().await;
+        let began = Instant::now();
+        bundle.run(&daemon, &id);
+        let bare = began.elapsed();
+        if let Some(span) = span.filter(|_| round > 0) {
+            ours.push(span);
+            floor.push(bare);
+        }
+        failed += usize::from(span.is_none());
+    }
+    Row {
+        name: "P3",
+        what: format!("cold execute through HTTP, {runtime}"),
+        measure: "request sent → answer read; floor: spawn of runsc → its exit; one at a time, page cache warm"
+            .to_owned(),
+        ours: millis(median(&ours)),
+        p90: None,
+        worst: millis(worst(&ours)),
+        floor: Some(millis(median(&floor))),
+        floor_is: "bare runsc run",
+        unit: "ms",
+        goal: "≤ 1.15 × the floor",
+        met: median(&ours).as_secs_f64() <= 1.15 * median(&floor).as_secs_f64(),
+        tried: ROUNDS + 1,
+        failed,
+    }
+}
+
+/// How long the whole machine works for one bare run, over its cores: the time that no scheduling can go below.
+fn share_of_a_run(daemon: &Daemon, bundle: &Bundle, id: &str) -> Duration {
+    const RUNS: u32 = 10;
+    bundle.run(daemon, id);
+    let before = machine_time();
+    for _ in 0..RUNS {
+        bundle.run(daemon, id);
+    }
+    let cores = u32::try_from(std::thread::available_parallelism().map_or(1, usize::from)).unwrap_or(1);
+    (machine_time() - before) / RUNS / cores
+}
+
+/// The time that all cores of the machine have worked so far (proc_stat(5)).
+fn machine_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/stat").unwrap();
+    let fields: Vec<u64> =
+        text.lines().next().unwrap().split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect();
+    // user, nice, system, idle, iowait, irq, softirq
+    let ticks: u64 = [0, 1, 2, 5, 6].iter().map(|at| fields[*at]).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// P4: a hundred calls at once, when what should stand does.
+async fn burst(runtime: &'static str) -> Row {
+    let daemon = standing(2, 8).await;
+    let bundle = bare::capture(&daemon, runtime).await;
+    let id = hot(&daemon, runtime).await;
+    daemon.stands(5).await;
+    let floor = share_of_a_run(&daemon, &bundle, &id) * u32::try_from(BURST).unwrap();
+    let (mut ours, mut failed) = (Vec::new(), 0);
+    for _ in 0..3 {
+        daemon.stands(5).await;
+        let began = Instant::now();
+        let calls = (0..BURST).map(|_| daemon.call(&id));
+        let answers: Vec<Value> = futures_util::future::join_all(calls).await;
+        ours.push(began.elapsed());
+        failed += answers.iter().filter(|answer| answer["outcome"] != "ok").count();
+    }
+    Row {
+        name: "P4",
+        what: format!("burst of {BURST} calls at once, {runtime}"),
+        measure: "first request sent → last answer read, pool full before; floor: 100 × the machine's work for a bare run ÷ cores".to_owned(),
+        ours: millis(median(&ours)),
+        p90: None,
+        worst: millis(worst(&ours)),
+        floor: Some(millis(floor)),
+        floor_is: "100 bare runs' work",
+        unit: "ms",
+        goal: "≤ 1.3 × the floor",
+        met: median(&ours).as_secs_f64() <= 1.3 * floor.as_secs_f64(),
+        tried: 3 * BURST,
+        failed,
+    }
+}
+
+/// P5: callers that ask again as soon as they are answered. The figure is the time for each call, so that less is better.
+async fn steady(runtime: &'static str) -> Row {
+    let daemon = standing(2, 8).await;
+    let bundle = bare::capture(&daemon, runtime).await;
+    let id = hot(&daemon, runtime).await;
+    daemon.stands(5).await;
+    let floor = share_of_a_run(&daemon, &bundle, &id);
+    daemon.stands(5).await;
+    let began = Instant::now();
+    let callers = (0..STEADY_CALLERS).map(|_| async {
+        let (mut served, mut failed) = (0_usize, 0_usize);
+        while began.elapsed() < STEADY {
+            let whole = daemon.execute(&id).await;
+            served += usize::from(whole);
+            failed += usize::from(!whole);
+        }
+        (served, failed)
+    });
+    let counts = futures_util::future::join_all(callers).await;
+    let span = began.elapsed();
+    let served: usize = counts.iter().map(|(served, _)| served).sum();
+    let each = span / u32::try_from(served.max(1)).unwrap();
+    Row {
+        name: "P5",
+        what: format!("steady calls, each in a fresh sandbox, {runtime}"),
+        measure: format!(
+            "{STEADY_CALLERS} callers for {} s: time for each call ({:.1} a second); floor: the machine's work for a bare run ÷ cores",
+            STEADY.as_secs(),
+            1.0 / each.as_secs_f64()
+        ),
+        ours: millis(each),
+        p90: None,
+        worst: millis(each),
+        floor: Some(millis(floor)),
+        floor_is: "a bare run's work",
+        unit: "ms",
+        goal: "≥ 85 % of the floor's rate",
+        met: floor.as_secs_f64() >= 0.85 * each.as_secs_f64(),
+        tried: served,
+        failed: counts.iter().map(|(_, failed)| failed).sum(),
+    }
+}
+
+/// P13: what one that stands takes of the host's memory, by the proportional share of all its processes.
+async fn memory(runtime: &'static str) -> Row {
+    let daemon = standing(0, STAND).await;
+    let bundle = bare::capture(&daemon, runtime).await;
+    let id = daemon.environment(runtime, SOURCE).await;
+    let floor = bundle.resting(&daemon, &id);
+    // A rate at which eight should stand.
+    while daemon.pool().await["standing"].as_u64() < Some(STAND) {
+        let calls = (0..20).map(|_| daemon.call(&id));
+        futures_util::future::join_all(calls).await;
+        daemon.stands(1).await;
+    }
+    let count = daemon.pool().await["standing"].as_u64().unwrap();
+    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    let each = bare::shares(&daemon.run.to_string_lossy()) / count as f64;
+    Row {
+        name: "P13",
+        what: format!("memory of a sandbox that stands, {runtime}"),
+        measure: format!(
+            "sum of PSS of all processes, {count} standing, divided; floor: one bare sandbox that waits, alone"
+        ),
+        ours: each,
+        p90: None,
+        worst: each,
+        floor: Some(floor),
+        floor_is: "one bare sandbox",
+        unit: "MiB",
+        goal: "≤ 1.11 × the floor",
+        met: each <= floor / 0.9,
+        tried: usize::try_from(count).unwrap(),
+        failed: 0,
+    }
+}
