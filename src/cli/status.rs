@@ -178,12 +178,31 @@ fn parts(parts: &[PartBody]) -> String {
 }
 
 fn pool(pool: &PoolPicture) -> String {
-    let counts =
-        [pool.running, pool.queued, pool.booting, pool.destroying, pool.wedged, pool.set_ups, pool.set_ups_queued];
+    let counts = [
+        pool.running,
+        pool.queued,
+        pool.booting,
+        pool.standing,
+        pool.warming,
+        pool.destroying,
+        pool.wedged,
+        pool.set_ups,
+        pool.set_ups_queued,
+    ];
     let mut numbers: Vec<String> = counts.iter().map(ToString::to_string).collect();
     numbers.push(pool.executions_total.to_string());
-    let heading =
-        row(["RUNNING", "QUEUED", "BOOTING", "DESTROYING", "WEDGED", "SET-UPS", "WAITING SET-UPS", "CALLS SO FAR"]);
+    let heading = row([
+        "RUNNING",
+        "QUEUED",
+        "BOOTING",
+        "STANDING",
+        "WARMING",
+        "DESTROYING",
+        "WEDGED",
+        "SET-UPS",
+        "WAITING SET-UPS",
+        "CALLS SO FAR",
+    ]);
     table(&[heading, numbers])
 }
 

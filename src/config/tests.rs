@@ -316,7 +316,7 @@ fn several_tokens_come_from_a_list_and_one_is_taken_whole() {
 
 #[test]
 fn show_names_every_key_and_its_origin() {
-    let file = "[sandbox]\ncpu = 2\nboots_at_once = 3\n";
+    let file = "[sandbox]\ncpu = 2\nboots_at_once = 3\nstanding.memory_mib = 2048\n";
     let given = given(file, &[TOKEN, ("PORT", "9000")], &[("--log-level", "log.level", "WARN")]);
     let text = render(&given.loaded(), true, false);
     insta::assert_snapshot!(text.replace(&format!("{}/", given.directory.path().display()), ""));

@@ -5,7 +5,7 @@ use super::played::{Did, Played, Setting};
 const HEALTHZ: &str = r#"{"version":"9.9.9","live":true,"ready":false,"draining":false,"warnings":["sandboxes run without gVisor"],
 "parts":[{"name":"sandbox-pool","state":"crash_loop","essential":true,"restarts":6,"reasons":["runsc is not found"]},
 {"name":"reaper","state":"running","essential":false,"restarts":0,"beatAgeMs":120,"reasons":[]}],
-"pool":{"running":1,"queued":2,"booting":0,"destroying":0,"wedged":0,"setUps":0,"setUpsQueued":0,"executionsTotal":41},
+"pool":{"running":1,"queued":2,"booting":0,"standing":4,"warming":1,"destroying":0,"wedged":0,"setUps":0,"setUpsQueued":0,"executionsTotal":41},
 "reaper":{"rounds":4,"expiredEnvironments":1,"brokenRecords":0,"orphanVolumes":0,"orphanSlots":0,"reapedZombies":0,"forgottenExecutions":0,"lastFailures":["tee-env-x: busy"]}}"#;
 
 /// Runs a command whose health socket lies where the variable says.
@@ -61,8 +61,8 @@ fn the_status_is_a_table() {
     sandbox-pool       in a crash loop  6         -           runsc is not found
     reaper (optional)  running          0         120 ms ago
 
-    RUNNING  QUEUED  BOOTING  DESTROYING  WEDGED  SET-UPS  WAITING SET-UPS  CALLS SO FAR
-    1        2       0        0           0       0        0                41
+    RUNNING  QUEUED  BOOTING  STANDING  WARMING  DESTROYING  WEDGED  SET-UPS  WAITING SET-UPS  CALLS SO FAR
+    1        2       0        4         1        0           0       0        0                41
 
     REAPED: ROUNDS  EXPIRED  BROKEN  VOLUMES  SLOTS  ZOMBIES  OLD CALLS
     4               1        0       0        0      0        0

@@ -203,7 +203,7 @@ pub enum Effect {
 
 /// How full the pool is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct PoolPicture {
     pub running: usize,
     pub queued: usize,
