@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::credential::CredentialName;
 use crate::domain::environment::{Permissions, Runtime, SourceFault};
 use crate::domain::execution::{Call, Evidence, Limits};
 use crate::domain::id::{EnvironmentId, SlotId};
@@ -13,8 +14,9 @@ use crate::domain::id::{EnvironmentId, SlotId};
 /// What a sandbox is made for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
-    /// Calls of one environment: its volume is mounted at `/workspace`, its permissions are in force.
-    Execute { environment: EnvironmentId, permissions: Permissions },
+    /// Calls of one environment: its volume is mounted at `/workspace`, its permissions are in force, and placeholders stand
+    /// for its secrets.
+    Execute { environment: EnvironmentId, permissions: Permissions, secrets: Vec<CredentialName> },
     /// Turning TypeScript into JavaScript: no volume at all.
     Transpile,
     /// Installing packages from the registries, on Bun: no volume, and a way out to the registries alone.
