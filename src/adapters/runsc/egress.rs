@@ -20,6 +20,10 @@ pub(super) const FORWARDER: &str = "127.0.0.1:3128";
 /// The runner's word for starting the forwarder.
 pub(super) const ARGUMENT: &str = "egress";
 
+/// Deno's `fetch` looks a name up before it asks the proxy, and goes on without an answer. Nobody answers in a sandbox: by
+/// TCP that is known at once, while a datagram's refusal may be lost and is waited for (5 s, seen with many at a time).
+const NO_NAMES: &str = "RES_OPTIONS=use-vc timeout:1 attempts:1";
+
 /// A way out that is open.
 #[derive(Debug, Clone)]
 pub(super) struct Egress {
@@ -71,5 +75,8 @@ pub(super) fn environment(egress: &Egress, runtime: Runtime) -> Vec<String> {
         (Runtime::Bun, true) => &["NODE_USE_SYSTEM_CA=1", "NODE_EXTRA_CA_CERTS=/runtime/authority.pem"],
     };
     entries.extend(trusted.iter().map(|&entry| entry.to_owned()));
+    if runtime == Runtime::Deno {
+        entries.push(NO_NAMES.to_owned());
+    }
     entries
 }
