@@ -1,6 +1,7 @@
 //! In-memory doubles of the ports, for the actors' tests: each can be told to fail, to wait, or to hang.
 
 pub mod comfy;
+pub mod credentials;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -270,10 +271,11 @@ impl Store for StoreDouble {
     }
 }
 
-/// The three together, as the actors share them.
+/// All of them together, as the actors share them.
 #[derive(Clone, Default)]
 pub struct World {
     pub engine: Arc<EngineDouble>,
     pub volumes: Arc<VolumesDouble>,
     pub store: Arc<StoreDouble>,
+    pub credentials: Arc<credentials::CredentialsDouble>,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::credential::CredentialName;
 use crate::domain::environment::{Permissions, Runtime, SourceFault};
 use crate::domain::execution::{Call, Evidence, Limits};
 use crate::domain::id::{EnvironmentId, SlotId};
@@ -13,10 +14,11 @@ use crate::domain::id::{EnvironmentId, SlotId};
 /// What a sandbox is made for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
-    /// Calls of one environment: its volume is mounted at `/workspace`, its permissions are in force.
-    Execute { environment: EnvironmentId, permissions: Permissions },
+    /// Calls of one environment: its volume is mounted at `/workspace`, its permissions are in force, and placeholders stand
+    /// for its secrets.
+    Execute { environment: EnvironmentId, permissions: Permissions, secrets: Vec<CredentialName> },
     /// The same, made before it is needed: the runtime loads more before it is ready, to answer sooner.
-    StandForEnvironment { environment: EnvironmentId, permissions: Permissions },
+    StandForEnvironment { environment: EnvironmentId, permissions: Permissions, secrets: Vec<CredentialName> },
     /// Made before it is known which environment it will be for: one without permissions. See `attach`.
     StandForRuntime,
     /// Turning TypeScript into JavaScript: no volume at all.

@@ -36,5 +36,6 @@ mod plaintext;
 mod platform;
 mod reaping;
 mod rounds;
+mod secrets;
 mod standing;
 mod support;

@@ -43,7 +43,7 @@ impl PendingCall {
         Some(Wants {
             runtime,
             memory_mb: self.call.limits.memory_mb,
-            plain: environment.metadata.permissions.are_plain(runtime),
+            plain: environment.metadata.permissions.are_plain(runtime) && environment.metadata.secrets.is_empty(),
             bare: self.call.env.is_empty(),
         })
     }
@@ -125,6 +125,7 @@ impl SandboxPool {
             purpose: Purpose::Execute {
                 environment: environment.id,
                 permissions: environment.metadata.permissions.clone(),
+                secrets: environment.metadata.secrets.clone(),
             },
             memory_mb: pending.call.limits.memory_mb,
         };

@@ -33,6 +33,7 @@ use crate::domain::pool::{Effect, Event, Pool, PoolPolicy};
 use crate::messages::child::Drain;
 use crate::messages::sandbox_pool::{DeleteError, GetHoldings, GetPool, PoolHoldings, SetUpError};
 use crate::ports::clock::Clock;
+use crate::ports::credentials::Credentials;
 use crate::ports::sandbox::{SandboxEngine, SandboxError};
 use crate::ports::store::Store;
 use crate::ports::volumes::Volumes;
@@ -63,6 +64,8 @@ pub struct Deps {
     pub transpile_limits: Limits,
     /// For the install task of a set-up; None: there are no registries, and dependencies are refused.
     pub install_limits: Option<Limits>,
+    /// For the secrets that a set-up names; None: nothing gets out of sandboxes, and they are refused.
+    pub credentials: Option<Arc<dyn Credentials>>,
     /// Whether calls run in gVisor; false only with `DISABLE_GVISOR`.
     pub isolated: bool,
     /// Whether the store keeps what handlers returned and printed.

@@ -25,6 +25,9 @@ impl Handler<SetUp> for SandboxPool {
         if let Err(invalid) = request.validate() {
             return Box::pin(std::future::ready(Err(invalid.into())));
         }
+        if let Err(invalid) = self.know_secrets(&request) {
+            return Box::pin(std::future::ready(Err(invalid.into())));
+        }
         let installs = request.dependencies.count() > 0;
         if installs && self.deps.install_limits.is_none() {
             return Box::pin(std::future::ready(Err(SetUpInvalid::DependenciesNotEnabled.into())));
@@ -38,6 +41,18 @@ impl Handler<SetUp> for SandboxPool {
 }
 
 impl SandboxPool {
+    /// Whether every secret that is named is there now. It may be changed and removed later.
+    fn know_secrets(&self, request: &SetUpRequest) -> Result<(), SetUpInvalid> {
+        if request.secrets.is_empty() {
+            return Ok(());
+        }
+        let credentials = self.deps.credentials.as_ref().ok_or(SetUpInvalid::SecretsOff)?;
+        match request.secrets.iter().find(|name| credentials.hosts(name).is_none()) {
+            Some(unknown) => Err(SetUpInvalid::UnknownSecret(unknown.clone())),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn begin_set_up(&mut self, id: EnvironmentId, ctx: &mut Context<Self>) {
         let Some(PendingSetUp { request, reply }) = self.set_ups.remove(&id) else { return };
         let work = set_up(self.deps.clone(), id, request);

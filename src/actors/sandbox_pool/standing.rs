@@ -77,8 +77,8 @@ async fn stand(deps: Deps, slot: SlotId, stands_for: StandsFor) -> Result<u64, N
             let found = deps.store.environment(id).await?;
             let ready = found.filter(|environment| environment.status == EnvironmentStatus::Ready);
             let environment = ready.ok_or(NotStanding::Absent)?;
-            let permissions = environment.metadata.permissions;
-            let purpose = Purpose::StandForEnvironment { environment: id, permissions };
+            let (permissions, secrets) = (environment.metadata.permissions, environment.metadata.secrets);
+            let purpose = Purpose::StandForEnvironment { environment: id, permissions, secrets };
             deps.engine.create(SlotSpec { slot, runtime: environment.runtime, purpose, memory_mb }).await?;
             let preparation = Preparation { main_module: environment.main_module, limits: deps.usual_limits };
             deps.engine.prepare(slot, preparation).await?;

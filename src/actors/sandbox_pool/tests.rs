@@ -84,6 +84,7 @@ fn start_with(world: &World, parent: &Addr<Parent>, standing: StandingPolicy) ->
         usual_limits: limits(),
         transpile_limits: limits(),
         install_limits: Some(limits()),
+        credentials: Some(world.credentials.clone()),
         isolated: true,
         keep_output: false,
     };
@@ -97,6 +98,7 @@ fn request() -> SetUpRequest {
         runtime: Runtime::Deno,
         dependencies: Dependencies::default(),
         permissions: Permissions::default(),
+        secrets: Vec::new(),
         ttl_seconds: 0,
     }
 }
@@ -350,4 +352,22 @@ async fn a_drain_takes_what_stands_along() {
     settle(500).await;
     assert_eq!(world.engine.live(), 0);
     assert!(!pool.connected());
+}
+
+#[actix::test]
+async fn a_set_up_that_names_an_unknown_secret_is_refused_with_its_name() {
+    let world = World::default();
+    let pool = start(&world);
+    world.credentials.keep("KNOWN", &["a.example"], "value");
+    let naming = |n, names: &[&str]| SetUp {
+        id: EnvironmentId(Uuid::from_u128(n)),
+        request: SetUpRequest { secrets: names.iter().map(|name| name.parse().unwrap()).collect(), ..request() },
+    };
+    let made = pool.send(naming(1, &["KNOWN"])).await.unwrap().unwrap();
+    assert_eq!(made.metadata.secrets, ["KNOWN".parse().unwrap()]);
+    let refused = pool.send(naming(2, &["KNOWN", "UNKNOWN"])).await.unwrap().unwrap_err();
+    let expected =
+        "secrets names UNKNOWN, which is not stored: put it there first, with `cloister secrets set UNKNOWN`";
+    assert_eq!(refused.to_string(), expected);
+    assert_eq!(world.store.rows.lock().unwrap().len(), 1);
 }

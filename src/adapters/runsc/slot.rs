@@ -1,7 +1,7 @@
 //! One sandbox as the daemon holds it, and the register of all of them.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -24,6 +24,8 @@ pub(super) struct Slot {
     making: Arc<tokio::sync::Mutex<()>>,
     pub cgroup: OnceLock<Arc<dyn Cgroup>>,
     pub process: OnceLock<Box<dyn Process>>,
+    /// What stands for its environment's secrets in this sandbox, by the variable's name.
+    pub placeholders: OnceLock<BTreeMap<String, String>>,
     /// What was in use when the runner was ready.
     pub idle: OnceLock<CgroupUsage>,
     /// There from `ready` until the slot is claimed.
@@ -62,6 +64,7 @@ impl Slot {
             making: Arc::default(),
             cgroup: OnceLock::new(),
             process: OnceLock::new(),
+            placeholders: OnceLock::new(),
             idle: OnceLock::new(),
             parked: Mutex::new(None),
             claimed: watch::Sender::new(false),

@@ -22,7 +22,9 @@ impl World {
         self.volumes.make(&environment.volume_name(), [twice].into()).await.unwrap();
         let slot = SlotId(Uuid::new_v4());
         let purpose = match tier {
-            Tier::Environment => Purpose::StandForEnvironment { environment, permissions: Permissions::default() },
+            Tier::Environment => {
+                Purpose::StandForEnvironment { environment, permissions: Permissions::default(), secrets: Vec::new() }
+            }
             Tier::Runtime => Purpose::StandForRuntime,
         };
         self.engine().create(SlotSpec { slot, runtime, purpose, memory_mb: 128 }).await.unwrap();
@@ -129,7 +131,8 @@ async fn a_module_that_cannot_be_imported_in_time_is_no_standing_sandbox() {
     ] {
         let environment = world.environment(source).await;
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::StandForEnvironment { environment, permissions: Permissions::default() };
+        let purpose =
+            Purpose::StandForEnvironment { environment, permissions: Permissions::default(), secrets: Vec::new() };
         world.engine().create(SlotSpec { slot, runtime: Runtime::Deno, purpose, memory_mb: 128 }).await.unwrap();
         let preparation = Preparation { main_module: "main.js".into(), limits: limits(500, 128) };
         let error = world.engine().prepare(slot, preparation).await.unwrap_err();
@@ -145,7 +148,8 @@ async fn what_goes_wrong_between_import_and_call_spoils_the_sandbox() {
     let source = "setTimeout(() => { throw new Error('late') }, 1); export const handler = () => 'never';";
     let environment = world.environment(source).await;
     let slot = SlotId(Uuid::new_v4());
-    let purpose = Purpose::StandForEnvironment { environment, permissions: Permissions::default() };
+    let purpose =
+        Purpose::StandForEnvironment { environment, permissions: Permissions::default(), secrets: Vec::new() };
     world.engine().create(SlotSpec { slot, runtime: Runtime::Bun, purpose, memory_mb: 128 }).await.unwrap();
     world.engine().prepare(slot, Preparation { main_module: "main.js".into(), limits: USUAL }).await.unwrap();
     // Its runner waits for the call in a read, with the event loop at rest: the timer is due when the call is read.
