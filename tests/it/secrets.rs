@@ -305,3 +305,27 @@ async fn tls_to_a_host_without_a_secret_is_the_servers_own_from_end_to_end() {
         (&json!(4), &json!(0), &json!(0))
     );
 }
+
+#[tokio::test]
+async fn forty_requests_at_once_are_each_answered_and_each_with_the_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let certified = Certified::in_folder(folder.path());
+    let secure = web(Some(&certified)).await;
+    let daemon = admitting(&certified).await;
+    let client = daemon.client();
+    let host = format!("localhost:{}", secure.port);
+    put(&client, "API_KEY", std::slice::from_ref(&host), CANARY).await;
+    let source = r#"
+export const handler = async ({ data }) => {
+  const ask = async () => (await fetch(data, { headers: { "x-key": process.env.API_KEY } })).text();
+  return (await Promise.all(Array.from({ length: 40 }, ask))).filter((text) => text === "served").length;
+};"#;
+    for runtime in RUNTIMES {
+        let id = environment(&client, runtime, source, std::slice::from_ref(&host)).await;
+        let body = json!({ "data": format!("https://{host}/"), "limits": { "timeoutMs": 60000 } });
+        assert_eq!(client.execute(&id, body).await.expect("ok").result(), 40, "{runtime}");
+        let seen = secure.take();
+        assert_eq!(seen.iter().filter(|request| request.contains(CANARY)).count(), 40, "{runtime}");
+    }
+    daemon.assert_nothing_left().await;
+}
