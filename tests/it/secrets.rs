@@ -314,7 +314,7 @@ async fn forty_requests_at_once_are_each_answered_and_each_with_the_value() {
     let daemon = admitting(&certified).await;
     let client = daemon.client();
     let host = format!("localhost:{}", secure.port);
-    put(&client, "API_KEY", &[host.clone()], CANARY).await;
+    put(&client, "API_KEY", std::slice::from_ref(&host), CANARY).await;
     let source = r#"
 export const handler = async ({ data }) => {
   const ask = async () => (await fetch(data, { headers: { "x-key": process.env.API_KEY } })).text();
