@@ -18,6 +18,7 @@ use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, S
 use crate::adapters::sandboxes_off::SandboxesOff;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::systemd::SystemdNotifier;
+use crate::adapters::tenants::TenantRegistry;
 use crate::adapters::volumes::HostVolumes;
 use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
@@ -53,6 +54,7 @@ const WITHOUT_GVISOR: &str =
 pub struct Parts {
     pub clock: Arc<SystemClock>,
     pub store: Arc<SqliteStore>,
+    pub tenants: Arc<TenantRegistry>,
     pub volumes: Arc<dyn Volumes>,
     /// None: nothing gets out of any sandbox.
     pub egress: Option<Arc<HostEgress>>,
@@ -84,7 +86,10 @@ impl Parts {
     pub async fn build(config: &Config, home: &Home, log: &Logger) -> Result<Self, StoreError> {
         let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
         refuse_lost_store(&config.store.path, &*volumes).await?;
-        let store = SqliteStore::open(&config.store.path, config.store.read_connections).await?;
+        let store = Arc::new(SqliteStore::open(&config.store.path, config.store.read_connections).await?);
+        let clock = Arc::new(SystemClock::start());
+        let tenants_log = log.new(slog::o!("part" => "tenants"));
+        let tenants = TenantRegistry::open(store.clone(), clock.clone(), config.tenants, tenants_log).await?;
         let isolated = !config.sandbox.disable_gvisor;
         let mut warnings = Vec::new();
         if !isolated {
@@ -94,8 +99,9 @@ impl Parts {
         let gates = egress.clone().map(|egress| egress as Arc<dyn EgressGates>);
         let (engine, cgroups) = engine(config, &home.instance, &volumes, gates, log);
         Ok(Self {
-            clock: Arc::new(SystemClock::start()),
-            store: Arc::new(store),
+            clock,
+            store,
+            tenants: Arc::new(tenants),
             engine,
             cgroups,
             volumes,
@@ -125,6 +131,7 @@ impl Parts {
         Doors {
             handles,
             store: self.store.clone(),
+            tenants: self.tenants.clone(),
             jobs: gpu.map(|gpu| Arc::clone(&gpu.local) as Arc<dyn JobQueue>),
             gpus: gpu.map(|gpu| Arc::clone(&gpu.gpus) as Arc<dyn Gpus>),
             clock: self.clock.clone(),
@@ -303,11 +310,13 @@ pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool:
         engine: Arc::clone(&parts.engine),
         volumes: Arc::clone(&parts.volumes),
         store: parts.store.clone(),
+        tenants: parts.tenants.clone(),
         clock: parts.clock.clone(),
         log: parts.log.new(slog::o!("actor" => "sandbox_pool")),
         policy: pool_policy(&config.sandbox),
         transpile_limits: TRANSPILE_LIMITS,
         install_limits: install_limits(&config.sandbox),
+        cores: config.sandbox.cpu,
         isolated: parts.isolated,
         keep_output: config.store.keep_output,
     }

@@ -37,3 +37,4 @@ mod platform;
 mod reaping;
 mod rounds;
 mod support;
+mod tenants;

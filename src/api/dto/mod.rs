@@ -8,6 +8,7 @@ pub mod execution;
 pub mod health;
 pub mod job;
 pub mod record;
+pub mod tenant;
 
 pub use environment::{EnvironmentBody, SetUpBody};
 pub use error::ErrorBody;

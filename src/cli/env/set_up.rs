@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::api::dto::SetUpBody;
-use crate::api::dto::environment::{Permissions, Runtime};
+use crate::api::dto::environment::{EnvironmentLimits, Permissions, Runtime};
 use crate::cli::client::Client;
 use crate::cli::env::modules;
 use crate::cli::exit;
@@ -29,6 +29,13 @@ pub struct SetUpFlags {
     /// What the handler may do, such as '{"allowEnv": true}' [default: nothing]
     #[arg(long, value_name = "JSON", value_parser = permissions)]
     permissions: Option<Permissions>,
+    /// How much it may be called, such as '{"concurrency": 1, "rate": {"perSecond": 5, "burst": 10}}' [default: no limit]
+    #[arg(long, value_name = "JSON", value_parser = limits)]
+    limits: Option<EnvironmentLimits>,
+}
+
+fn limits(text: &str) -> Result<EnvironmentLimits, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn permissions(text: &str) -> Result<Permissions, String> {
@@ -51,6 +58,7 @@ pub async fn run(flags: SetUpFlags, json: bool, client: &Client, streams: &mut S
         dependencies: None,
         permissions: flags.permissions,
         ttl_seconds: flags.ttl,
+        limits: flags.limits,
     };
     let answer = client.set_up(&body).await?;
     if json {

@@ -6,3 +6,4 @@ mod health;
 mod keygen;
 mod played;
 mod submit;
+mod tenants;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Answer, Effect, Event, PoolPicture, PoolPolicy, Refusal};
+use super::turns::Turns;
+use super::{Answer, Effect, Event, Found, PoolPicture, PoolPolicy, Refusal};
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::sandbox::{Slot, SlotEffect, SlotEvent, SlotState};
 use crate::domain::time::Moment;
@@ -28,6 +29,8 @@ struct Waiting {
     since: Moment,
     attempts: u32,
     place: Place,
+    /// From its environment, once that is looked up.
+    found: Option<Found>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,9 +63,7 @@ pub struct Pool {
     policy: PoolPolicy,
     calls: BTreeMap<ExecutionId, Waiting>,
     slots: BTreeMap<SlotId, Held>,
-    queues: BTreeMap<EnvironmentId, VecDeque<ExecutionId>>,
-    /// Environments with waiting calls, in the order of their turns.
-    turns: VecDeque<EnvironmentId>,
+    turns: Turns,
     set_ups: BTreeMap<EnvironmentId, bool>,
     set_up_queue: VecDeque<WaitingSetUp>,
     deletions: BTreeMap<EnvironmentId, Deletion>,
@@ -80,8 +81,7 @@ impl Pool {
             policy,
             calls: BTreeMap::new(),
             slots: BTreeMap::new(),
-            queues: BTreeMap::new(),
-            turns: VecDeque::new(),
+            turns: Turns::default(),
             set_ups: BTreeMap::new(),
             set_up_queue: VecDeque::new(),
             deletions: BTreeMap::new(),
@@ -135,8 +135,6 @@ impl Pool {
         self.executions_total += 1;
         let refusal = if self.draining {
             Some(Answer::Refused(Refusal::Draining))
-        } else if self.deletions.contains_key(&environment) {
-            Some(Answer::Absent)
         } else if self.calls.len() >= self.policy.queue.saturating_add(self.policy.max_executions) {
             Some(Answer::Refused(Refusal::QueueFull { retry_after: self.retry_after() }))
         } else {
@@ -146,43 +144,27 @@ impl Pool {
             effects.push(Effect::Answer { execution, answer });
             return;
         }
-        self.calls.insert(execution, Waiting { environment, since: now, attempts: 0, place: Place::Arriving });
+        self.calls
+            .insert(execution, Waiting { environment, since: now, attempts: 0, place: Place::Arriving, found: None });
         effects.push(Effect::LookUp { execution, environment });
     }
 
-    fn looked_up(&mut self, execution: ExecutionId, found: bool, now: Moment, effects: &mut Vec<Effect>) {
+    /// An environment that is being deleted is looked up as well, so that it answers no sooner than one that never was.
+    fn looked_up(&mut self, execution: ExecutionId, found: Option<Found>, now: Moment, effects: &mut Vec<Effect>) {
         let Some(call) = self.calls.get_mut(&execution) else { return };
         if call.place != Place::Arriving {
             return;
         }
-        if !found {
+        let found = found.filter(|_| !self.deletions.contains_key(&call.environment));
+        let Some(found) = found else {
             self.calls.remove(&execution);
             effects.push(Effect::Answer { execution, answer: Answer::Absent });
             return;
-        }
+        };
         call.place = Place::Queued;
-        let patience = self.policy.queue_wait.saturating_sub(now.since(call.since));
-        let environment = call.environment;
-        self.enqueue(environment, execution, false);
-        effects.push(Effect::WakeIn(patience));
-    }
-
-    fn enqueue(&mut self, environment: EnvironmentId, execution: ExecutionId, in_front: bool) {
-        let queue = self.queues.entry(environment).or_default();
-        if queue.is_empty() {
-            if in_front { self.turns.push_front(environment) } else { self.turns.push_back(environment) }
-        }
-        if in_front { queue.push_front(execution) } else { queue.push_back(execution) }
-    }
-
-    fn dequeue(&mut self, environment: EnvironmentId, execution: ExecutionId) {
-        if let Some(queue) = self.queues.get_mut(&environment) {
-            queue.retain(|waiting| *waiting != execution);
-            if queue.is_empty() {
-                self.queues.remove(&environment);
-                self.turns.retain(|turn| *turn != environment);
-            }
-        }
+        self.turns.push(&found.tenant, call.environment, execution, false);
+        call.found = Some(found);
+        effects.push(Effect::WakeIn(self.policy.queue_wait.saturating_sub(now.since(call.since))));
     }
 
     /// Answers a call now, wherever it is, and lets go of what it held.
@@ -191,7 +173,11 @@ impl Pool {
         effects.push(Effect::Answer { execution, answer });
         match call.place {
             Place::Arriving => {}
-            Place::Queued => self.dequeue(call.environment, execution),
+            Place::Queued => {
+                if let Some(found) = &call.found {
+                    self.turns.remove(&found.tenant, call.environment, execution);
+                }
+            }
             Place::InSlot(slot) => {
                 if let Some(held) = self.slots.get_mut(&slot) {
                     held.call = None;
@@ -221,8 +207,9 @@ impl Pool {
             return;
         }
         waiting.place = Place::Queued;
-        let environment = waiting.environment;
-        self.enqueue(environment, execution, true);
+        if let Some(found) = &waiting.found {
+            self.turns.push(&found.tenant, waiting.environment, execution, true);
+        }
     }
 
     fn settled(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {
@@ -348,15 +335,12 @@ impl Pool {
         if self.slots.len() >= self.policy.max_executions || taken >= boots {
             return false;
         }
-        let Some(environment) = self.turns.pop_front() else { return false };
-        let Some(queue) = self.queues.get_mut(&environment) else { return true };
-        let next = queue.pop_front();
-        if queue.is_empty() {
-            self.queues.remove(&environment);
-        } else {
-            self.turns.push_back(environment);
-        }
-        let Some(execution) = next else { return true };
+        let (calls, slots) = (&self.calls, &self.slots);
+        let next = self.turns.next(|environment, execution| {
+            let limit = calls.get(&execution).and_then(|call| call.found.as_ref()?.concurrency);
+            limit.is_none_or(|limit| under_way(slots, environment) < limit)
+        });
+        let Some((environment, execution)) = next else { return false };
         let Some(call) = self.calls.get_mut(&execution) else { return true };
         let slot = slot_for(execution, call.attempts);
         call.attempts += 1;
@@ -431,6 +415,12 @@ impl Pool {
             executions_total: self.executions_total,
         }
     }
+}
+
+/// Sandboxes of an environment's calls. One counts until nothing of it is left, as for `max_executions`: a handler of an
+/// environment that allows one call at once has no other beside it, not even one that was cancelled.
+fn under_way(slots: &BTreeMap<SlotId, Held>, environment: EnvironmentId) -> usize {
+    slots.values().filter(|held| held.environment == environment).count()
 }
 
 /// The slot of a set-up's transpile task bears its environment's number.

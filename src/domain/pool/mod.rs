@@ -7,20 +7,24 @@
 //!               Answer              Answer
 //! ```
 //!
-//! Waiting calls are served in turns by environment, so that a burst of one does not starve the others; set-ups and
-//! calls take turns, too. A slot counts against `max_executions` from its boot until nothing of it is left.
+//! Waiting calls are served in turns by tenant and by environment ([`turns`]), so that a burst of one does not starve the
+//! others; an environment that allows only so many calls at once is passed over while it has them; set-ups and calls take
+//! turns, too. A slot counts against `max_executions` from its boot until nothing of it is left.
 //!
 //! Invariants, held by the property tests: every call that came is answered exactly once; never more slots than
-//! `max_executions`, never more boots at once than `boots_at_once`, and always one for the calls; no call of an environment begins once its
+//! `max_executions`, never more boots at once than `boots_at_once`, and always one for the calls;
+//! never more slots of an environment than its own limit; no call of an environment begins once its
 //! deletion has; an environment is removed only when no slot of it is left but wedged ones; a drain ends.
 
 mod machine;
+pub mod turns;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
+use crate::domain::tenant::TenantName;
 
 pub use machine::{Pool, set_up_slot};
 
@@ -57,6 +61,14 @@ pub enum Refusal {
     WaitedTooLong { retry_after: Duration },
 }
 
+/// What the turns need to know of a call's environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub tenant: TenantName,
+    /// The most calls of it at once; none: as many as there are places.
+    pub concurrency: Option<usize>,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -66,10 +78,10 @@ pub enum Event {
         execution: ExecutionId,
         environment: EnvironmentId,
     },
-    /// The call's environment exists and is ready, or not.
+    /// The call's environment exists, is its caller's and is ready, or not.
     LookedUp {
         execution: ExecutionId,
-        found: bool,
+        found: Option<Found>,
     },
     /// The caller is gone.
     CallCancelled {

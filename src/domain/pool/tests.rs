@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::domain::tenant::TenantName;
 use crate::domain::time::Moment;
 
 fn policy() -> PoolPolicy {
@@ -20,6 +21,15 @@ fn env(n: u128) -> EnvironmentId {
     EnvironmentId(Uuid::from_u128(n))
 }
 
+fn tenant(n: u128) -> TenantName {
+    format!("t{n}").parse().unwrap()
+}
+
+/// Environments from 30 on allow one call at once; each ten of them are a tenant's.
+fn found(environment: u128) -> Found {
+    Found { tenant: tenant(environment / 10), concurrency: (environment >= 30).then_some(1) }
+}
+
 fn open(policy: PoolPolicy) -> Pool {
     let mut pool = Pool::new(policy);
     assert_eq!(pool.step(Event::Swept, Moment(0)), []);
@@ -28,7 +38,7 @@ fn open(policy: PoolPolicy) -> Pool {
 
 fn arrive(pool: &mut Pool, execution: u128, environment: u128) -> Vec<Effect> {
     pool.step(Event::CallCame { execution: call(execution), environment: env(environment) }, Moment(0));
-    pool.step(Event::LookedUp { execution: call(execution), found: true }, Moment(0))
+    pool.step(Event::LookedUp { execution: call(execution), found: Some(found(environment)) }, Moment(0))
 }
 
 fn boots(effects: &[Effect]) -> Vec<(SlotId, ExecutionId)> {
@@ -89,6 +99,35 @@ fn boots_are_bounded_and_environments_take_turns() {
 }
 
 #[test]
+fn a_tenant_does_not_wait_behind_another_ones_environments() {
+    let mut pool = open(policy());
+    let mut order = Vec::new();
+    for (execution, environment) in [(1, 10), (2, 11), (3, 12), (4, 13), (5, 20)] {
+        order.extend(boots(&arrive(&mut pool, execution, environment)));
+    }
+    let effects = pool.step(Event::Booted { slot: order[0].0 }, Moment(1));
+    assert_eq!(boots(&effects)[0].1, call(3));
+    pool.step(Event::Booted { slot: order[1].0 }, Moment(2));
+    pool.step(Event::Settled { slot: order[0].0 }, Moment(3));
+    let effects = pool.step(Event::Destroyed { slot: order[0].0 }, Moment(4));
+    assert_eq!(boots(&effects)[0].1, call(5));
+}
+
+#[test]
+fn an_environment_that_allows_one_call_at_once_lets_the_next_wait_and_others_pass() {
+    let mut pool = open(policy());
+    let (slot, _) = boots(&arrive(&mut pool, 1, 30))[0];
+    assert_eq!(boots(&arrive(&mut pool, 2, 30)), []);
+    assert_eq!(boots(&arrive(&mut pool, 3, 31)).len(), 1);
+    pool.step(Event::Booted { slot }, Moment(1));
+    assert_eq!(boots(&pool.step(Event::Settled { slot }, Moment(2))), [], "its sandbox is not gone yet");
+    assert_eq!(boots(&pool.step(Event::Destroyed { slot }, Moment(3)))[0].1, call(2));
+    arrive(&mut pool, 4, 30);
+    let late = answers(&pool.step(Event::Tick, Moment(10_000)));
+    assert!(matches!(late[..], [(execution, Answer::Refused(Refusal::WaitedTooLong { .. }))] if execution == call(4)));
+}
+
+#[test]
 fn a_full_queue_refuses_and_a_long_wait_is_refused() {
     let mut pool = open(policy());
     for execution in 1..=7 {
@@ -122,7 +161,7 @@ fn a_deletion_ends_its_calls_and_removes_only_when_no_slot_is_left() {
     let effects = pool.step(Event::DeleteCame { environment: env(10) }, Moment(2));
     assert_eq!(answers(&effects), [(call(1), Answer::Cancelled)]);
     assert!(!effects.contains(&Effect::RemoveEnvironment { environment: env(10) }));
-    let late = pool.step(Event::CallCame { execution: call(2), environment: env(10) }, Moment(3));
+    let late = arrive(&mut pool, 2, 10);
     assert_eq!(answers(&late), [(call(2), Answer::Absent)]);
     let effects = pool.step(Event::Destroyed { slot }, Moment(4));
     assert_eq!(effects, [Effect::RemoveEnvironment { environment: env(10) }]);
@@ -189,7 +228,7 @@ enum Act {
 fn any_act() -> impl Strategy<Value = Act> {
     let index = 0..64usize;
     prop_oneof![
-        6 => (0..40u128, 0..4u128).prop_map(|(c, e)| Act::Call(c, e)),
+        6 => (0..40u128, 28..32u128).prop_map(|(c, e)| Act::Call(c, e)),
         6 => (index.clone(), prop::bool::weighted(0.9)).prop_map(|(i, f)| Act::Found(i, f)),
         1 => index.clone().prop_map(Act::Cancel),
         5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Boot(i, ok)),
@@ -198,7 +237,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         2 => index.clone().prop_map(Act::Retry),
         2 => (100..120u128, any::<bool>()).prop_map(|(e, t)| Act::SetUp(e, t)),
         2 => index.clone().prop_map(Act::SetUpEnd),
-        1 => (0..4u128).prop_map(Act::Delete),
+        1 => (28..32u128).prop_map(Act::Delete),
         2 => index.prop_map(Act::DeleteEnd),
         2 => (0..6000u64).prop_map(Act::Pass),
         1 => any::<bool>().prop_map(Act::Drain),
@@ -239,7 +278,11 @@ impl World {
                 self.call_env.insert(call(c), env(e));
                 Event::CallCame { execution: call(c), environment: env(e) }
             }
-            Act::Found(i, found) => Event::LookedUp { execution: take(&mut self.looking, i)?, found },
+            Act::Found(i, is_there) => {
+                let execution = take(&mut self.looking, i)?;
+                let number = self.call_env[&execution].0.as_u128();
+                Event::LookedUp { execution, found: is_there.then(|| found(number)) }
+            }
             Act::Cancel(i) => Event::CallCancelled { execution: *self.asked.iter().nth(i % self.asked.len().max(1))? },
             Act::Boot(i, ok) => {
                 let slot = take(&mut self.booting, i)?;
@@ -283,6 +326,11 @@ impl World {
                 prop_assert!(!self.deleting.contains(&environment), "no call begins once its deletion has");
                 prop_assert!(self.slot_env.insert(slot, environment).is_none(), "a slot's number is used once");
                 self.booting.push(slot);
+                let busy = [&self.booting, &self.running, &self.destroying, &self.wedged];
+                let held =
+                    busy.iter().flat_map(|slots| slots.iter()).filter(|slot| self.slot_env[*slot] == environment);
+                let limit = found(environment.0.as_u128()).concurrency.unwrap_or(usize::MAX);
+                prop_assert!(held.count() <= limit, "more sandboxes of an environment than its limit");
             }
             Effect::Run { slot, .. } => self.running.push(slot),
             Effect::Destroy { slot } => {
