@@ -66,7 +66,7 @@ impl Handler<Execute> for SandboxPool {
         let (execution, environment) = (call.execution, call.environment);
         let pending = PendingCall {
             call,
-            tenant,
+            tenant: tenant.clone(),
             _pass: pass,
             reply,
             environment: None,
@@ -78,7 +78,7 @@ impl Handler<Execute> for SandboxPool {
             claimed: None,
         };
         self.calls.insert(execution, pending);
-        self.step(Event::CallCame { execution, environment }, ctx);
+        self.step(Event::CallCame { execution, environment, tenant }, ctx);
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
 }
@@ -112,7 +112,6 @@ impl SandboxPool {
                 pending.environment = None;
             }
             let found = pending.environment.as_ref().map(|environment| Found {
-                tenant: pending.tenant.clone(),
                 concurrency: environment.limits.concurrency.map(|calls| usize::try_from(calls).unwrap_or(usize::MAX)),
             });
             pool.step(Event::LookedUp { execution, found }, ctx);

@@ -37,8 +37,8 @@ impl Handler<SetUp> for SandboxPool {
         }
         let (reply, answer) = oneshot::channel();
         let transpiles = installs || layout::needs_transpiling(request.runtime, request.modules.keys());
-        self.set_ups.insert(id, PendingSetUp { tenant, request, reply });
-        self.step(Event::SetUpCame { environment: id, transpiles }, ctx);
+        self.set_ups.insert(id, PendingSetUp { tenant: tenant.clone(), request, reply });
+        self.step(Event::SetUpCame { environment: id, tenant, transpiles }, ctx);
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
 }

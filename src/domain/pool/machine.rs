@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::shares::gives_way;
 use super::turns::Turns;
 use super::{Answer, Effect, Event, Found, PoolPicture, PoolPolicy, Refusal};
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::sandbox::{Slot, SlotEffect, SlotEvent, SlotState};
+use crate::domain::tenant::TenantName;
 use crate::domain::time::Moment;
 
 /// A boot that fails is tried once more: the handler has not begun, so nothing happens twice.
@@ -26,6 +28,7 @@ enum Place {
 #[derive(Debug)]
 struct Waiting {
     environment: EnvironmentId,
+    tenant: TenantName,
     since: Moment,
     attempts: u32,
     place: Place,
@@ -33,11 +36,18 @@ struct Waiting {
     found: Option<Found>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct WaitingSetUp {
     environment: EnvironmentId,
+    tenant: TenantName,
     transpiles: bool,
     since: Moment,
+}
+
+#[derive(Debug)]
+struct RunningSetUp {
+    tenant: TenantName,
+    transpiles: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +74,7 @@ pub struct Pool {
     calls: BTreeMap<ExecutionId, Waiting>,
     slots: BTreeMap<SlotId, Held>,
     turns: Turns,
-    set_ups: BTreeMap<EnvironmentId, bool>,
+    set_ups: BTreeMap<EnvironmentId, RunningSetUp>,
     set_up_queue: VecDeque<WaitingSetUp>,
     deletions: BTreeMap<EnvironmentId, Deletion>,
     set_ups_turn: bool,
@@ -98,7 +108,9 @@ impl Pool {
         let mut effects = Vec::new();
         match event {
             Event::Swept => self.swept = true,
-            Event::CallCame { execution, environment } => self.call_came(execution, environment, now, &mut effects),
+            Event::CallCame { execution, environment, tenant } => {
+                self.call_came(execution, environment, tenant, now, &mut effects);
+            }
             Event::LookedUp { execution, found } => self.looked_up(execution, found, now, &mut effects),
             Event::CallCancelled { execution } => self.end_call(execution, Answer::Cancelled, &mut effects),
             Event::Booted { slot } => self.booted(slot, &mut effects),
@@ -107,8 +119,8 @@ impl Pool {
             Event::Destroyed { slot } => self.step_slot(slot, SlotEvent::Destroyed, &mut effects),
             Event::DestroyFailed { slot } => self.step_slot(slot, SlotEvent::DestroyFailed, &mut effects),
             Event::RetryDue { slot } => self.step_slot(slot, SlotEvent::RetryDue, &mut effects),
-            Event::SetUpCame { environment, transpiles } => {
-                self.set_up_came(WaitingSetUp { environment, transpiles, since: now }, &mut effects);
+            Event::SetUpCame { environment, tenant, transpiles } => {
+                self.set_up_came(WaitingSetUp { environment, tenant, transpiles, since: now }, &mut effects);
             }
             Event::SetUpEnded { environment } => drop(self.set_ups.remove(&environment)),
             Event::DeleteCame { environment } => self.delete_came(environment, &mut effects),
@@ -126,6 +138,7 @@ impl Pool {
         &mut self,
         execution: ExecutionId,
         environment: EnvironmentId,
+        tenant: TenantName,
         now: Moment,
         effects: &mut Vec<Effect>,
     ) {
@@ -135,7 +148,9 @@ impl Pool {
         self.executions_total += 1;
         let refusal = if self.draining {
             Some(Answer::Refused(Refusal::Draining))
-        } else if self.calls.len() >= self.policy.queue.saturating_add(self.policy.max_executions) {
+        } else if self.calls.len() >= self.policy.queue.saturating_add(self.policy.max_executions)
+            && !self.make_room(&tenant, effects)
+        {
             Some(Answer::Refused(Refusal::QueueFull { retry_after: self.retry_after() }))
         } else {
             None
@@ -144,8 +159,10 @@ impl Pool {
             effects.push(Effect::Answer { execution, answer });
             return;
         }
-        self.calls
-            .insert(execution, Waiting { environment, since: now, attempts: 0, place: Place::Arriving, found: None });
+        self.calls.insert(
+            execution,
+            Waiting { environment, tenant, since: now, attempts: 0, place: Place::Arriving, found: None },
+        );
         effects.push(Effect::LookUp { execution, environment });
     }
 
@@ -162,7 +179,7 @@ impl Pool {
             return;
         };
         call.place = Place::Queued;
-        self.turns.push(&found.tenant, call.environment, execution, false);
+        self.turns.push(&call.tenant, call.environment, execution, false);
         call.found = Some(found);
         effects.push(Effect::WakeIn(self.policy.queue_wait.saturating_sub(now.since(call.since))));
     }
@@ -173,11 +190,7 @@ impl Pool {
         effects.push(Effect::Answer { execution, answer });
         match call.place {
             Place::Arriving => {}
-            Place::Queued => {
-                if let Some(found) = &call.found {
-                    self.turns.remove(&found.tenant, call.environment, execution);
-                }
-            }
+            Place::Queued => self.turns.remove(&call.tenant, call.environment, execution),
             Place::InSlot(slot) => {
                 if let Some(held) = self.slots.get_mut(&slot) {
                     held.call = None;
@@ -207,9 +220,7 @@ impl Pool {
             return;
         }
         waiting.place = Place::Queued;
-        if let Some(found) = &waiting.found {
-            self.turns.push(&found.tenant, waiting.environment, execution, true);
-        }
+        self.turns.push(&waiting.tenant, waiting.environment, execution, true);
     }
 
     fn settled(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {
@@ -242,7 +253,9 @@ impl Pool {
     fn set_up_came(&mut self, waiting: WaitingSetUp, effects: &mut Vec<Effect>) {
         let refusal = if self.draining {
             Refusal::Draining
-        } else if self.set_up_queue.len() >= self.policy.set_ups.saturating_mul(SET_UP_QUEUE_FACTOR) {
+        } else if self.set_up_queue.len() >= self.policy.set_ups.saturating_mul(SET_UP_QUEUE_FACTOR)
+            && !self.make_room_for_set_up(&waiting.tenant, effects)
+        {
             Refusal::QueueFull { retry_after: self.retry_after() }
         } else {
             self.set_up_queue.push_back(waiting);
@@ -250,6 +263,28 @@ impl Pool {
             return;
         };
         effects.push(Effect::RefuseSetUp { environment: waiting.environment, refusal });
+    }
+
+    /// Sends the newest waiting call away of whoever has most of them, for one who has less. False when there is none.
+    fn make_room(&mut self, comer: &TenantName, effects: &mut Vec<Effect>) -> bool {
+        let waiting = || self.calls.iter().filter(|(_, call)| !matches!(call.place, Place::InSlot(_)));
+        let Some(tenant) = gives_way(comer, waiting().map(|(_, call)| &call.tenant)) else { return false };
+        let newest = waiting().filter(|(_, call)| call.tenant == *tenant).max_by_key(|(_, call)| call.since);
+        let Some(execution) = newest.map(|(execution, _)| *execution) else { return false };
+        let refusal = Refusal::QueueFull { retry_after: self.retry_after() };
+        self.end_call(execution, Answer::Refused(refusal), effects);
+        true
+    }
+
+    /// The same for set-ups.
+    fn make_room_for_set_up(&mut self, comer: &TenantName, effects: &mut Vec<Effect>) -> bool {
+        let waiting = || self.set_up_queue.iter();
+        let Some(tenant) = gives_way(comer, waiting().map(|set_up| &set_up.tenant)) else { return false };
+        let newest = self.set_up_queue.iter().rposition(|set_up| set_up.tenant == *tenant);
+        let Some(gone) = newest.and_then(|at| self.set_up_queue.remove(at)) else { return false };
+        let refusal = Refusal::QueueFull { retry_after: self.retry_after() };
+        effects.push(Effect::RefuseSetUp { environment: gone.environment, refusal });
+        true
     }
 
     fn delete_came(&mut self, environment: EnvironmentId, effects: &mut Vec<Effect>) {
@@ -321,10 +356,17 @@ impl Pool {
         }
         // One that boots nothing passes those that wait for a boot.
         let may_boot = self.transpiling() < self.policy.transpiles_at_once();
-        let next = self.set_up_queue.iter().position(|waiting| may_boot || !waiting.transpiles);
-        let Some(waiting) = next.and_then(|at| self.set_up_queue.remove(at)) else { return false };
-        self.set_ups.insert(waiting.environment, waiting.transpiles);
-        effects.push(Effect::BeginSetUp { environment: waiting.environment });
+        let able = self.set_up_queue.iter().enumerate().filter(|(_, waiting)| may_boot || !waiting.transpiles);
+        // Whoever has the fewest under way is next; of those, who waits longest.
+        let under_way = |tenant: &TenantName| self.set_ups.values().filter(|running| running.tenant == *tenant).count();
+        let next = able.min_by_key(|(at, waiting)| (under_way(&waiting.tenant), *at)).map(|(at, _)| at);
+        let Some(WaitingSetUp { environment, tenant, transpiles, .. }) =
+            next.and_then(|at| self.set_up_queue.remove(at))
+        else {
+            return false;
+        };
+        self.set_ups.insert(environment, RunningSetUp { tenant, transpiles });
+        effects.push(Effect::BeginSetUp { environment });
         true
     }
 
@@ -352,7 +394,7 @@ impl Pool {
 
     /// Set-ups that have a sandbox of their own, for as long as they last.
     fn transpiling(&self) -> usize {
-        self.set_ups.values().filter(|transpiles| **transpiles).count()
+        self.set_ups.values().filter(|running| running.transpiles).count()
     }
 
     fn count(&self, state: SlotState) -> usize {

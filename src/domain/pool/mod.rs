@@ -7,9 +7,9 @@
 //!               Answer              Answer
 //! ```
 //!
-//! Waiting calls are served in turns by tenant and by environment ([`turns`]), so that a burst of one does not starve the
-//! others; an environment that allows only so many calls at once is passed over while it has them; set-ups and calls take
-//! turns, too. A slot counts against `max_executions` from its boot until nothing of it is left.
+//! Waiting calls are served in turns by tenant and by environment, so that a burst of one does not starve the
+//! others; an environment that allows only so many calls at once is passed over while it has them. Set-ups are
+//! served in turns by tenant, and take turns with calls. Who fills the queue gives way to whoever has less of it. A slot counts against `max_executions` from its boot until nothing of it is left.
 //!
 //! Invariants, held by the property tests: every call that came is answered exactly once; never more slots than
 //! `max_executions`, never more boots at once than `boots_at_once`, and always one for the calls;
@@ -17,7 +17,8 @@
 //! deletion has; an environment is removed only when no slot of it is left but wedged ones; a drain ends.
 
 mod machine;
-pub mod turns;
+mod shares;
+mod turns;
 
 use std::time::Duration;
 
@@ -62,9 +63,8 @@ pub enum Refusal {
 }
 
 /// What the turns need to know of a call's environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Found {
-    pub tenant: TenantName,
     /// The most calls of it at once; none: as many as there are places.
     pub concurrency: Option<usize>,
 }
@@ -77,6 +77,7 @@ pub enum Event {
     CallCame {
         execution: ExecutionId,
         environment: EnvironmentId,
+        tenant: TenantName,
     },
     /// The call's environment exists, is its caller's and is ready, or not.
     LookedUp {
@@ -108,6 +109,7 @@ pub enum Event {
     /// `transpiles`: it will boot a sandbox of its own.
     SetUpCame {
         environment: EnvironmentId,
+        tenant: TenantName,
         transpiles: bool,
     },
     SetUpEnded {

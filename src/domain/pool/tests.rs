@@ -25,9 +25,18 @@ fn tenant(n: u128) -> TenantName {
     format!("t{n}").parse().unwrap()
 }
 
-/// Environments from 30 on allow one call at once; each ten of them are a tenant's.
+/// Environments from 30 on allow one call at once.
 fn found(environment: u128) -> Found {
-    Found { tenant: tenant(environment / 10), concurrency: (environment >= 30).then_some(1) }
+    Found { concurrency: (environment >= 30).then_some(1) }
+}
+
+/// Each ten environments are a tenant's.
+fn came(execution: u128, environment: u128) -> Event {
+    Event::CallCame { execution: call(execution), environment: env(environment), tenant: tenant(environment / 10) }
+}
+
+fn set_up_came(environment: u128, transpiles: bool) -> Event {
+    Event::SetUpCame { environment: env(environment), tenant: tenant(environment / 10), transpiles }
 }
 
 fn open(policy: PoolPolicy) -> Pool {
@@ -37,7 +46,7 @@ fn open(policy: PoolPolicy) -> Pool {
 }
 
 fn arrive(pool: &mut Pool, execution: u128, environment: u128) -> Vec<Effect> {
-    pool.step(Event::CallCame { execution: call(execution), environment: env(environment) }, Moment(0));
+    pool.step(came(execution, environment), Moment(0));
     pool.step(Event::LookedUp { execution: call(execution), found: Some(found(environment)) }, Moment(0))
 }
 
@@ -135,11 +144,40 @@ fn a_full_queue_refuses_and_a_long_wait_is_refused() {
     }
     let full = arrive(&mut pool, 8, 10);
     assert_eq!(answers(&full), []);
-    let came = Event::CallCame { execution: call(9), environment: env(10) };
-    assert!(matches!(answers(&pool.step(came, Moment(0)))[0].1, Answer::Refused(Refusal::QueueFull { .. })));
+    assert!(matches!(answers(&pool.step(came(9, 10), Moment(0)))[0].1, Answer::Refused(Refusal::QueueFull { .. })));
     let late = answers(&pool.step(Event::Tick, Moment(10_000)));
     assert!(!late.is_empty());
     assert!(late.iter().all(|(_, answer)| matches!(answer, Answer::Refused(Refusal::WaitedTooLong { .. }))));
+}
+
+#[test]
+fn a_tenant_who_fills_the_queue_gives_way_to_another() {
+    let mut pool = open(policy());
+    for execution in 1..=7 {
+        arrive(&mut pool, execution, 10);
+    }
+    let gone = answers(&pool.step(came(8, 20), Moment(5)));
+    assert!(matches!(gone[..], [(_, Answer::Refused(Refusal::QueueFull { .. }))]), "{gone:?}");
+    assert_eq!(pool.picture().queued, 5, "as many as before: two boot");
+    let gone = answers(&pool.step(came(9, 21), Moment(6)));
+    assert_eq!(gone.len(), 1);
+    let refused = answers(&pool.step(came(10, 22), Moment(7)));
+    let is_late = matches!(refused[..], [(late, Answer::Refused(Refusal::QueueFull { .. }))] if late == call(10));
+    assert!(is_late, "three to two is even, so who comes is refused: {refused:?}");
+}
+
+#[test]
+fn set_ups_are_served_in_turns_by_tenant_and_their_queue_is_shared_as_well() {
+    let mut pool = open(policy());
+    let begin = |n| Effect::BeginSetUp { environment: env(n) };
+    for n in 100..122 {
+        let crowd = Event::SetUpCame { environment: env(n), tenant: tenant(1), transpiles: false };
+        pool.step(crowd, Moment(0));
+    }
+    let effects = pool.step(set_up_came(200, false), Moment(1));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::RefuseSetUp { .. })), "{effects:?}");
+    let effects = pool.step(Event::SetUpEnded { environment: env(100) }, Moment(2));
+    assert!(effects.contains(&begin(200)), "{effects:?}");
 }
 
 #[test]
@@ -175,7 +213,7 @@ fn a_drain_finishes_what_was_accepted_and_a_hurried_one_cancels_it() {
         pool.step(Event::Booted { slot }, Moment(1));
         let effects = pool.step(Event::Drain { hurry }, Moment(2));
         assert_eq!(answers(&effects).len(), usize::from(hurry));
-        let refused = pool.step(Event::CallCame { execution: call(2), environment: env(10) }, Moment(2));
+        let refused = pool.step(came(2, 10), Moment(2));
         assert_eq!(answers(&refused), [(call(2), Answer::Refused(Refusal::Draining))]);
         pool.step(Event::Settled { slot }, Moment(3));
         assert_eq!(pool.step(Event::Destroyed { slot }, Moment(4)), [Effect::Drained]);
@@ -185,11 +223,10 @@ fn a_drain_finishes_what_was_accepted_and_a_hurried_one_cancels_it() {
 #[test]
 fn set_ups_that_boot_leave_a_boot_to_the_calls_and_are_passed_by_those_that_do_not() {
     let mut pool = open(policy());
-    let came = |n, transpiles| Event::SetUpCame { environment: env(n), transpiles };
     let begin = |n| Effect::BeginSetUp { environment: env(n) };
-    assert!(pool.step(came(1, true), Moment(0)).contains(&begin(1)));
-    assert!(!pool.step(came(2, true), Moment(0)).contains(&begin(2)), "half of two boots is one");
-    assert!(pool.step(came(3, false), Moment(0)).contains(&begin(3)), "it needs no boot");
+    assert!(pool.step(set_up_came(1, true), Moment(0)).contains(&begin(1)));
+    assert!(!pool.step(set_up_came(2, true), Moment(0)).contains(&begin(2)), "half of two boots is one");
+    assert!(pool.step(set_up_came(3, false), Moment(0)).contains(&begin(3)), "it needs no boot");
     assert_eq!(boots(&arrive(&mut pool, 1, 10)).len(), 1, "the other boot is the calls'");
     assert_eq!(boots(&arrive(&mut pool, 2, 10)), []);
     pool.step(Event::SetUpEnded { environment: env(3) }, Moment(1));
@@ -201,7 +238,7 @@ fn set_ups_that_boot_leave_a_boot_to_the_calls_and_are_passed_by_those_that_do_n
 fn a_set_up_that_waits_too_long_is_refused() {
     let mut pool = open(policy());
     for n in 1..=2 {
-        pool.step(Event::SetUpCame { environment: env(n), transpiles: true }, Moment(0));
+        pool.step(set_up_came(n, true), Moment(0));
     }
     let effects = pool.step(Event::Tick, Moment(10_000));
     let refused = |effect: &Effect| matches!(effect, Effect::RefuseSetUp { environment, .. } if *environment == env(2));
@@ -276,7 +313,7 @@ impl World {
                     return None;
                 }
                 self.call_env.insert(call(c), env(e));
-                Event::CallCame { execution: call(c), environment: env(e) }
+                came(c, e)
             }
             Act::Found(i, is_there) => {
                 let execution = take(&mut self.looking, i)?;
@@ -298,7 +335,7 @@ impl World {
                 if !self.set_ups_seen.insert(env(e)) {
                     return None;
                 }
-                Event::SetUpCame { environment: env(e), transpiles }
+                set_up_came(e, transpiles)
             }
             Act::SetUpEnd(i) => Event::SetUpEnded { environment: take(&mut self.set_ups, i)? },
             Act::Delete(e) => {
