@@ -1,11 +1,14 @@
 //! Two tenants on one daemon: what is somebody else's, what a quota stops, and what a restart remembers.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::gpu::Gpu;
 use crate::support::{Answer, Client, Daemon, Settings, eventually};
 
 /// `cloister …` beside a daemon, as its own user.
@@ -14,6 +17,20 @@ fn cloister(daemon: &Daemon, words: &[&str]) -> Result<String, String> {
     let output = command.args(words).arg("--socket").arg(daemon.health_socket()).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim().to_owned();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// What the health socket answers to another user of the socket's group.
+fn asked_by_a_probe(daemon: &Daemon, line: &str) -> String {
+    const ASK: &str = "import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.sendall(sys.argv[2].encode() + b' HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n')
+print(b''.join(iter(lambda: s.recv(65536), b'')).decode())";
+    let root = daemon.home.root.path();
+    std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o711)).unwrap();
+    let mut command = Command::new("/usr/bin/python3");
+    let output = command.arg("-c").arg(ASK).arg(daemon.health_socket()).arg(line).uid(65_534).gid(0).output().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
 /// A caller with a new token of a tenant.
@@ -95,6 +112,11 @@ async fn a_token_holds_at_once_and_over_a_restart_and_ends_with_its_revocation()
     assert_eq!(refused.json["details"]["scope"], "environments:write");
     let refused = cloister(&daemon, &["tokens", "create", "--tenant", "nobody", "--scopes", "all"]).unwrap_err();
     assert!(refused.contains("cloister tenants set nobody"), "{refused}");
+    assert!(asked_by_a_probe(&daemon, "GET /readyz").starts_with("HTTP/1.1 200"));
+    for line in ["GET /tokens", "POST /tokens", "GET /tenants", "PUT /tenants/x", "DELETE /tokens/0123456789ab"] {
+        let answer = asked_by_a_probe(&daemon, line);
+        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("operator_only"), "{line}: {answer}");
+    }
 
     let home = daemon.kill_only();
     let daemon = Daemon::start_in(home, Settings::default()).await;
@@ -199,4 +221,35 @@ async fn an_environment_that_allows_one_call_at_once_serves_them_one_after_the_o
     refused.expect_error(429, "rate_limited");
     assert!(refused.headers["retry-after"].parse::<u64>().unwrap() > 60);
     daemon.assert_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_tenants_jobs_and_the_handlers_that_they_call_are_its_own() {
+    let gpu = Gpu::double().with_sandboxes().start().await;
+    for tenant in ["acme", "umbrella"] {
+        set(&gpu.daemon, &[tenant]);
+    }
+    let (acme, umbrella) = (caller(&gpu.daemon, "acme", "all"), caller(&gpu.daemon, "umbrella", "all"));
+    let id = acme.environment("bun", ECHO).await;
+    let job = json!({ "input": { "execute": { "id": id, "data": 7, "limits": { "timeoutMs": 30000 } } } }).to_string();
+    let own = acme.send("POST", "/v2/any/runsync", Some(job.clone())).await;
+    assert_eq!((&own.json["status"], &own.json["output"]["result"]), (&json!("COMPLETED"), &json!(7)), "{}", own.text);
+    let theirs = umbrella.send("POST", "/v2/any/runsync", Some(job.clone())).await;
+    assert_eq!(theirs.json["status"], "FAILED");
+    assert_eq!(theirs.json["error"], format!("execution_failed: environment {id} does not exist"));
+    let submits = caller(&gpu.daemon, "acme", "jobs:submit");
+    submits.send("POST", "/v2/any/run", Some(job)).await.expect_error(403, "missing_scope");
+
+    let job = own.json["id"].as_str().unwrap();
+    for (method, route) in [("GET", "status"), ("POST", "status-sync"), ("GET", "stream"), ("POST", "cancel")] {
+        let ask = async |id: &str| seen(umbrella.send(method, &format!("/v2/any/{route}/{id}"), None).await, id);
+        let attacked = ask(job).await;
+        assert_eq!((attacked.0, &attacked), (404, &ask("sync-00000000-0000-4000-8000-000000000000").await), "{route}");
+    }
+    let shown = acme.send("GET", &format!("/v2/any/status/{job}"), None).await;
+    assert_eq!(shown.json["status"], "COMPLETED", "nobody cancelled it");
+    for (client, completed) in [(&acme, 1), (&umbrella, 0)] {
+        let health = client.send("GET", "/v2/any/health", None).await;
+        assert_eq!(health.json["jobs"]["completed"], completed, "{}", health.text);
+    }
 }

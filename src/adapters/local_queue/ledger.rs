@@ -129,16 +129,28 @@ impl Ledger {
 
     pub(super) fn take(&mut self, slots: usize, now: Moment) -> Vec<Job> {
         let mut taken = Vec::new();
+        let mut running: BTreeMap<TenantName, usize> = BTreeMap::new();
+        for entry in self.jobs.values().filter(|entry| entry.status == JobStatus::InProgress) {
+            *running.entry(entry.tenant.clone()).or_default() += 1;
+        }
         while taken.len() < slots {
-            let Some(id) = self.waiting.pop_front() else { break };
+            let Some(id) = self.next(&running) else { break };
             let Some(entry) = self.jobs.get_mut(&id) else { continue };
             let Some(job) = entry.job.take() else { continue };
+            *running.entry(job.tenant.clone()).or_default() += 1;
             self.waiting_bytes -= job.input.len();
             entry.status = JobStatus::InProgress;
             entry.taken = Some(now);
             taken.push(job);
         }
         taken
+    }
+
+    /// Of the tenant with the fewest jobs under way, the one that waits longest.
+    fn next(&mut self, running: &BTreeMap<TenantName, usize>) -> Option<JobId> {
+        let many = |id: &JobId| self.jobs.get(id).and_then(|entry| running.get(&entry.tenant)).copied().unwrap_or(0);
+        let at = self.waiting.iter().enumerate().min_by_key(|(at, id)| (many(id), *at)).map(|(at, _)| at)?;
+        self.waiting.remove(at)
     }
 
     pub(super) fn settle(&mut self, id: &JobId, answer: &Answer, now: Moment) {

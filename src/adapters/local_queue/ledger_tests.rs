@@ -46,6 +46,21 @@ fn jobs_are_handed_out_in_turn_and_their_answers_kept_for_a_while() {
 }
 
 #[test]
+fn a_tenants_many_jobs_do_not_keep_another_ones_waiting() {
+    let mut ledger = Ledger::new(bounds());
+    let theirs = |n| Job { tenant: "acme".parse().unwrap(), ..job(n, 1) };
+    ledger.submit(job(1, 1), Moment(0)).unwrap();
+    ledger.submit(job(2, 1), Moment(0)).unwrap();
+    ledger.submit(theirs(3), Moment(0)).unwrap();
+    let taken: Vec<JobId> = ledger.take(2, Moment(1)).into_iter().map(|job| job.id).collect();
+    assert_eq!(taken, [id(1), id(3)]);
+    ledger.submit(theirs(4), Moment(2)).unwrap();
+    ledger.settle(&id(3), &Answer::failed("no"), Moment(3));
+    let taken: Vec<JobId> = ledger.take(5, Moment(4)).into_iter().map(|job| job.id).collect();
+    assert_eq!(taken, [id(4), id(2)], "who has none under way is next");
+}
+
+#[test]
 fn a_full_queue_refuses_by_number_and_by_bytes_but_takes_one_large_job() {
     let mut ledger = Ledger::new(bounds());
     ledger.submit(job(1, 1_000), Moment(0)).unwrap();

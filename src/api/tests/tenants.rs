@@ -181,7 +181,7 @@ async fn a_quota_is_told_with_its_limit_its_use_and_when_to_come_again() {
         ..Scripts::default()
     });
     let full = house.ask(Method::POST, "/environments/setup", r#"{"mainModule":"a.js","modules":{"a.js":""}}"#).await;
-    insta::assert_snapshot!(full.text, @r#"{"error":"the tenant has 2 environments of 2: delete some","code":"quota_exceeded","details":{"limit":2,"quota":"environments","used":2}}"#);
+    insta::assert_snapshot!(full.text, @r#"{"error":"the tenant has all environments that it may have, 2 of 2: delete some","code":"quota_exceeded","details":{"limit":2,"quota":"environments","used":2}}"#);
     assert_eq!((full.status.as_u16(), full.header("retry-after")), (403, None));
     let path = super::harness::execute_path();
     let spent = house.ask(Method::POST, &path, r#"{"data":1}"#).await;

@@ -21,7 +21,8 @@ use crate::domain::time::{Moment, WallTime};
 const DAY: i64 = 24 * 3600 * 1000;
 /// When to come again after too many calls at once: nobody knows when one ends.
 const BUSY: Duration = Duration::from_secs(1);
-/// So many environments' rates are remembered before those that are full again are forgotten.
+/// So many environments' rates are remembered before those that are full again are forgotten; then twice as many as were
+/// left, so that the looks over all of them stay few.
 const SWEPT_AT: usize = 1024;
 
 /// The number of a day (UTC) since 1970.
@@ -90,6 +91,7 @@ impl Account {
 pub struct Ledger {
     accounts: BTreeMap<TenantName, Account>,
     environments: BTreeMap<EnvironmentId, (Rate, Bucket)>,
+    sweep_at: usize,
     counts: Counts,
 }
 
@@ -159,8 +161,9 @@ impl Ledger {
     /// # Errors
     /// When it is called more often than that.
     pub fn admit_by(&mut self, environment: EnvironmentId, rate: Rate, now: Moment) -> Result<(), Exceeded> {
-        if self.environments.len() >= SWEPT_AT && !self.environments.contains_key(&environment) {
+        if self.environments.len() >= self.sweep_at.max(SWEPT_AT) {
             self.environments.retain(|_, (rate, bucket)| !bucket.is_full(*rate, now));
+            self.sweep_at = self.environments.len().saturating_mul(2);
         }
         let entry = self.environments.entry(environment).or_insert_with(|| (rate, Bucket::new(rate, now)));
         entry.0 = rate;

@@ -204,8 +204,10 @@ impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { quota, limit, used, retry_after } = self;
         match quota {
-            Quota::Environments => write!(f, "the tenant has {used} environments of {limit}: delete some")?,
-            Quota::Concurrency => write!(f, "the tenant has {used} calls of {limit} under way")?,
+            Quota::Environments => {
+                write!(f, "the tenant has all environments that it may have, {used} of {limit}: delete some")?
+            }
+            Quota::Concurrency => write!(f, "the tenant has all calls under way that it may have, {used} of {limit}")?,
             Quota::Rate => write!(f, "the tenant asks more often than it may")?,
             Quota::Cpu => write!(f, "the tenant's calls have used {used} of {limit} s CPU time today (UTC)")?,
             Quota::Storage => {
@@ -241,7 +243,7 @@ mod tests {
         let quotas = Quotas { environments: Some(2), storage_bytes: Some(8192), ..Quotas::default() };
         assert_eq!(quotas.admit_environment(1), Ok(()));
         let text = quotas.admit_environment(2).unwrap_err().to_string();
-        assert_eq!(text, "the tenant has 2 environments of 2: delete some");
+        assert_eq!(text, "the tenant has all environments that it may have, 2 of 2: delete some");
         assert_eq!(quotas.admit_bytes(4096, 4096), Ok(()));
         let refused = quotas.admit_bytes(4096, 4097).unwrap_err();
         assert_eq!((refused.limit, refused.used, refused.retry_after), (8192, 8193, None));
