@@ -19,7 +19,7 @@ mod start;
 mod table;
 mod worker;
 
-#[allow(dead_code, unused_imports, reason = "each benchmark needs another part of it")]
+#[allow(dead_code, unused_imports, unused_macros, reason = "each benchmark needs another part of it")]
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 

@@ -16,7 +16,9 @@ use crate::domain::id::{EnvironmentId, SlotId};
 use crate::domain::quota::{Exceeded, Ledger, Quotas, Rate, Work};
 use crate::domain::tenant::{Caller, TenantName};
 use crate::domain::time::{Moment, WallTime};
-use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
+use crate::ports::sandbox::{
+    EngineProbe, Installed, Leftover, Preparation, SandboxEngine, SandboxError, SlotSpec, Transpiled,
+};
 use crate::ports::store::{Store, StoreError};
 use crate::ports::tenants::{Pass, Tenants, TenantsPicture};
 use crate::ports::volumes::{VolumeError, Volumes};
@@ -53,6 +55,10 @@ pub struct EngineDouble {
     pub failing_boots: Mutex<usize>,
     /// How many of the next destructions fail.
     pub failing_destructions: Mutex<usize>,
+    /// How many of the next runs find their sandbox spoiled.
+    pub spoiled: Mutex<usize>,
+    /// Ends one that stands.
+    pub lose: Notify,
     /// When set, a run waits for `release`.
     pub held: Mutex<bool>,
     pub release: Notify,
@@ -96,7 +102,31 @@ impl SandboxEngine for EngineDouble {
         if Self::spend(&self.failing_boots) { Err(SandboxError::NotReady(Duration::from_secs(1))) } else { Ok(()) }
     }
 
-    async fn run(&self, slot: SlotId, _: Call, _: String) -> Result<Evidence, SandboxError> {
+    async fn prepare(&self, _: SlotId, preparation: Preparation) -> Result<(), SandboxError> {
+        if preparation.main_module.contains("unprepared") {
+            Err(SandboxError::TaskFailed("no_handler"))
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn rest(&self, _: SlotId) -> Result<u64, SandboxError> {
+        Ok(80 << 20)
+    }
+
+    async fn lost(&self, _: SlotId) -> bool {
+        self.lose.notified().await;
+        true
+    }
+
+    async fn attach(&self, _: SlotId, _: EnvironmentId) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    async fn run(&self, slot: SlotId, _: &Call, _: &str) -> Result<Evidence, SandboxError> {
+        if Self::spend(&self.spoiled) {
+            return Err(SandboxError::Spoiled(slot));
+        }
         self.running.notify_one();
         if *locked(&self.held) {
             tokio::select! {

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use crate::domain::execution::{Call, Evidence, Limits};
-use crate::domain::id::SlotId;
-use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
+use crate::domain::id::{EnvironmentId, SlotId};
+use crate::ports::sandbox::{
+    EngineProbe, Installed, Leftover, Preparation, SandboxEngine, SandboxError, SlotSpec, Transpiled,
+};
 
 /// Makes nothing, holds nothing.
 pub struct SandboxesOff {
@@ -41,7 +43,23 @@ impl SandboxEngine for SandboxesOff {
         self.off()
     }
 
-    async fn run(&self, _: SlotId, _: Call, _: String) -> Result<Evidence, SandboxError> {
+    async fn prepare(&self, _: SlotId, _: Preparation) -> Result<(), SandboxError> {
+        self.off()
+    }
+
+    async fn rest(&self, _: SlotId) -> Result<u64, SandboxError> {
+        self.off()
+    }
+
+    async fn lost(&self, _: SlotId) -> bool {
+        false
+    }
+
+    async fn attach(&self, _: SlotId, _: EnvironmentId) -> Result<(), SandboxError> {
+        self.off()
+    }
+
+    async fn run(&self, _: SlotId, _: &Call, _: &str) -> Result<Evidence, SandboxError> {
         self.off()
     }
 

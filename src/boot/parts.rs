@@ -26,7 +26,7 @@ use crate::config::{self, Config, LogFormat};
 use crate::domain::egress::{Caps, Reach};
 use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
-use crate::domain::pool::PoolPolicy;
+use crate::domain::pool::{PoolPolicy, StandingPolicy};
 use crate::domain::restart::RestartPolicy;
 use crate::ports::cgroup::Cgroups;
 use crate::ports::clock::Clock;
@@ -277,7 +277,21 @@ pub fn pool_policy(sandbox: &config::Sandbox) -> PoolPolicy {
         queue_wait: sandbox.queue_wait,
         set_ups: sandbox.setup_concurrency,
         boots_at_once: if sandbox.boots_at_once == 0 { cores } else { sandbox.boots_at_once },
+        standing: standing_policy(sandbox),
     }
+}
+
+/// In plain containers nothing stands ready: the engines have no mounts that show up later.
+fn standing_policy(sandbox: &config::Sandbox) -> StandingPolicy {
+    let standing = &sandbox.standing;
+    let policy = StandingPolicy {
+        memory_mb: standing.memory_mb,
+        runtimes: Runtime::ALL.map(|runtime| (runtime, standing.runtimes)).into(),
+        per_environment: standing.environment,
+        age: standing.age,
+        call_memory_mb: limit_policy(sandbox).default.memory_mb,
+    };
+    if standing.enabled && !sandbox.disable_gvisor { policy } else { StandingPolicy::default() }
 }
 
 /// What a set-up's install task may use, where there is a registry and a way to it.
@@ -314,6 +328,7 @@ pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool:
         clock: parts.clock.clone(),
         log: parts.log.new(slog::o!("actor" => "sandbox_pool")),
         policy: pool_policy(&config.sandbox),
+        usual_limits: limit_policy(&config.sandbox).default,
         transpile_limits: TRANSPILE_LIMITS,
         install_limits: install_limits(&config.sandbox),
         cores: config.sandbox.cpu,

@@ -101,6 +101,17 @@ impl Permissions {
         ]
     }
 
+    /// True where nothing is asked for beyond what a sandbox has that was made before its environment was known. Bun's
+    /// has no permissions but the way out.
+    pub fn are_plain(&self, runtime: Runtime) -> bool {
+        let refused = |grant: &Option<Grant>| matches!(grant, None | Some(Grant::Switch(false)));
+        let deno = || {
+            let others = [&self.allow_read, &self.allow_write, &self.allow_run, &self.allow_ffi];
+            self.allow_env.is_none() && others.into_iter().all(refused)
+        };
+        refused(&self.allow_net) && (runtime == Runtime::Bun || deno())
+    }
+
     /// Refuses entries that could not stand in a comma-separated flag.
     fn validate(&self) -> Result<(), SetUpInvalid> {
         for (name, grant) in self.lists() {

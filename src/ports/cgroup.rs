@@ -42,6 +42,8 @@ pub enum CgroupError {
     Format { path: PathBuf, found: String },
     #[error("no usable cgroup hierarchy: {0}")]
     Unusable(&'static str),
+    #[error("cgroup {path} still runs {waited:?} after it was frozen")]
+    NotFrozen { path: PathBuf, waited: Duration },
     #[error("cgroup {name} still has {processes} processes {waited:?} after they were killed")]
     NotEmpty { name: String, processes: usize, waited: Duration },
 }
@@ -61,6 +63,13 @@ pub trait Cgroup: Send + Sync {
     fn processes(&self) -> Result<Vec<i32>, CgroupError>;
     /// Returns at the next out-of-memory event of this cgroup; at once if there was one already.
     async fn out_of_memory(&self) -> Result<(), CgroupError>;
+    /// Stops all that is in it, until `thaw` or a kill. Returns once all of it stands still.
+    ///
+    /// # Errors
+    /// `NotFrozen` when something in it runs on all the same.
+    async fn freeze(&self) -> Result<(), CgroupError>;
+    /// Lets all that is in it go on.
+    fn thaw(&self) -> Result<(), CgroupError>;
     /// Kills all that is in it until it is empty, then removes it. Idempotent, resumable.
     ///
     /// # Errors

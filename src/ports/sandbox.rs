@@ -15,6 +15,10 @@ use crate::domain::id::{EnvironmentId, SlotId};
 pub enum Purpose {
     /// Calls of one environment: its volume is mounted at `/workspace`, its permissions are in force.
     Execute { environment: EnvironmentId, permissions: Permissions },
+    /// The same, made before it is needed: the runtime loads more before it is ready, to answer sooner.
+    StandForEnvironment { environment: EnvironmentId, permissions: Permissions },
+    /// Made before it is known which environment it will be for: one without permissions. See `attach`.
+    StandForRuntime,
     /// Turning TypeScript into JavaScript: no volume at all.
     Transpile,
     /// Installing packages from the registries, on Bun: no volume, and a way out to the registries alone.
@@ -29,6 +33,14 @@ pub struct SlotSpec {
     pub purpose: Purpose,
     /// The memory its task will be given above the idle runtime, in MiB; the engine's heap flag carries it.
     pub memory_mb: u64,
+}
+
+/// What a standing sandbox does before it is claimed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preparation {
+    pub main_module: String,
+    /// In force during the import, and the memory of the call that it will be claimed for.
+    pub limits: Limits,
 }
 
 /// The answer to a transpile task.
@@ -63,6 +75,9 @@ pub enum SandboxError {
     Unknown(SlotId),
     #[error("the sandbox's task ended as {0}")]
     TaskFailed(&'static str),
+    /// A standing sandbox that was not as it should be when it was claimed. Nothing of the call has reached it.
+    #[error("the standing sandbox {0} is of no use any more")]
+    Spoiled(SlotId),
     #[error("{doing} failed")]
     Host {
         doing: &'static str,
@@ -107,12 +122,34 @@ pub trait SandboxEngine: Send + Sync {
     /// Whatever was made remains and must be destroyed, also after an error.
     async fn create(&self, spec: SlotSpec) -> Result<(), SandboxError>;
 
-    /// Writes the call's limits to the cgroup, sends the request and watches until it is settled, closed, over time,
+    /// Imports the environment's module in a `Purpose::StandForEnvironment` sandbox, within the limits.
+    ///
+    /// # Errors
+    /// `TaskFailed` with the outcome that a call would have had, when the module does not let itself be imported.
+    async fn prepare(&self, slot: SlotId, preparation: Preparation) -> Result<(), SandboxError>;
+
+    /// Freezes a ready sandbox until it is claimed. Answers with the memory that it is charged, in bytes.
+    ///
+    /// # Errors
+    /// `Spoiled` when it does not stand still, or said what nobody asked for.
+    async fn rest(&self, slot: SlotId) -> Result<u64, SandboxError>;
+
+    /// Returns when a resting sandbox has ended by itself (true), or is claimed or being destroyed (false).
+    async fn lost(&self, slot: SlotId) -> bool;
+
+    /// Mounts an environment's volume in a `Purpose::StandForRuntime` sandbox, which is the environment's from then on.
+    ///
+    /// # Errors
+    /// When it cannot be mounted. Nothing of the call has reached the sandbox.
+    async fn attach(&self, slot: SlotId, environment: EnvironmentId) -> Result<(), SandboxError>;
+
+    /// Lets the sandbox go on if it rests, writes the call's limits to the cgroup, sends the request and watches until it is settled, closed, over time,
     /// flooded or out of memory. The sandbox is spent afterwards. The time limit starts when the request is sent.
     ///
     /// # Errors
-    /// Only when the host itself failed; what the handler did is evidence, not an error.
-    async fn run(&self, slot: SlotId, call: Call, main_module: String) -> Result<Evidence, SandboxError>;
+    /// `Spoiled`, before anything was sent; else only when the host itself failed: what the handler did is evidence, not
+    /// an error.
+    async fn run(&self, slot: SlotId, call: &Call, main_module: &str) -> Result<Evidence, SandboxError>;
 
     /// Turns TypeScript into JavaScript in a `Purpose::Transpile` sandbox.
     async fn transpile(

@@ -1,4 +1,4 @@
-//! The mount table of this process, and taking mounts off it.
+//! The mount table of this process, putting mounts on it, and taking them off.
 
 use std::ffi::OsString;
 use std::io;
@@ -66,6 +66,41 @@ pub fn tmpfs(point: &Path, bytes: u64) -> io::Result<()> {
         other => Ok(other?),
     }
 }
+
+/// Shows `source` at `point` as well, read-only, without devices and without programs that raise rights. A sealed tree
+/// stays sealed there, also for root.
+///
+/// # Errors
+/// What mount(2) said. Where the sealing fails, nothing stays mounted.
+pub fn bind_sealed(source: &Path, point: &Path) -> io::Result<()> {
+    bind(source, point, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV)
+}
+
+fn bind(source: &Path, point: &Path, flags: MsFlags) -> io::Result<()> {
+    mount(Some(source), point, NONE, MsFlags::MS_BIND, NONE)?;
+    let sealing = mount(NONE, point, NONE, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags, NONE);
+    if sealing.is_err() {
+        detach(point)?;
+    }
+    Ok(sealing?)
+}
+
+/// Shows `source` at `point` as well, read-only, and what is mounted beneath `point` later shows up wherever this mount was taken along to: in the
+/// mount namespaces that are made from now on, until they leave it. It is of no peer group but its own, so that `source`
+/// stays as it is. Read-only is all it is: a sandbox in a user namespace may not mount it again without a flag that it has here
+/// (mount_namespaces(7)).
+///
+/// # Errors
+/// As for [`bind_sealed`].
+pub fn bind_shared(source: &Path, point: &Path) -> io::Result<()> {
+    bind(source, point, MsFlags::MS_RDONLY)?;
+    for propagation in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+        mount(NONE, point, NONE, propagation, NONE)?;
+    }
+    Ok(())
+}
+
+const NONE: Option<&Path> = None;
 
 /// Lines that do not read as mountinfo are left out.
 pub fn parse(text: &[u8]) -> Vec<Mount> {
@@ -144,6 +179,26 @@ mod tests {
         let points = latest_first(parse(TABLE), Path::new("/run/a b\\c"));
         assert_eq!(points, [PathBuf::from("/run/a b\\c/inner"), PathBuf::from("/run/a b\\c")]);
         assert!(latest_first(parse(TABLE), Path::new("/run/a")).is_empty());
+    }
+
+    #[test]
+    fn what_is_mounted_beneath_a_shared_bind_is_not_in_its_source() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().canonicalize().expect("real path");
+        let [source, point, tree] = ["source", "point", "tree"].map(|name| path.join(name));
+        for directory in [&source.join("inner"), &point, &tree] {
+            std::fs::create_dir_all(directory).expect("directory");
+        }
+        std::fs::write(tree.join("file"), "x").expect("file");
+        bind_shared(&source, &point).expect("this test mounts, and needs root");
+        bind_sealed(&tree, &point.join("inner")).expect("bind");
+        assert!(point.join("inner/file").exists() && !source.join("inner/file").exists());
+        let written = std::fs::write(point.join("inner/file"), "y").expect_err("sealed");
+        assert_eq!(written.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        for mounted in points_under(&path).expect("list") {
+            detach(&mounted).expect("detach");
+        }
+        assert!(points_under(&path).expect("list").is_empty() && source.join("inner").exists());
     }
 
     #[test]

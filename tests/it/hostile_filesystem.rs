@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
+use crate::support::tier::{Tier, on_every_tier};
 use crate::support::{Daemon, RUNTIMES, Settings};
 
-#[tokio::test]
-async fn d1_the_host_is_absent() {
-    let daemon = Daemon::start_with(Settings::default().env("SECRET_OF_THE_DAEMON", "canary-4711")).await;
+on_every_tier!(d1_the_host_is_absent);
+
+async fn d1_the_host_is_absent(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default().env("SECRET_OF_THE_DAEMON", "canary-4711")).await;
     let client = daemon.client();
     let source = r#"
 import fs from "node:fs";
@@ -145,9 +147,10 @@ export const handler = () => {
     }
 }
 
-#[tokio::test]
-async fn f1_dangerous_system_calls_fail_and_the_sandbox_lives() {
-    let daemon = Daemon::start().await;
+on_every_tier!(f1_dangerous_system_calls_fail_and_the_sandbox_lives);
+
+async fn f1_dangerous_system_calls_fail_and_the_sandbox_lives(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default()).await;
     let client = daemon.client();
     let source = r#"
 import { dlopen, FFIType } from "bun:ffi";
@@ -168,8 +171,7 @@ export const handler = () => ({
   raw: call(41, 2, 3, 1), packet: call(41, 17, 3, 0), vsock: call(41, 40, 1, 0), pidfd_getfd: call(438, 0, 0, 0),
   alive: true,
 });"#;
-    let id = client.environment("bun", source).await;
-    let answer = client.execute(&id, json!({ "limits": { "timeoutMs": 30000 } })).await;
+    let answer = client.try_out("bun", source, json!({ "limits": { "timeoutMs": 30000 } })).await;
     let seen = answer.expect("ok").result().as_object().unwrap().clone();
     assert_eq!(seen["alive"], true);
     for (name, returned) in seen.iter().filter(|(name, _)| *name != "alive") {

@@ -3,11 +3,13 @@
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::support::{Daemon, RUNTIMES};
+use crate::support::tier::{Tier, on_every_tier};
+use crate::support::{Daemon, RUNTIMES, Settings};
 
-#[tokio::test]
-async fn c1_nothing_is_reachable_not_even_the_daemon() {
-    let daemon = Daemon::start().await;
+on_every_tier!(c1_nothing_is_reachable_not_even_the_daemon);
+
+async fn c1_nothing_is_reachable_not_even_the_daemon(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default()).await;
     let client = daemon.client();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -77,9 +79,10 @@ export const handler = async (event) => {
     assert!(nobody.is_err(), "a sandbox reached a listener of the host");
 }
 
-#[tokio::test]
-async fn c2_no_socket_leads_out() {
-    let daemon = Daemon::start().await;
+on_every_tier!(c2_no_socket_leads_out);
+
+async fn c2_no_socket_leads_out(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default()).await;
     let client = daemon.client();
     let socket = daemon.health_socket();
     let source = r#"

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::tier::{Tier, on_every_tier};
 use crate::support::{Daemon, RUNTIMES, Settings, host};
 
-#[tokio::test]
-async fn a1_endless_work_ends_on_the_hosts_clock_with_its_phase_and_its_logs() {
-    let daemon = Daemon::start().await;
+on_every_tier!(a1_endless_work_ends_on_the_hosts_clock_with_its_phase_and_its_logs);
+
+async fn a1_endless_work_ends_on_the_hosts_clock_with_its_phase_and_its_logs(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default()).await;
     let client = daemon.client();
     let cases = [
         ("console.log('before'); export const handler = () => { console.log('here'); for (;;); }", "handler", 2),
@@ -30,9 +32,10 @@ async fn a1_endless_work_ends_on_the_hosts_clock_with_its_phase_and_its_logs() {
     daemon.assert_nothing_left().await;
 }
 
-#[tokio::test]
-async fn a2_memory_bombs_are_told_from_timeouts_and_hurt_no_neighbour() {
-    let daemon = Daemon::start().await;
+on_every_tier!(a2_memory_bombs_are_told_from_timeouts_and_hurt_no_neighbour);
+
+async fn a2_memory_bombs_are_told_from_timeouts_and_hurt_no_neighbour(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default().set("sandbox.default_memory_mb", "64")).await;
     let client = daemon.client();
     let bombs = [
         "export const handler = () => { const a = []; for (;;) a.push(new Array(1000).fill(Math.random())) }",
@@ -59,9 +62,10 @@ async fn a2_memory_bombs_are_told_from_timeouts_and_hurt_no_neighbour() {
     daemon.assert_nothing_left().await;
 }
 
-#[tokio::test]
-async fn a3_process_and_thread_bombs_stay_inside() {
-    let daemon = Daemon::start().await;
+on_every_tier!(a3_process_and_thread_bombs_stay_inside);
+
+async fn a3_process_and_thread_bombs_stay_inside(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default().set("sandbox.default_memory_mb", "512")).await;
     let client = daemon.client();
     let fork = r#"
 import { spawn } from "node:child_process";
@@ -80,22 +84,21 @@ export const handler = async () => {
 };"#;
     for runtime in RUNTIMES {
         for bomb in [fork, workers] {
-            let request = json!({ "mainModule": "main.js", "modules": { "main.js": bomb }, "runtime": runtime,
-                "permissions": { "allowRun": true, "allowRead": true } });
-            let made = client.set_up(request).await;
-            let id = made.json["id"].as_str().unwrap();
-            let answer = client.execute(id, json!({ "limits": { "timeoutMs": 10000, "memoryMb": 512 } })).await;
+            let permissions = json!({ "allowRun": true, "allowRead": true });
+            let body = json!({ "limits": { "timeoutMs": 10000, "memoryMb": 512 } });
+            let answer = client.try_permitted(runtime, bomb, permissions, body).await;
             let allowed = ["pids_limit", "handler_error", "timeout", "out_of_memory", "ok"];
             assert!(allowed.contains(&answer.outcome()), "{runtime}: {}", answer.text);
-            daemon.assert_nothing_left().await;
         }
     }
+    daemon.assert_nothing_left().await;
     client.assert_healthy_call("deno").await;
 }
 
-#[tokio::test]
-async fn a4_floods_are_cut_and_the_answer_stays_valid() {
-    let daemon = Daemon::start().await;
+on_every_tier!(a4_floods_are_cut_and_the_answer_stays_valid);
+
+async fn a4_floods_are_cut_and_the_answer_stays_valid(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default()).await;
     let client = daemon.client();
     let before = host::footprint(daemon.pid());
     let floods = [
@@ -123,9 +126,10 @@ async fn a4_floods_are_cut_and_the_answer_stays_valid() {
     daemon.assert_nothing_left().await;
 }
 
-#[tokio::test]
-async fn a5_disks_are_the_sandboxs_own_and_small() {
-    let daemon = Daemon::start().await;
+on_every_tier!(a5_disks_are_the_sandboxs_own_and_small);
+
+async fn a5_disks_are_the_sandboxs_own_and_small(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default().set("sandbox.default_memory_mb", "256")).await;
     let client = daemon.client();
     let source = r#"
 import { writeFileSync, mkdirSync } from "node:fs";
@@ -143,11 +147,9 @@ export const handler = () => {
   return seen;
 };"#;
     for runtime in RUNTIMES {
-        let request = json!({ "mainModule": "main.js", "modules": { "main.js": source }, "runtime": runtime,
-            "permissions": { "allowWrite": true, "allowRead": true } });
-        let made = client.set_up(request).await;
+        let permissions = json!({ "allowWrite": true, "allowRead": true });
         let body = json!({ "limits": { "timeoutMs": 30000, "memoryMb": 256 } });
-        let answer = client.execute(made.json["id"].as_str().unwrap(), body).await;
+        let answer = client.try_permitted(runtime, source, permissions, body).await;
         let seen = answer.expect("ok").result().clone();
         for place in ["workspace", "main", "root", "runtime", "usr", "mkdir"] {
             assert_ne!(seen[place], "done", "{runtime} wrote to {place}: {seen}");
@@ -158,11 +160,12 @@ export const handler = () => {
     daemon.assert_nothing_left().await;
 }
 
-#[tokio::test]
-async fn a6_ten_hogs_stay_within_their_quota() {
-    let daemon = Daemon::start_with(Settings::default().set("sandbox.boots_at_once", "2")).await;
+on_every_tier!(a6_ten_hogs_stay_within_their_quota);
+
+async fn a6_ten_hogs_stay_within_their_quota(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default().set("sandbox.boots_at_once", "2")).await;
     let client = daemon.client();
-    let id = client.environment("bun", "export const handler = () => { for (;;); }").await;
+    let id = client.ready_environment("bun", "export const handler = () => { for (;;); }", json!({})).await;
     let hogs = (0..10).map(|_| client.execute(&id, json!({ "limits": { "timeoutMs": 4000 } })));
     let answers = futures_util::future::join_all(hogs).await;
     for answer in answers {

@@ -2,11 +2,13 @@
 
 use serde_json::json;
 
-use crate::support::{Daemon, RUNTIMES};
+use crate::support::tier::{Tier, on_every_tier};
+use crate::support::{Daemon, RUNTIMES, Settings};
 
-#[tokio::test]
-async fn b1_a_forged_result_is_never_ok() {
-    let daemon = Daemon::start().await;
+on_every_tier!(b1_a_forged_result_is_never_ok);
+
+async fn b1_a_forged_result_is_never_ok(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default()).await;
     let client = daemon.client();
     let frame = r#"
 const body = new TextEncoder().encode(JSON.stringify({ type: "result", nonce: "0".repeat(32), json: "\"forged\"" }));
@@ -35,9 +37,10 @@ frame.set(body, 4);
     daemon.assert_nothing_left().await;
 }
 
-#[tokio::test]
-async fn b1_a_replaced_node_fs_does_not_learn_the_nonce() {
-    let daemon = Daemon::start().await;
+on_every_tier!(b1_a_replaced_node_fs_does_not_learn_the_nonce);
+
+async fn b1_a_replaced_node_fs_does_not_learn_the_nonce(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default()).await;
     let source = r#"
 import fs from "node:fs";
 import { mock } from "bun:test";
@@ -60,9 +63,10 @@ console.log("x");"#;
     assert_ne!(answer.outcome(), "ok", "{}", answer.text);
 }
 
-#[tokio::test]
-async fn b2_polluted_prototypes_and_strange_values_give_a_valid_answer() {
-    let daemon = Daemon::start().await;
+on_every_tier!(b2_polluted_prototypes_and_strange_values_give_a_valid_answer);
+
+async fn b2_polluted_prototypes_and_strange_values_give_a_valid_answer(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default()).await;
     let client = daemon.client();
     let pollution = r#"
 Object.prototype.toJSON = function () { return "polluted" };
@@ -109,9 +113,10 @@ Uint8Array.prototype.set = TextEncoder.prototype.encode = () => { throw new Erro
     daemon.assert_nothing_left().await;
 }
 
-#[tokio::test]
-async fn b3_what_cannot_settle_ends_at_once() {
-    let daemon = Daemon::start().await;
+on_every_tier!(b3_what_cannot_settle_ends_at_once);
+
+async fn b3_what_cannot_settle_ends_at_once(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default()).await;
     let client = daemon.client();
     let cases = [
         ("export const handler = () => { throw null }", "handler_error"),
@@ -136,9 +141,10 @@ async fn b3_what_cannot_settle_ends_at_once() {
     daemon.assert_nothing_left().await;
 }
 
-#[tokio::test]
-async fn b4_what_a_handler_leaves_running_dies_with_its_sandbox() {
-    let daemon = Daemon::start().await;
+on_every_tier!(b4_what_a_handler_leaves_running_dies_with_its_sandbox);
+
+async fn b4_what_a_handler_leaves_running_dies_with_its_sandbox(tier: Tier) {
+    let daemon = Daemon::start_on(tier, Settings::default()).await;
     let client = daemon.client();
     let cases = [
         "export const handler = () => { setInterval(() => {}, 1); return 1 }",

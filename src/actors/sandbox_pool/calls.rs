@@ -7,15 +7,16 @@ use actix::prelude::*;
 use slog::{info, warn};
 use tokio::sync::oneshot;
 
-use super::{SandboxPool, kind_of};
+use super::{Deps, SandboxPool, kind_of};
 use crate::domain::environment::Environment;
-use crate::domain::execution::{Call, Evidence, ExecutionRecord, ExecutionReport, Timings};
+use crate::domain::execution::{Call, Evidence, ExecutionRecord, ExecutionReport, Start, Timings};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
-use crate::domain::pool::{Answer, Event, Found};
+use crate::domain::pool::{Answer, Event, Wants};
 use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
 use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec};
+use crate::ports::store::StoreError;
 use crate::ports::tenants::Pass;
 use crate::telemetry::error_chain;
 
@@ -36,9 +37,23 @@ pub(super) struct PendingCall {
     came: Duration,
     boot_began: Option<Duration>,
     claimed: Option<Duration>,
+    start: Start,
 }
 
 impl PendingCall {
+    /// None while its environment is not known.
+    fn wants(&self) -> Option<Wants> {
+        let environment = self.environment.as_ref()?;
+        let runtime = environment.runtime;
+        Some(Wants {
+            runtime,
+            memory_mb: self.call.limits.memory_mb,
+            plain: environment.metadata.permissions.are_plain(runtime),
+            bare: self.call.env.is_empty(),
+            concurrency: environment.limits.concurrency.map(|calls| usize::try_from(calls).unwrap_or(usize::MAX)),
+        })
+    }
+
     fn timings(&self, now: Duration) -> Timings {
         let millis = |from: Option<Duration>, to: Option<Duration>| match (from, to) {
             (Some(from), Some(to)) => to.saturating_sub(from).as_secs_f64() * 1000.0,
@@ -76,6 +91,7 @@ impl Handler<Execute> for SandboxPool {
             came: self.deps.clock.uptime(),
             boot_began: None,
             claimed: None,
+            start: Start::Cold,
         };
         self.calls.insert(execution, pending);
         self.step(Event::CallCame { execution, environment, tenant }, ctx);
@@ -111,10 +127,8 @@ impl SandboxPool {
                 pending.failure = Some(exceeded.into());
                 pending.environment = None;
             }
-            let found = pending.environment.as_ref().map(|environment| Found {
-                concurrency: environment.limits.concurrency.map(|calls| usize::try_from(calls).unwrap_or(usize::MAX)),
-            });
-            pool.step(Event::LookedUp { execution, found }, ctx);
+            let wants = pending.wants();
+            pool.step(Event::LookedUp { execution, wants }, ctx);
         });
     }
 
@@ -133,68 +147,76 @@ impl SandboxPool {
             },
             memory_mb: pending.call.limits.memory_mb,
         };
-        let record = ExecutionRecord {
-            id: execution,
-            environment: environment.id,
-            started_at: self.deps.clock.wall(),
-            completed_at: None,
-            exit_code: None,
-            stdout: None,
-            stderr: None,
-            duration_ms: None,
-            outcome: None,
-        };
-        let already_recorded = pending.record.is_some();
-        let (engine, store) = (Arc::clone(&self.deps.engine), Arc::clone(&self.deps.store));
-        let work = async move {
-            let recording = async { if already_recorded { Ok(()) } else { store.begin_execution(&record).await } };
-            let (recorded, created) = futures_util::future::join(recording, engine.create(spec)).await;
-            (recorded.map(|()| record), created)
-        };
+        let recording = record(&self.deps, execution, environment.id, pending.record.is_some());
+        let engine = Arc::clone(&self.deps.engine);
+        let work = async move { futures_util::future::join(recording, engine.create(spec)).await };
         self.spawn(ctx, work, move |pool, (recorded, created), ctx| {
             pool.note_store(&recorded);
-            let booted = pool.note_boot(execution, recorded, created);
-            match booted {
-                Boot::Ready => pool.step(Event::Booted { slot }, ctx),
-                Boot::Failed => pool.step(Event::BootFailed { slot }, ctx),
-                Boot::NotRecorded => pool.step(Event::CallCancelled { execution }, ctx),
+            match pool.note_sandbox(execution, recorded, created) {
+                Sandbox::Ready => pool.step(Event::Booted { slot }, ctx),
+                Sandbox::Failed => pool.step(Event::BootFailed { slot }, ctx),
+                Sandbox::NotRecorded => pool.step(Event::CallCancelled { execution }, ctx),
             }
         });
     }
 
-    fn note_boot(
+    /// The call has a sandbox of its own. One that stood ready is given to it as a boot would be: recorded first.
+    pub(super) fn run(&mut self, slot: SlotId, execution: ExecutionId, start: Start, ctx: &mut Context<Self>) {
+        let Some(pending) = self.calls.get_mut(&execution) else { return };
+        pending.start = start;
+        if start == Start::Cold {
+            return self.send(slot, execution, ctx);
+        }
+        let Some(environment) = pending.environment.as_ref().map(|environment| environment.id) else { return };
+        pending.boot_began.get_or_insert(self.deps.clock.uptime());
+        let recording = record(&self.deps, execution, environment, pending.record.is_some());
+        let engine = Arc::clone(&self.deps.engine);
+        let attaching =
+            async move { if start == Start::WarmRuntime { engine.attach(slot, environment).await } else { Ok(()) } };
+        let work = async move { futures_util::future::join(recording, attaching).await };
+        self.spawn(ctx, work, move |pool, (recorded, attached), ctx| {
+            pool.note_store(&recorded);
+            match pool.note_sandbox(execution, recorded, attached) {
+                Sandbox::Ready => pool.send(slot, execution, ctx),
+                Sandbox::Failed => pool.step(Event::Spoiled { slot }, ctx),
+                Sandbox::NotRecorded => pool.step(Event::CallCancelled { execution }, ctx),
+            }
+        });
+    }
+
+    fn note_sandbox(
         &mut self,
         execution: ExecutionId,
-        recorded: Result<ExecutionRecord, crate::ports::store::StoreError>,
+        recorded: Result<ExecutionRecord, StoreError>,
         created: Result<(), SandboxError>,
-    ) -> Boot {
+    ) -> Sandbox {
         let uptime = self.deps.clock.uptime();
-        let Some(pending) = self.calls.get_mut(&execution) else { return Boot::Failed };
+        let Some(pending) = self.calls.get_mut(&execution) else { return Sandbox::Failed };
         match recorded {
             Ok(record) => {
                 pending.record.get_or_insert(record);
             }
             Err(error) => {
                 pending.failure = Some(host("recording the call", &error, FailureKind::Retryable));
-                return Boot::NotRecorded;
+                return Sandbox::NotRecorded;
             }
         }
         match created {
             Ok(()) => {
                 pending.failure = None;
                 pending.claimed = Some(uptime);
-                Boot::Ready
+                Sandbox::Ready
             }
             Err(error) => {
                 warn!(self.deps.log, "slot.boot_failed"; "execution" => %execution, "error" => error_chain(&error));
                 self.suspect_host = true;
                 pending.failure = Some(host("starting the sandbox", &error, kind_of(&error)));
-                Boot::Failed
+                Sandbox::Failed
             }
         }
     }
 
-    pub(super) fn run(&mut self, slot: SlotId, execution: ExecutionId, ctx: &mut Context<Self>) {
+    fn send(&mut self, slot: SlotId, execution: ExecutionId, ctx: &mut Context<Self>) {
         let Some(pending) = self.calls.get_mut(&execution) else { return };
         let Some(environment) = pending.environment.as_ref() else { return };
         let main_module = environment.main_module.clone();
@@ -203,13 +225,24 @@ impl SandboxPool {
         let call = Call { data, env, ..pending.call.clone() };
         let engine = Arc::clone(&self.deps.engine);
         let (tenant, began) = (pending.tenant.clone(), self.deps.clock.uptime());
-        let work = async move { engine.run(slot, call, main_module).await };
-        self.spawn(ctx, work, move |pool, ran, ctx| {
+        let work = async move { (engine.run(slot, &call, &main_module).await, call) };
+        self.spawn(ctx, work, move |pool, (ran, call), ctx| {
             // Of a call that was cancelled nobody read the count: it is charged the most that it can have used.
             let most = || pool.deps.clock.uptime().saturating_sub(began).mul_f64(pool.deps.cores);
-            pool.deps.tenants.charge(&tenant, ran.as_ref().map_or_else(|_| most(), |evidence| evidence.cpu));
+            let used = match &ran {
+                Ok(evidence) => evidence.cpu,
+                // Nothing of the call has reached it.
+                Err(SandboxError::Spoiled(_)) => Duration::ZERO,
+                Err(_) => most(),
+            };
+            pool.deps.tenants.charge(&tenant, used);
             if let Some(pending) = pool.calls.get_mut(&execution) {
                 match ran {
+                    Err(error @ SandboxError::Spoiled(_)) => {
+                        warn!(pool.deps.log, "slot.spoiled"; "slot" => %slot, "error" => error_chain(&error));
+                        (pending.call.data, pending.call.env) = (call.data, call.env);
+                        return pool.step(Event::Spoiled { slot }, ctx);
+                    }
                     Ok(evidence) => pending.evidence = Some(evidence),
                     Err(error) => pending.failure = Some(host("running the sandbox", &error, kind_of(&error))),
                 }
@@ -258,7 +291,7 @@ impl SandboxPool {
         pending: &mut PendingCall,
     ) -> Result<ExecutionReport, ExecuteError> {
         let timings = pending.timings(self.deps.clock.uptime());
-        let limits = pending.call.limits;
+        let (limits, start) = (pending.call.limits, pending.start);
         if let Some(failure) = pending.failure.take() {
             return Err(failure);
         }
@@ -266,18 +299,48 @@ impl SandboxPool {
             (Answer::Absent, _) => Err(ExecuteError::Absent(pending.call.environment)),
             (Answer::Refused(refusal), _) => Err(refusal.into()),
             (Answer::Settled, Some(evidence)) => {
-                Ok(ExecutionReport::conclude(execution, limits, self.deps.isolated, evidence, timings))
+                Ok(ExecutionReport::conclude(execution, limits, self.deps.isolated, evidence, timings, start))
             }
-            (Answer::Cancelled, _) => Ok(ExecutionReport::cancelled(execution, limits, self.deps.isolated, timings)),
+            (Answer::Cancelled, _) => {
+                Ok(ExecutionReport::cancelled(execution, limits, self.deps.isolated, timings, start))
+            }
             (Answer::BootFailed | Answer::Settled, _) => Err(lost()),
         }
     }
 }
 
-enum Boot {
+/// What came of giving a call its sandbox.
+enum Sandbox {
     Ready,
     Failed,
     NotRecorded,
+}
+
+/// Writes the row of a call that begins, unless that was done at an earlier try.
+fn record(
+    deps: &Deps,
+    execution: ExecutionId,
+    environment: EnvironmentId,
+    done: bool,
+) -> impl Future<Output = Result<ExecutionRecord, StoreError>> + 'static {
+    let record = ExecutionRecord {
+        id: execution,
+        environment,
+        started_at: deps.clock.wall(),
+        completed_at: None,
+        exit_code: None,
+        stdout: None,
+        stderr: None,
+        duration_ms: None,
+        outcome: None,
+    };
+    let store = Arc::clone(&deps.store);
+    async move {
+        if !done {
+            store.begin_execution(&record).await?;
+        }
+        Ok(record)
+    }
 }
 
 fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -> ExecuteError {

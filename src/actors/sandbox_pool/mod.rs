@@ -12,6 +12,7 @@
 mod calls;
 mod deletions;
 mod set_up;
+mod standing;
 mod sweep;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use slog::{Logger, info, warn};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::actors::seat::Seat;
 use crate::domain::environment::Environment;
@@ -58,6 +60,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     pub log: Logger,
     pub policy: PoolPolicy,
+    /// Of a call that asks for none; what stands ready is made for such calls.
+    pub usual_limits: Limits,
     /// For the transpile task of a set-up.
     pub transpile_limits: Limits,
     /// For the install task of a set-up; None: there are no registries, and dependencies are refused.
@@ -98,7 +102,7 @@ struct PendingSetUp {
 impl SandboxPool {
     /// A pool for one life.
     pub fn new(deps: Deps, seat: Seat) -> Self {
-        let machine = Pool::new(deps.policy);
+        let machine = Pool::new(deps.policy.clone(), Uuid::new_v4());
         Self {
             deps,
             seat,
@@ -125,7 +129,8 @@ impl SandboxPool {
         match effect {
             Effect::LookUp { execution, environment } => self.look_up(execution, environment, ctx),
             Effect::Boot { slot, execution } => self.boot(slot, execution, ctx),
-            Effect::Run { slot, execution } => self.run(slot, execution, ctx),
+            Effect::Stand { slot, stands_for } => self.stand(slot, stands_for, ctx),
+            Effect::Run { slot, execution, start } => self.run(slot, execution, start, ctx),
             Effect::Destroy { slot } => self.destroy(slot, ctx),
             Effect::RetryDestroy { slot, after } => self.later(after, Event::RetryDue { slot }, ctx),
             Effect::Answer { execution, answer } => self.answer(execution, answer, ctx),

@@ -8,9 +8,9 @@ use super::*;
 use crate::actors::doubles::World;
 use crate::adapters::clock::PausedClock;
 use crate::domain::environment::{Dependencies, Permissions, Runtime, SetUpRequest};
-use crate::domain::execution::{Call, ExecutionReport, Outcome};
+use crate::domain::execution::{Call, ExecutionReport, Outcome, Start};
 use crate::domain::id::RequestId;
-use crate::domain::pool::Refusal;
+use crate::domain::pool::{Refusal, StandingPolicy};
 use crate::domain::quota::{EnvironmentLimits, Quota, Quotas, Rate, Work};
 use crate::domain::restart::Generation;
 use crate::domain::tenant::TenantName;
@@ -63,9 +63,19 @@ fn start(world: &World) -> Addr<SandboxPool> {
 }
 
 fn start_under(world: &World, parent: &Addr<Parent>) -> Addr<SandboxPool> {
+    start_with(world, parent, StandingPolicy::default())
+}
+
+fn start_with(world: &World, parent: &Addr<Parent>, standing: StandingPolicy) -> Addr<SandboxPool> {
     tokio::time::pause();
-    let policy =
-        PoolPolicy { max_executions: 2, queue: 3, queue_wait: Duration::from_secs(10), set_ups: 2, boots_at_once: 2 };
+    let policy = PoolPolicy {
+        max_executions: 2,
+        queue: 3,
+        queue_wait: Duration::from_secs(10),
+        set_ups: 2,
+        boots_at_once: 2,
+        standing,
+    };
     let deps = Deps {
         engine: world.engine.clone(),
         volumes: world.volumes.clone(),
@@ -75,6 +85,7 @@ fn start_under(world: &World, parent: &Addr<Parent>) -> Addr<SandboxPool> {
         clock: Arc::new(PausedClock::start()),
         log: Logger::root(slog::Discard, slog::o!()),
         policy,
+        usual_limits: limits(),
         transpile_limits: limits(),
         install_limits: Some(limits()),
         isolated: true,
@@ -280,6 +291,80 @@ async fn packages_that_cannot_be_installed_leave_neither_record_nor_volume_nor_s
     let made =
         pool.send(SetUp { id, tenant: TenantName::operator(), request: with("present@1") }).await.unwrap().unwrap();
     assert!(made.metadata.has_dependencies && world.engine.live.lock().unwrap().is_empty());
+}
+
+fn one_stands() -> StandingPolicy {
+    StandingPolicy {
+        memory_mb: 500,
+        runtimes: [(Runtime::Deno, 1)].into(),
+        per_environment: 1,
+        age: Duration::from_secs(600),
+        call_memory_mb: limits().memory_mb,
+    }
+}
+
+#[actix::test]
+async fn what_stands_is_claimed_recorded_first_and_replaced() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    let id = set_up(&pool, 1).await;
+    settle(500).await;
+    assert_eq!(pool.send(GetPool).await.unwrap().standing, 1);
+    let mut starts = Vec::new();
+    for n in 2..6 {
+        starts.push(call(&pool, id, n).await.unwrap().start);
+        settle(500).await;
+    }
+    assert_eq!(starts, [Start::WarmRuntime, Start::WarmRuntime, Start::WarmEnvironment, Start::WarmEnvironment]);
+    assert_eq!(world.store.calls.lock().unwrap().len(), 4);
+    pool.send(DeleteEnvironment { id, tenant: TenantName::operator() }).await.unwrap().unwrap();
+    assert_eq!(pool.send(GetPool).await.unwrap().standing, 1, "the runtime's stays");
+}
+
+#[actix::test]
+async fn a_spoiled_sandbox_costs_its_call_nothing_but_time() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    let id = set_up(&pool, 1).await;
+    settle(500).await;
+    *world.engine.spoiled.lock().unwrap() = 1;
+    let report = call(&pool, id, 2).await.unwrap();
+    assert_eq!((report.start, report.outcome), (Start::Cold, Outcome::Ok));
+    assert_eq!(world.store.calls.lock().unwrap().len(), 1, "recorded once");
+}
+
+#[actix::test]
+async fn a_lost_sandbox_is_replaced_and_a_module_that_cannot_be_imported_stops_nobody() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    settle(500).await;
+    world.engine.lose.notify_one();
+    settle(2500).await;
+    assert_eq!(world.engine.created.lock().unwrap().len(), 2);
+    assert_eq!(pool.send(GetPool).await.unwrap().standing, 1);
+    let id = EnvironmentId(Uuid::from_u128(1));
+    let unprepared = SetUpRequest {
+        main_module: "unprepared.ts".into(),
+        modules: [("unprepared.ts".to_owned(), "1".to_owned())].into(),
+        ..request()
+    };
+    pool.send(set_up_of(1, unprepared)).await.unwrap().unwrap();
+    for n in 2..6 {
+        assert_eq!(call(&pool, id, n).await.unwrap().start, Start::WarmRuntime);
+        settle(500).await;
+    }
+}
+
+#[actix::test]
+async fn a_drain_takes_what_stands_along() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    settle(500).await;
+    assert_eq!(world.engine.live(), 1);
+    pool.send(Drain { hurry: false }).await.unwrap();
+    settle(500).await;
+    assert_eq!(world.engine.live(), 0);
+    assert!(!pool.connected());
 }
 
 fn stranger() -> TenantName {

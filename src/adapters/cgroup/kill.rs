@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Directories;
 use super::files::{failed, is_gone, processes, unless_gone, with_descendants, write};
+use super::freeze::thaw_v1;
 use crate::ports::cgroup::CgroupError;
 use crate::sys::pidfd::PidFd;
 
@@ -56,7 +57,7 @@ fn strike(directories: &Directories, paths: &[PathBuf]) -> Result<(), CgroupErro
             // the thaw, which also ends a freeze that was there before.
             unless_gone(write(&directories.freezer().join("freezer.state"), "FROZEN"))?;
             kill_listed(paths)?;
-            thaw(directories.freezer())
+            thaw_v1(directories.freezer())
         }
     }
 }
@@ -67,13 +68,6 @@ pub(super) fn strike_listed(directory: &Path) -> Result<(), CgroupError> {
     unless_gone(write(&freeze, "1"))?;
     kill_listed(&[directory.to_owned()])?;
     unless_gone(write(&freeze, "0"))
-}
-
-fn thaw(freezer: &Path) -> Result<(), CgroupError> {
-    for cgroup in with_descendants(freezer)? {
-        unless_gone(write(&cgroup.join("freezer.state"), "THAWED"))?;
-    }
-    Ok(())
 }
 
 /// Kills by pidfd, and only pids that are listed before and after their descriptor was opened: a pid that went to a

@@ -10,6 +10,7 @@
 
 mod detect;
 mod files;
+mod freeze;
 mod kill;
 #[cfg(test)]
 mod tests;
@@ -170,6 +171,14 @@ impl Cgroup for HostCgroup {
             Directories::V1(directories) => directories.out_of_memory().await,
             Directories::V2(directory) => directory.out_of_memory().await,
         }
+    }
+
+    async fn freeze(&self) -> Result<(), CgroupError> {
+        freeze::freeze(&self.directories).await
+    }
+
+    fn thaw(&self) -> Result<(), CgroupError> {
+        freeze::thaw(&self.directories)
     }
 
     async fn kill_and_remove(&self, patience: Duration) -> Result<(), CgroupError> {

@@ -134,6 +134,28 @@ async fn refused_forks_are_counted() {
 }
 
 #[tokio::test]
+async fn what_is_frozen_uses_no_time_until_it_is_thawed() {
+    let tree = Tree::new();
+    let cgroup = tree.cgroup("one", CgroupLimits::default()).await;
+    let child = start(&*cgroup, "while :; do :; done").await;
+    cgroup.freeze().await.expect("frozen");
+    let used = cgroup.usage().expect("usage").cpu;
+    let mut sum = 0_u64;
+    for n in 0..2_000_000_u64 {
+        sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(n));
+    }
+    assert_eq!(cgroup.usage().expect("usage").cpu, used);
+    cgroup.freeze().await.expect("again is no error");
+    cgroup.thaw().expect("thawed");
+    while cgroup.usage().expect("usage").cpu == used {
+        tokio::task::yield_now().await;
+    }
+    cgroup.freeze().await.expect("frozen");
+    cgroup.kill_and_remove(PATIENCE).await.expect("removed, frozen as it is");
+    assert_eq!(child.wait().await.expect("end"), Exit::Signal(9));
+}
+
+#[tokio::test]
 async fn a_fork_bomb_is_ended() {
     let tree = Tree::new();
     let limits = CgroupLimits { pids: Some(64), cpu_quota_us: Some(50_000), memory_bytes: Some(128 * MIB) };

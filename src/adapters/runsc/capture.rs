@@ -57,8 +57,10 @@ impl Capture {
         }
     }
 
-    pub(super) fn finish(self) -> Captured {
-        self.text.finish()
+    /// What was captured so far; what comes from now on is another's.
+    pub(super) fn take(&mut self) -> Captured {
+        let caps = self.text.caps;
+        std::mem::replace(&mut self.text, Kept::new(caps)).finish()
     }
 
     /// What stands in the stream now, on one line, at most `chars` characters.

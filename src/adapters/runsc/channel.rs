@@ -1,4 +1,4 @@
-//! The two pipes between daemon and runner: frames come in, one request goes out. Every method may be dropped at any
+//! The two pipes between daemon and runner: frames come in, requests go out. Every method may be dropped at any
 //! point without losing or doubling a byte.
 
 use std::io;
@@ -64,43 +64,52 @@ impl FrameReader {
     }
 }
 
-/// The daemon's one frame on its way out.
+/// The daemon's frames on their way out: one at a time.
 #[derive(Debug)]
 pub(super) struct RequestWriter {
     /// None once all is written or nobody reads any more.
     pipe: Option<Sender>,
     frame: Vec<u8>,
     written: usize,
+    /// No frame comes after this one.
+    last: bool,
 }
 
 impl RequestWriter {
-    pub(super) fn new(pipe: Sender, frame: Vec<u8>) -> Self {
-        Self { pipe: Some(pipe), frame, written: 0 }
+    pub(super) fn new(pipe: Sender) -> Self {
+        Self { pipe: Some(pipe), frame: Vec::new(), written: 0, last: false }
+    }
+
+    /// Gives it the next frame. The pipe is closed behind the last one.
+    pub(super) fn send(&mut self, frame: Vec<u8>, last: bool) {
+        (self.frame, self.written, self.last) = (frame, 0, last);
     }
 
     pub(super) fn is_pending(&self) -> bool {
-        self.pipe.is_some()
+        self.pipe.is_some() && self.written < self.frame.len()
     }
 
-    /// Writes some of the rest; closes the pipe behind the last byte. A runner that is gone is not an error: its
-    /// channel closes.
+    /// Writes some of the rest. A runner that is gone is not an error: its channel closes.
     pub(super) async fn advance(&mut self) {
         let Some(pipe) = &self.pipe else { return };
         let rest = self.frame.get(self.written..).unwrap_or_default();
-        let done = if pipe.writable().await.is_err() {
+        let gone = if pipe.writable().await.is_err() {
             true
         } else {
             match pipe.try_write(rest) {
                 Ok(length) => {
                     self.written += length;
-                    self.written >= self.frame.len()
+                    false
                 }
                 Err(error) => error.kind() != io::ErrorKind::WouldBlock,
             }
         };
+        let done = self.written >= self.frame.len();
         if done {
-            self.pipe = None;
             self.frame = Vec::new();
+        }
+        if gone || (done && self.last) {
+            self.pipe = None;
         }
     }
 }
@@ -121,7 +130,8 @@ mod tests {
     async fn a_request_larger_than_the_pipe_arrives_whole_and_then_the_pipe_closes() {
         let (reader, writer) = pipe();
         let body = vec![7; 300_000];
-        let mut out = RequestWriter::new(writer, encode(&body).unwrap());
+        let mut out = RequestWriter::new(writer);
+        out.send(encode(&body).unwrap(), true);
         let mut frames = FrameReader::new(reader, 1 << 20);
         let sending = async {
             while out.is_pending() {
@@ -134,10 +144,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_pipe_stays_open_until_the_last_frame_is_written() {
+        let (reader, writer) = pipe();
+        let mut out = RequestWriter::new(writer);
+        let mut frames = FrameReader::new(reader, 1 << 20);
+        for (body, last) in [(b"one".to_vec(), false), (b"two".to_vec(), true)] {
+            out.send(encode(&body).unwrap(), last);
+            while out.is_pending() {
+                out.advance().await;
+            }
+            assert_eq!(frames.next().await, Incoming::Frame(body));
+        }
+        assert_eq!(frames.next().await, Incoming::Closed);
+    }
+
+    #[tokio::test]
     async fn a_reader_that_is_gone_ends_the_sending() {
         let (reader, writer) = pipe();
         drop(reader);
-        let mut out = RequestWriter::new(writer, encode(b"x").unwrap());
+        let mut out = RequestWriter::new(writer);
+        out.send(encode(b"x").unwrap(), false);
         out.advance().await;
         assert!(!out.is_pending());
     }

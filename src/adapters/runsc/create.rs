@@ -1,8 +1,8 @@
 //! Making a sandbox: cgroup and bundle side by side, the engine spawned into the cgroup, and the wait for `ready`.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -14,11 +14,11 @@ use super::dialogue::is_ready;
 use super::egress::Egress;
 use super::flags::Kind;
 use super::line::{self, Line};
-use super::slot::{Making, Slot};
+use super::slot::{Making, Parked, Slot, Standing};
 use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
 use super::tools::{is_open_to_all, rootfs_of};
-use super::{CLOSING_PATIENCE, RunscEngine, Tools, flags, host};
+use super::{CLOSING_PATIENCE, RunscEngine, Tools, flags, host, tree};
 use crate::domain::egress::{Policy, Rule};
 use crate::domain::execution::ProcessEnd;
 use crate::domain::layout;
@@ -54,7 +54,7 @@ impl RunscEngine {
         self.wait_ready(&slot, &mut line).await?;
         let idle = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
         let _ = slot.idle.set(idle);
-        slot.park(line);
+        slot.park(Parked { line, standing: Standing::Ready });
         debug!(self.log, "slot.ready"; "slot" => %slot.id, "ms" => watch.millis(), "memory" => idle.memory_bytes);
         Ok(())
     }
@@ -101,14 +101,15 @@ impl RunscEngine {
     ) -> Result<(Written, Making), SandboxError> {
         let image = self.settings.images.get(&spec.runtime).cloned();
         let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
-        let installs = spec.purpose == Purpose::Install;
-        let (permissions, volume) = match spec.purpose {
-            Purpose::Execute { environment, permissions } => {
-                (permissions, Some(self.volumes.path(&environment.volume_name())))
+        let purpose = spec.purpose;
+        let (permissions, volume) = match &purpose {
+            Purpose::Execute { environment, permissions }
+            | Purpose::StandForEnvironment { environment, permissions } => {
+                (permissions.clone(), Some(self.volumes.path(&environment.volume_name())))
             }
-            Purpose::Transpile | Purpose::Install => Default::default(),
+            Purpose::StandForRuntime | Purpose::Transpile | Purpose::Install => Default::default(),
         };
-        let policy = if installs {
+        let policy = if purpose == Purpose::Install {
             let rules: Vec<Rule> = self.settings.registries.iter().map(|registry| registry.rule.clone()).collect();
             (!rules.is_empty()).then_some((Policy::Only(rules), Whose::Operator))
         } else {
@@ -124,24 +125,38 @@ impl RunscEngine {
         let write = move || {
             let rootfs = rootfs_of(&image, runtime).ok_or(SandboxError::RuntimeMissing(runtime))?;
             let [rootfs, runner] = [real(&rootfs)?, real(&runner)?];
-            let duty = match volume {
-                Some(volume) => duty_of(&volume)?,
-                None if installs => Duty::Install,
-                None => Duty::Transpile,
+            // Before the root may become one of the slot's own, which nobody else looks into.
+            let mut bound = vec![rootfs.clone(), runner.clone()];
+            let (rootfs, duty) = match (&purpose, volume) {
+                (_, Some(volume)) => {
+                    let duty = duty_of(&volume)?;
+                    bound.extend(duty.workspace().cloned());
+                    (rootfs, duty)
+                }
+                (Purpose::StandForRuntime, None) => {
+                    let tree = tree::plant(&slot_dir, &rootfs).map_err(host("mounting the sandbox's root"))?;
+                    (tree.root, Duty::Stand { emitted: tree.emitted })
+                }
+                (Purpose::Install, None) => (rootfs, Duty::Install),
+                (_, None) => (rootfs, Duty::Transpile),
             };
-            let workspace = match &duty {
-                Duty::Call { workspace, .. } => Some(workspace),
-                Duty::Transpile | Duty::Install => None,
-            };
-            let closed = [Some(&rootfs), Some(&runner), workspace]
-                .into_iter()
-                .flatten()
-                .find(|path| !is_open_to_all(path))
-                .cloned();
+            let warm = matches!(purpose, Purpose::StandForEnvironment { .. } | Purpose::StandForRuntime);
+            let closed = bound.into_iter().find(|path| !is_open_to_all(path));
             let host_ids = map_ids.filter(|_| closed.is_none());
             let egress = way_out.map(|(gates, policy)| Egress::open(&*gates, slot, policy, host_ids)).transpose()?;
-            let bundle =
-                Bundle { runtime, gvisor, permissions, memory_mb, tmp_mb, rootfs, runner, duty, egress, host_ids };
+            let bundle = Bundle {
+                runtime,
+                gvisor,
+                permissions,
+                memory_mb,
+                tmp_mb,
+                rootfs,
+                runner,
+                duty,
+                warm,
+                egress,
+                host_ids,
+            };
             let config = config_json(&bundle).map_err(host("describing the sandbox"))?;
             write_config(&slot_dir, &config).map_err(host("writing the sandbox's bundle"))?;
             Ok((Written { slot_dir, egress: bundle.egress.is_some() }, making, closed))
@@ -189,21 +204,22 @@ impl RunscEngine {
     }
 }
 
-/// Engines bind no links: runc refuses them, and what a link leads to is what must be open to all.
 /// What a call's sandbox sees of its environment's volume.
-fn duty_of(volume: &Path) -> Result<Duty, SandboxError> {
+pub(super) fn duty_of(volume: &Path) -> Result<Duty, SandboxError> {
     let emitted = volume.join(layout::EMITTED);
     let emitted = emitted.is_dir().then(|| real(&emitted)).transpose()?;
     Ok(Duty::Call { workspace: real(&volume.join(layout::WORKSPACE))?, emitted })
 }
 
-fn real(path: &Path) -> Result<PathBuf, SandboxError> {
+/// Engines bind no links: runc refuses them, and what a link leads to is what must be open to all.
+pub(super) fn real(path: &Path) -> Result<PathBuf, SandboxError> {
     fs::canonicalize(path).map_err(host("finding the sandbox's files"))
 }
 
 fn write_config(slot_dir: &Path, config: &str) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(slot_dir)?;
-    fs::write(slot_dir.join("config.json"), config)
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(slot_dir.join("config.json"))?;
+    file.write_all(config.as_bytes())
 }
 
 fn describe(end: ProcessEnd) -> String {

@@ -12,10 +12,9 @@ use super::flags::{Kind, delete};
 use super::layout::state_in;
 use super::slot::Making;
 use super::stopwatch::Stopwatch;
-use super::{Choice, RunscEngine, host};
+use super::{Choice, RunscEngine, host, tree};
 use crate::domain::id::SlotId;
 use crate::ports::sandbox::SandboxError;
-use crate::sys::mounts;
 
 /// How long processes may take to die of SIGKILL.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -67,9 +66,7 @@ impl RunscEngine {
 async fn remove(slot_dir: PathBuf, unmaking: Making) -> Result<(), SandboxError> {
     let remove = move || {
         let _unmaking = unmaking;
-        for point in mounts::points_under(&slot_dir)? {
-            mounts::detach(&point)?;
-        }
+        tree::fell(&slot_dir)?;
         match fs::remove_dir_all(slot_dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -6,6 +6,9 @@
 //!     │                                      ▲
 //!     ├── failure ───────────────────────────┤
 //!     └── transpiled, installed ─────────────┘           (transpile, install)
+//!
+//!            log*                     call sent, log*
+//!   sent ──────────► imported: settled ─────────────────► settled      (prepare, then the call)
 //! ```
 //!
 //! Whatever is not on this picture was not written by a runner: the call is settled as forged.
@@ -35,6 +38,8 @@ const MAX_PATH: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Task {
     Execute,
+    /// The module's import, before there is a call.
+    Prepare,
     /// The modules' names: the answer is about exactly these.
     Transpile(BTreeSet<String>),
     Install,
@@ -53,6 +58,7 @@ pub(super) struct Caps {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Settled {
     Call(Settlement),
+    Prepared,
     Transpiled(Transpiled),
     Installed(Installed),
 }
@@ -74,6 +80,11 @@ impl Dialogue {
         Self { task, nonce, caps, phase: Phase::Import, logs: Vec::new(), log_bytes: 0, logs_cut: false }
     }
 
+    /// The call comes: from here on it is as if its own request had imported the module.
+    pub(super) fn resume(&mut self) {
+        self.task = Task::Execute;
+    }
+
     pub(super) fn phase(&self) -> Phase {
         self.phase
     }
@@ -88,7 +99,7 @@ impl Dialogue {
         match self.read(frame) {
             Some(Said::Imported) => {
                 self.phase = Phase::Handler;
-                None
+                (self.task == Task::Prepare).then_some(Settled::Prepared)
             }
             Some(Said::Log(entry)) => {
                 self.keep(entry);
@@ -107,9 +118,10 @@ impl Dialogue {
         }
         let fields = message.fields();
         let executes = self.task == Task::Execute;
+        let imports = executes || self.task == Task::Prepare;
         match (message.kind.as_str(), fields) {
-            ("imported", NOTHING) if executes && self.phase == Phase::Import => Some(Said::Imported),
-            ("log", _) if executes => message.log().map(Said::Log),
+            ("imported", NOTHING) if imports && self.phase == Phase::Import => Some(Said::Imported),
+            ("log", _) if imports => message.log().map(Said::Log),
             ("result", JSON) if executes && self.phase == Phase::Handler => {
                 Some(Said::call(check_result(message.json?, self.caps.result_bytes)))
             }

@@ -44,6 +44,7 @@ impl RunscEngine {
 /// The slots below whose directory something is mounted.
 fn mounted(slots: &Path) -> io::Result<Vec<Leftover>> {
     let slot_of = |point: &Path| point.strip_prefix(slots).ok()?.iter().next()?.to_str()?.parse::<SlotId>().ok();
+    let Ok(slots) = &slots.canonicalize() else { return Ok(Vec::new()) };
     let points = mounts::points_under(slots)?;
     Ok(points.iter().filter_map(|point| slot_of(point)).map(|slot| Leftover { slot, kind: "mount" }).collect())
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::fchown;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::capture::{Capture, CaptureCaps};
-use super::channel::FrameReader;
+use super::channel::{FrameReader, RequestWriter};
 use super::dialogue::READY_CAP;
 use super::flags::{FRAMES_FD, REQUEST_FD};
 use super::spec::UNPRIVILEGED;
@@ -16,7 +16,7 @@ use super::spec::UNPRIVILEGED;
 #[derive(Debug)]
 pub(super) struct Line {
     pub frames: FrameReader,
-    pub request: Sender,
+    pub request: RequestWriter,
     pub stdout: Capture,
     pub stderr: Capture,
 }
@@ -32,7 +32,7 @@ pub(super) fn make(caps: CaptureCaps) -> io::Result<(Line, FarEnds)> {
     let (request_far, request): (PipeReader, PipeWriter) = io::pipe()?;
     let line = Line {
         frames: FrameReader::new(frames, READY_CAP),
-        request: Sender::from_owned_fd(request.into())?,
+        request: RequestWriter::new(Sender::from_owned_fd(request.into())?),
         stdout: Capture::new(stdout, caps),
         stderr: Capture::new(stderr, caps),
     };

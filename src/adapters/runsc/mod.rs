@@ -3,9 +3,11 @@
 //! The life of a slot:
 //!
 //! ```text
-//!            create                    run / transpile
+//!            create                    run / transpile / install
 //!   (none) ─────────► booting ──ready──► ready ─────────► claimed ─────► spent
-//!     ▲                  │                 │                 │             │
+//!     ▲                  │                 │ (prepare) rest  ▲             │
+//!     │                  │                 ▼                 │             │
+//!     │                  │              resting ─(attach)─ run             │
 //!     │                  └──── error ──────┴──── destroy ────┴─────────────┤
 //!     │                                                                    ▼
 //!     └──────────── nothing of it left ◄──── cgroup killed and empty ◄── doomed
@@ -19,6 +21,8 @@
 //!   was seen empty, and never because a command said so. With no process left, its state is only files: no
 //!   `runsc delete` is run (30 ms of CPU each).
 //! * A slot serves one task. Who claims it takes its line; there is no second one.
+//! * A resting slot is frozen: what it holds can do nothing until it is claimed, and then it is looked at before anything
+//!   of the call is sent to it.
 //! * `doomed` ends whatever waits on the slot, and is never taken back.
 
 mod capture;
@@ -41,8 +45,10 @@ mod seccomp;
 mod settings;
 mod slot;
 mod spec;
+mod stand;
 mod stopwatch;
 mod tools;
+mod tree;
 mod watch;
 
 #[cfg(test)]
@@ -65,11 +71,13 @@ use self::runners::Runners;
 pub use self::settings::{Choice, InstallLimits, OutputLimits, Settings};
 use self::slot::Slots;
 use crate::domain::execution::{Call, Evidence, Limits};
-use crate::domain::id::SlotId;
+use crate::domain::id::{EnvironmentId, SlotId};
 use crate::ports::cgroup::Cgroups;
 use crate::ports::egress::EgressGates;
 use crate::ports::process::Spawner;
-use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
+use crate::ports::sandbox::{
+    EngineProbe, Installed, Leftover, Preparation, SandboxEngine, SandboxError, SlotSpec, Transpiled,
+};
 use crate::ports::volumes::Volumes;
 
 /// How long the end of the process may follow the end of its channel.
@@ -159,7 +167,23 @@ impl SandboxEngine for RunscEngine {
         self.boot(spec).await
     }
 
-    async fn run(&self, slot: SlotId, call: Call, main_module: String) -> Result<Evidence, SandboxError> {
+    async fn prepare(&self, slot: SlotId, preparation: Preparation) -> Result<(), SandboxError> {
+        self.import(slot, preparation).await
+    }
+
+    async fn rest(&self, slot: SlotId) -> Result<u64, SandboxError> {
+        self.lay_to_rest(slot).await
+    }
+
+    async fn lost(&self, slot: SlotId) -> bool {
+        self.ended_by_itself(slot).await
+    }
+
+    async fn attach(&self, slot: SlotId, environment: EnvironmentId) -> Result<(), SandboxError> {
+        self.mount_environment(slot, environment).await
+    }
+
+    async fn run(&self, slot: SlotId, call: &Call, main_module: &str) -> Result<Evidence, SandboxError> {
         self.execute(slot, call, main_module).await
     }
 

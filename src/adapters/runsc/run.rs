@@ -1,17 +1,18 @@
 //! One task in a ready sandbox: its limits are put in force, its request is sent, and what was seen becomes evidence.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use futures_util::FutureExt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use slog::debug;
 
+use super::channel::Incoming;
 use super::dialogue::{Caps, Dialogue, Settled, Task};
 use super::frame::encode;
 use super::line::Line;
 use super::settings::InstallLimits;
-use super::slot::Slot;
+use super::slot::{Parked, Slot, Standing};
 use super::stopwatch::Stopwatch;
 use super::watch::{self, Seen, watch};
 use super::{RunscEngine, host};
@@ -37,15 +38,31 @@ const INSTALLED_ENTRY: usize = 300;
 /// The task that the request asks for.
 #[derive(Serialize)]
 #[serde(tag = "task", rename_all = "lowercase")]
-enum Asked<'a> {
+pub(super) enum Asked<'a> {
     Execute { main: &'a str, event: Event<'a>, context: Context },
+    Prepare { main: &'a str },
     Transpile { modules: &'a BTreeMap<String, String> },
     Install { packages: &'a BTreeMap<String, String>, registry: &'a str, most: Most },
 }
 
+impl Asked<'_> {
+    /// What a runner that has imported the module still lacks.
+    fn call(&self) -> Option<Late<'_>> {
+        let Asked::Execute { event, context, .. } = self else { return None };
+        Some(Late { event, context })
+    }
+}
+
+/// The second frame to a prepared runner.
+#[derive(Serialize)]
+struct Late<'a> {
+    event: &'a Event<'a>,
+    context: &'a Context,
+}
+
 /// The installer's own caps.
 #[derive(Serialize)]
-struct Most {
+pub(super) struct Most {
     bytes: usize,
     files: usize,
 }
@@ -59,14 +76,14 @@ struct Request<'a> {
 }
 
 #[derive(Serialize)]
-struct Event<'a> {
+pub(super) struct Event<'a> {
     data: &'a RawValue,
     env: &'a BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Context {
+pub(super) struct Context {
     execution_id: String,
     environment_id: String,
     request_id: String,
@@ -92,10 +109,10 @@ enum RequestError {
 }
 
 impl RunscEngine {
-    pub(super) async fn execute(&self, id: SlotId, call: Call, main: String) -> Result<Evidence, SandboxError> {
+    pub(super) async fn execute(&self, id: SlotId, call: &Call, main: &str) -> Result<Evidence, SandboxError> {
         let data: &RawValue = serde_json::from_str(&call.data).map_err(|_| cannot_ask(RequestError::DataNotJson))?;
         let asked = Asked::Execute {
-            main: &main,
+            main,
             event: Event { data, env: &call.env },
             context: Context {
                 execution_id: call.execution.to_string(),
@@ -103,13 +120,11 @@ impl RunscEngine {
                 request_id: call.request.as_str().to_owned(),
             },
         };
-        // Every character of the result's JSON text takes at most two in the frame around it.
-        let caps = self.runner_limits();
-        let frame_cap = 2 * caps.result_bytes + ERROR_GROWTH * caps.message_bytes + FRAME_FIELDS;
+        let frame_cap = self.call_frame_cap();
         let (seen, evidence) = self.perform(id, Task::Execute, asked, call.limits, frame_cap).await?;
         let settlement = match seen {
             Some(Settled::Call(settlement)) => Some(settlement),
-            Some(Settled::Transpiled(_) | Settled::Installed(_)) => Some(Settlement::Forged),
+            Some(_) => Some(Settlement::Forged),
             None => None,
         };
         Ok(Evidence { settlement, ..evidence })
@@ -159,33 +174,59 @@ impl RunscEngine {
     ) -> Result<(Option<Settled>, Evidence), SandboxError> {
         let stopwatch = Stopwatch::start();
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
-        let line = slot.claim().ok_or(SandboxError::Unknown(id))?;
-        let nonce = nonce()?;
-        let runner_limits = self.runner_limits();
-        let caps = Caps {
-            result_bytes: runner_limits.result_bytes,
-            log_bytes: runner_limits.log_bytes,
-            installs: self.settings.installs,
+        let Parked { mut line, standing } = slot.claim().ok_or(SandboxError::Unknown(id))?;
+        if slot.is_resting() {
+            slot.cgroup()?.thaw().map_err(host("letting the sandbox go on"))?;
+        }
+        let (request, mut dialogue) = match standing {
+            Standing::Ready => {
+                is_untouched(&slot, &mut line, None)?;
+                self.restrict(&slot, limits)?;
+                self.request(task, asked)?
+            }
+            Standing::Prepared { mut dialogue, memory_mb } => {
+                is_untouched(&slot, &mut line, Some(&mut dialogue))?;
+                if memory_mb != limits.memory_mb {
+                    self.restrict(&slot, limits)?;
+                }
+                dialogue.resume();
+                (framed(&asked.call())?, dialogue)
+            }
         };
-        let channel_cap = u64::try_from(2 * caps.log_bytes + frame_cap).unwrap_or(u64::MAX);
-        let request = Request { nonce: &nonce, asked, limits: runner_limits };
-        let body = serde_json::to_vec(&request).map_err(host("writing the request"))?;
-        let request = encode(&body).ok_or_else(|| cannot_ask(RequestError::TooLarge))?;
-        let before = self.restrict(&slot, limits)?;
+        let before = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
         debug!(self.log, "slot.claimed"; "slot" => %id, "ms" => stopwatch.millis());
-
-        let work = watch::Task {
-            request,
-            time_limit: limits.timeout,
-            frame_cap,
-            channel_cap: channel_cap.saturating_add(self.settings.output.discard),
-        };
-        self.follow(&slot, line, work, Dialogue::new(task, nonce, caps), before, limits).await
+        let work = self.watched(request, true, limits, frame_cap);
+        let mut seen = watch(&slot, &mut line, work, &mut dialogue, &self.log).await?;
+        let settled = seen.settled.take();
+        let evidence = evidence(&slot, &mut line, &seen, &mut dialogue, before, limits)?;
+        Ok((settled, evidence))
     }
 
-    /// The call's limits instead of the boot's. Returns what was used up to now.
-    fn restrict(&self, slot: &Slot, limits: Limits) -> Result<CgroupUsage, SandboxError> {
-        let cgroup = slot.cgroup()?;
+    /// A first request, and the dialogue that it begins.
+    pub(super) fn request(&self, task: Task, asked: Asked<'_>) -> Result<(Vec<u8>, Dialogue), SandboxError> {
+        let nonce = nonce()?;
+        let limits = self.runner_limits();
+        let caps =
+            Caps { result_bytes: limits.result_bytes, log_bytes: limits.log_bytes, installs: self.settings.installs };
+        let frame = framed(&Request { nonce: &nonce, asked, limits })?;
+        Ok((frame, Dialogue::new(task, nonce, caps)))
+    }
+
+    pub(super) fn watched(&self, request: Vec<u8>, last: bool, limits: Limits, frame_cap: usize) -> watch::Task {
+        let answers = 2 * self.runner_limits().log_bytes + frame_cap;
+        let channel_cap = u64::try_from(answers).unwrap_or(u64::MAX).saturating_add(self.settings.output.discard);
+        watch::Task { request, last, time_limit: limits.timeout, frame_cap, channel_cap }
+    }
+
+    /// The largest frame that a call's runner may send: every character of the result's JSON text takes at most two in
+    /// the frame around it.
+    pub(super) fn call_frame_cap(&self) -> usize {
+        let caps = self.runner_limits();
+        2 * caps.result_bytes + ERROR_GROWTH * caps.message_bytes + FRAME_FIELDS
+    }
+
+    /// The call's limits instead of the boot's.
+    pub(super) fn restrict(&self, slot: &Slot, limits: Limits) -> Result<(), SandboxError> {
         let idle = slot.idle.get().map_or(0, |usage| usage.memory_bytes);
         let allowance = idle.clamp(ALLOWANCE.0, ALLOWANCE.1);
         let cpus = std::thread::available_parallelism().map_or(1, |cpus| u64::try_from(cpus.get()).unwrap_or(1));
@@ -194,39 +235,7 @@ impl RunscEngine {
             cpu_quota_us: self.settings.cpu_quota_us,
             pids: Some(self.settings.pids + OWN_PIDS + 2 * cpus),
         };
-        cgroup.set_limits(&in_force).map_err(host("limiting the call"))?;
-        cgroup.usage().map_err(host("reading the sandbox's usage"))
-    }
-
-    async fn follow(
-        &self,
-        slot: &Arc<Slot>,
-        line: Line,
-        work: watch::Task,
-        mut dialogue: Dialogue,
-        before: CgroupUsage,
-        limits: Limits,
-    ) -> Result<(Option<Settled>, Evidence), SandboxError> {
-        let seen = watch(slot, line, work, &mut dialogue, &self.log).await?;
-        let Seen { end, settled, process, stdout, stderr, took } = seen;
-        let after = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
-        let idle = slot.idle.get().map_or(0, |usage| usage.memory_bytes);
-        let evidence = Evidence {
-            end,
-            settlement: None,
-            phase: dialogue.phase(),
-            process,
-            oom_kills: after.oom_kills.saturating_sub(before.oom_kills),
-            pids_refused: after.pids_refused.saturating_sub(before.pids_refused),
-            peak_memory_bytes: after.peak_memory_bytes.saturating_sub(idle),
-            memory_limit_bytes: limits.memory_mb * MIB,
-            cpu: after.cpu.saturating_sub(before.cpu),
-            handler_time: took,
-            stdout,
-            stderr,
-            logs: dialogue.take_logs(),
-        };
-        Ok((settled, evidence))
+        slot.cgroup()?.set_limits(&in_force).map_err(host("limiting the call"))
     }
 
     fn runner_limits(&self) -> RunnerLimits {
@@ -239,14 +248,67 @@ impl RunscEngine {
     }
 }
 
+/// What the host saw of a task, without its settlement.
+pub(super) fn evidence(
+    slot: &Slot,
+    line: &mut Line,
+    seen: &Seen,
+    dialogue: &mut Dialogue,
+    before: CgroupUsage,
+    limits: Limits,
+) -> Result<Evidence, SandboxError> {
+    let after = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
+    let idle = slot.idle.get().map_or(0, |usage| usage.memory_bytes);
+    Ok(Evidence {
+        end: seen.end,
+        settlement: None,
+        phase: dialogue.phase(),
+        process: seen.process,
+        oom_kills: after.oom_kills.saturating_sub(before.oom_kills),
+        pids_refused: after.pids_refused.saturating_sub(before.pids_refused),
+        peak_memory_bytes: after.peak_memory_bytes.saturating_sub(idle),
+        memory_limit_bytes: limits.memory_mb * MIB,
+        cpu: after.cpu.saturating_sub(before.cpu),
+        handler_time: seen.took,
+        stdout: line.stdout.take(),
+        stderr: line.stderr.take(),
+        logs: dialogue.take_logs(),
+    })
+}
+
 /// A task of a set-up that was not answered as it should be.
-fn failed(seen: Option<Settled>, evidence: Evidence) -> SandboxError {
+pub(super) fn failed(seen: Option<Settled>, evidence: Evidence) -> SandboxError {
     let settlement = match seen {
         Some(Settled::Call(settlement)) => Some(settlement),
-        Some(Settled::Transpiled(_) | Settled::Installed(_)) => Some(Settlement::Forged),
+        Some(_) => Some(Settlement::Forged),
         None => None,
     };
     SandboxError::TaskFailed(judge(&Evidence { settlement, ..evidence }).as_str())
+}
+
+/// A standing sandbox is used only if it still lives and has said nothing that nobody asked for.
+pub(super) fn is_untouched(
+    slot: &Slot,
+    line: &mut Line,
+    mut dialogue: Option<&mut Dialogue>,
+) -> Result<(), SandboxError> {
+    let spoiled = Err(SandboxError::Spoiled(slot.id));
+    if slot.process()?.wait().now_or_never().is_some() {
+        return spoiled;
+    }
+    while let Some(incoming) = line.frames.next().now_or_never() {
+        let Incoming::Frame(frame) = incoming else { return spoiled };
+        // What the module logged is the call's.
+        if dialogue.as_mut().is_none_or(|dialogue| dialogue.step(&frame).is_some()) {
+            return spoiled;
+        }
+    }
+    Ok(())
+}
+
+fn framed(request: &impl Serialize) -> Result<Vec<u8>, SandboxError> {
+    let body = serde_json::to_vec(request).map_err(host("writing the request"))?;
+    encode(&body).ok_or_else(|| cannot_ask(RequestError::TooLarge))
 }
 
 fn cannot_ask(error: RequestError) -> SandboxError {

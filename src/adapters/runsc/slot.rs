@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::{OwnedMutexGuard, watch};
 
+use super::dialogue::Dialogue;
 use super::line::Line;
 use crate::domain::environment::Runtime;
 use crate::domain::id::SlotId;
@@ -25,8 +27,27 @@ pub(super) struct Slot {
     /// What was in use when the runner was ready.
     pub idle: OnceLock<CgroupUsage>,
     /// There from `ready` until the slot is claimed.
-    line: Mutex<Option<Line>>,
+    parked: Mutex<Option<Parked>>,
+    /// Told when it is claimed.
+    claimed: watch::Sender<bool>,
+    resting: AtomicBool,
     doom: watch::Sender<bool>,
+}
+
+/// What a slot that waits for its task is held by.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub line: Line,
+    pub standing: Standing,
+}
+
+/// How far a slot has come before its task.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// The runner waits for its first request.
+    Ready,
+    /// The module is imported; the runner waits for the call. The cgroup holds it to the limits of a call with as much memory.
+    Prepared { dialogue: Dialogue, memory_mb: u64 },
 }
 
 /// The right to make or unmake things of a slot on the host. Move it into blocking work: it must outlive that work,
@@ -42,7 +63,9 @@ impl Slot {
             cgroup: OnceLock::new(),
             process: OnceLock::new(),
             idle: OnceLock::new(),
-            line: Mutex::new(None),
+            parked: Mutex::new(None),
+            claimed: watch::Sender::new(false),
+            resting: AtomicBool::new(false),
             doom: watch::Sender::new(false),
         })
     }
@@ -80,14 +103,35 @@ impl Slot {
         self.cgroup.get().map(AsRef::as_ref).ok_or(SandboxError::Unknown(self.id))
     }
 
-    pub(super) fn park(&self, line: Line) {
-        *lock(&self.line) = Some(line);
+    pub(super) fn park(&self, parked: Parked) {
+        *lock(&self.parked) = Some(parked);
     }
 
-    /// The line to the runner, once.
-    pub(super) fn claim(&self) -> Option<Line> {
-        let line = lock(&self.line).take();
-        if *self.doom.borrow() { None } else { line }
+    /// The line to the runner, for whoever comes first.
+    pub(super) fn unpark(&self) -> Option<Parked> {
+        let parked = lock(&self.parked).take();
+        if *self.doom.borrow() { None } else { parked }
+    }
+
+    /// As [`Slot::unpark`], for the task that the slot was made for: nobody waits for it any more.
+    pub(super) fn claim(&self) -> Option<Parked> {
+        self.claimed.send_replace(true);
+        self.unpark()
+    }
+
+    /// It was frozen, and stays so until it is claimed.
+    pub(super) fn note_resting(&self) {
+        self.resting.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting.load(Ordering::Acquire)
+    }
+
+    /// Returns once the slot is claimed.
+    pub(super) async fn was_claimed(&self) {
+        // The sender lives as long as the slot: this cannot fail.
+        let _ = self.claimed.subscribe().wait_for(|claimed| *claimed).await;
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Bundle {
     /// Bound to `/runtime`.
     pub runner: PathBuf,
     pub duty: Duty,
+    /// Made before it is needed: the time until it is ready is nobody's.
+    pub warm: bool,
     /// None: nothing gets out.
     pub egress: Option<Egress>,
     /// The first host id of the sandbox's user namespace. None: no user namespace of its own.
@@ -47,12 +49,31 @@ pub(super) struct Bundle {
 pub(super) enum Duty {
     /// A call: `workspace` is bound to `/workspace`, and `emitted`, where there is some, into Deno's cache.
     Call { workspace: PathBuf, emitted: Option<PathBuf> },
+    /// A call of an environment that is not known yet: its files will show up in `/workspace` of the root, and below
+    /// `emitted`, which is bound into Deno's cache.
+    Stand { emitted: PathBuf },
     /// A set-up's TypeScript: the transpiler writes the modules to a `/workspace` of its own.
     Transpile,
     /// A set-up's packages: the installer works in `/tmp`.
     Install,
 }
 
+impl Duty {
+    /// What is bound to `/workspace`.
+    pub(super) fn workspace(&self) -> Option<&PathBuf> {
+        match self {
+            Duty::Call { workspace, .. } => Some(workspace),
+            Duty::Stand { .. } | Duty::Transpile | Duty::Install => None,
+        }
+    }
+}
+
+/// Where a sandbox has its environment's modules.
+pub(super) const WORKSPACE: &str = "/workspace";
+/// And where Deno looks for what it emitted.
+pub(super) const EMITTED_AT: &str = "/tmp/.deno/gen";
+/// The runner's word for loading, before it is ready, what a handler may need.
+const WARM: &str = "warm";
 /// The size of an installer's /tmp: archives, what is in them, and the answer.
 const INSTALL_TMP_MB: u64 = 512;
 
@@ -119,6 +140,7 @@ fn rlimit(kind: PosixRlimitType, value: u64) -> Result<PosixRlimit, OciSpecError
 
 fn arguments(bundle: &Bundle) -> Vec<String> {
     let mut words = command(bundle);
+    words.extend(bundle.warm.then(|| WARM.to_owned()));
     words.extend(bundle.egress.is_some().then(|| egress::ARGUMENT.to_owned()));
     words
 }
@@ -216,21 +238,26 @@ fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
     }
     match &bundle.duty {
         Duty::Call { workspace, emitted } => {
-            mounts.push(bind("/workspace", workspace)?);
+            mounts.push(bind(WORKSPACE, workspace)?);
             if let Some(emitted) = emitted {
-                // Deno writes its analysis beside what was emitted; without a place for that an import takes longer.
-                let cache = ["nosuid", "nodev", "noexec", "mode=1777", "size=16m"];
-                mounts.push(mount("/tmp/.deno", "tmpfs", "tmpfs", &cache)?);
-                mounts.push(bind("/tmp/.deno/gen", emitted)?);
+                mounts.extend(deno_cache(emitted)?);
             }
         }
+        Duty::Stand { emitted } if bundle.runtime == Runtime::Deno => mounts.extend(deno_cache(emitted)?),
+        Duty::Stand { .. } => {}
         Duty::Install => {}
         Duty::Transpile => {
             let own = ["nosuid", "nodev", "noexec", "mode=1777", "size=32m"];
-            mounts.push(mount("/workspace", "tmpfs", "tmpfs", &own)?);
+            mounts.push(mount(WORKSPACE, "tmpfs", "tmpfs", &own)?);
         }
     }
     Ok(mounts)
+}
+
+/// Deno writes its analysis beside what was emitted; without a place for that an import takes longer.
+fn deno_cache(emitted: &PathBuf) -> Result<[Mount; 2], OciSpecError> {
+    let options = ["nosuid", "nodev", "noexec", "mode=1777", "size=16m"];
+    Ok([mount("/tmp/.deno", "tmpfs", "tmpfs", &options)?, bind(EMITTED_AT, emitted)?])
 }
 
 fn mount(at: &str, kind: &str, source: &str, options: &[&str]) -> Result<Mount, OciSpecError> {

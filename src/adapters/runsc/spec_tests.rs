@@ -14,6 +14,7 @@ fn bundle(runtime: Runtime) -> Bundle {
         rootfs: "/runtimes/rootfs".into(),
         runner: "/run/cloister/runners/0/runner".into(),
         duty: Duty::Call { workspace: "/volumes/tee-env-0/workspace".into(), emitted: None },
+        warm: false,
         egress: None,
         host_ids: Some(FIRST_HOST_ID),
     }
@@ -31,6 +32,21 @@ fn a_deno_sandbox() {
 #[test]
 fn a_bun_sandbox() {
     insta::assert_json_snapshot!(shown(&bundle(Runtime::Bun)));
+}
+
+#[test]
+fn a_sandbox_made_before_its_environment_is_known_has_a_root_of_its_own_and_denos_cache() {
+    let duty = Duty::Stand { emitted: "/run/cloister/slots/1/emitted".into() };
+    let stands = |runtime| Bundle { duty: duty.clone(), warm: true, ..bundle(runtime) };
+    let destinations = |runtime| -> Vec<String> {
+        let shown = shown(&stands(runtime));
+        let mounts = shown["mounts"].as_array().unwrap();
+        mounts.iter().map(|mount| mount["destination"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(!destinations(Runtime::Bun).contains(&WORKSPACE.to_owned()), "it is a directory of the root");
+    insta::assert_json_snapshot!(destinations(Runtime::Deno));
+    let args = shown(&stands(Runtime::Deno))["process"]["args"].clone();
+    assert_eq!(args.as_array().unwrap().last().unwrap(), "warm");
 }
 
 #[test]

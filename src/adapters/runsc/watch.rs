@@ -1,4 +1,4 @@
-//! Watching one task from the moment its request is sent: result channel, both outputs, the clock, the cgroup's
+//! Watching one task of a sandbox from the moment its request is sent: result channel, both outputs, the clock, the cgroup's
 //! out-of-memory events and the end of the process, all at once.
 
 use std::future::pending;
@@ -9,18 +9,20 @@ use slog::{Logger, warn};
 use tokio::time::{Sleep, sleep};
 
 use super::CLOSING_PATIENCE;
-use super::channel::{Incoming, RequestWriter};
+use super::channel::Incoming;
 use super::dialogue::{Dialogue, Settled};
 use super::line::Line;
 use super::slot::Slot;
 use super::stopwatch::Stopwatch;
-use crate::domain::execution::{Captured, End, ProcessEnd, Settlement};
+use crate::domain::execution::{End, ProcessEnd, Settlement};
 use crate::ports::sandbox::SandboxError;
 
 /// What was asked of the runner, and what it is held to.
 pub(super) struct Task {
     /// The whole request frame.
     pub request: Vec<u8>,
+    /// No other request comes after it.
+    pub last: bool,
     pub time_limit: Duration,
     /// The largest frame of the answer.
     pub frame_cap: usize,
@@ -28,14 +30,12 @@ pub(super) struct Task {
     pub channel_cap: u64,
 }
 
-/// What was seen of a task.
+/// What was seen of a task. What it printed is in the line, what it logged in the dialogue.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub end: End,
     pub settled: Option<Settled>,
     pub process: ProcessEnd,
-    pub stdout: Captured,
-    pub stderr: Captured,
     pub took: Duration,
 }
 
@@ -45,14 +45,14 @@ pub(super) struct Seen {
 /// `Unknown` as soon as the slot is to be destroyed.
 pub(super) async fn watch(
     slot: &Slot,
-    line: Line,
+    line: &mut Line,
     task: Task,
     dialogue: &mut Dialogue,
     log: &Logger,
 ) -> Result<Seen, SandboxError> {
-    let Line { mut frames, request, mut stdout, mut stderr } = line;
+    let Line { frames, request, stdout, stderr } = line;
     frames.set_cap(task.frame_cap);
-    let mut request = RequestWriter::new(request, task.request);
+    request.send(task.request, task.last);
     let process = slot.process()?;
     let stopwatch = Stopwatch::start();
 
@@ -123,14 +123,7 @@ pub(super) async fn watch(
     }
     stdout.drain();
     stderr.drain();
-    Ok(Seen {
-        end,
-        settled,
-        process: exited.unwrap_or(ProcessEnd::Running),
-        stdout: stdout.finish(),
-        stderr: stderr.finish(),
-        took,
-    })
+    Ok(Seen { end, settled, process: exited.unwrap_or(ProcessEnd::Running), took })
 }
 
 /// The end of a wait that may not have begun.

@@ -11,6 +11,7 @@ mod reaper;
 mod runpod;
 mod sandbox;
 mod server;
+mod standing;
 mod store;
 mod supervision;
 mod tenants;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::egress::Egress;
+use super::standing::Standing;
 use super::{HOUR, MINUTE, Reader, secs};
 use crate::config::value::Value;
 use crate::domain::execution::MIN_MEMORY_MB;
@@ -55,6 +56,7 @@ pub struct Sandbox {
     pub dependencies_bytes: usize,
     pub dependencies_files: usize,
     pub egress: Egress,
+    pub standing: Standing,
     /// The cgroup below which sandboxes' cgroups are made, as a path from the hierarchy's root; the daemon's own if none.
     pub cgroup_parent: Option<PathBuf>,
 }
@@ -89,6 +91,7 @@ impl Sandbox {
             dependencies_bytes: reader.whole::<usize>("sandbox.dependencies_mib", 1..=1024) << 20,
             dependencies_files: reader.whole("sandbox.dependencies_files", 1..=1_000_000),
             egress: Egress::read(reader),
+            standing: Standing::read(reader),
             cgroup_parent: cgroup_parent(reader),
         }
     }

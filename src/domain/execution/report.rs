@@ -13,7 +13,12 @@ use crate::domain::time::WallTime;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
+    /// Made for the call.
     Cold,
+    /// Stood ready for its runtime; the environment was mounted for the call.
+    WarmRuntime,
+    /// Stood ready for its environment, the module imported.
+    WarmEnvironment,
 }
 
 /// Where the time of a call went, in milliseconds with a fraction.
@@ -56,6 +61,7 @@ impl ExecutionReport {
         isolated: bool,
         evidence: Evidence,
         timings: Timings,
+        start: Start,
     ) -> Self {
         let outcome = judge(&evidence);
         let (result, error) = match evidence.settlement {
@@ -75,14 +81,14 @@ impl ExecutionReport {
             timings,
             peak_memory_bytes: evidence.peak_memory_bytes,
             cpu: evidence.cpu,
-            start: Start::Cold,
+            start,
             limits,
             isolated,
         }
     }
 
     /// The answer to a call that was ended before it settled.
-    pub fn cancelled(execution: ExecutionId, limits: Limits, isolated: bool, timings: Timings) -> Self {
+    pub fn cancelled(execution: ExecutionId, limits: Limits, isolated: bool, timings: Timings, start: Start) -> Self {
         Self {
             execution,
             outcome: Outcome::Cancelled,
@@ -95,7 +101,7 @@ impl ExecutionReport {
             timings,
             peak_memory_bytes: 0,
             cpu: Duration::ZERO,
-            start: Start::Cold,
+            start,
             limits,
             isolated,
         }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::shares::gives_way;
+use super::standing::Standing;
 use super::turns::Turns;
-use super::{Answer, Effect, Event, Found, PoolPicture, PoolPolicy, Refusal};
+use super::{Answer, Effect, Event, PoolPicture, PoolPolicy, Refusal, StandsFor, Wants};
+use crate::domain::execution::Start;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::sandbox::{Slot, SlotEffect, SlotEvent, SlotState};
 use crate::domain::tenant::TenantName;
@@ -19,43 +21,52 @@ const BOOT_ATTEMPTS: u32 = 2;
 const SET_UP_QUEUE_FACTOR: usize = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Arriving,
     Queued,
     InSlot(SlotId),
 }
 
 #[derive(Debug)]
-struct Waiting {
-    environment: EnvironmentId,
+pub(super) struct Waiting {
+    pub(super) environment: EnvironmentId,
     tenant: TenantName,
     since: Moment,
-    attempts: u32,
-    place: Place,
-    /// From its environment, once that is looked up.
-    found: Option<Found>,
+    pub(super) attempts: u32,
+    pub(super) place: Place,
+    /// Known once it is looked up.
+    pub(super) wants: Option<Wants>,
+    /// What stood ready for it was of no use: it gets a sandbox of its own.
+    pub(super) disappointed: bool,
 }
 
 #[derive(Debug)]
-struct WaitingSetUp {
-    environment: EnvironmentId,
-    tenant: TenantName,
-    transpiles: bool,
+pub(super) struct WaitingSetUp {
+    pub(super) environment: EnvironmentId,
+    pub(super) tenant: TenantName,
+    pub(super) transpiles: bool,
     since: Moment,
 }
 
 #[derive(Debug)]
-struct RunningSetUp {
-    tenant: TenantName,
-    transpiles: bool,
+pub(super) struct RunningSetUp {
+    pub(super) tenant: TenantName,
+    pub(super) transpiles: bool,
 }
 
 #[derive(Debug)]
-struct Held {
-    slot: Slot,
-    environment: EnvironmentId,
+pub(super) struct Held {
+    pub(super) slot: Slot,
+    /// Whose files it has; None until one that stands for a runtime is claimed.
+    pub(super) environment: Option<EnvironmentId>,
     /// The call it serves, until that is answered.
-    call: Option<ExecutionId>,
+    pub(super) call: Option<ExecutionId>,
+    /// Whom it stood for before it was claimed; None for one that was booted for its call.
+    pub(super) stands_for: Option<StandsFor>,
+    /// Since when it is being made, then since when it stands.
+    pub(super) since: Moment,
+    /// It was booted for a call or is claimed by one.
+    pub(super) serves: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,30 +75,34 @@ enum Deletion {
     Removing,
 }
 
-/// Starts one thing if it may; false when there is nothing to start.
-type Grant = fn(&mut Pool, &mut Vec<Effect>) -> bool;
-
 /// All calls, slots, set-ups and deletions of one daemon.
 #[derive(Debug)]
 pub struct Pool {
-    policy: PoolPolicy,
-    calls: BTreeMap<ExecutionId, Waiting>,
-    slots: BTreeMap<SlotId, Held>,
-    turns: Turns,
-    set_ups: BTreeMap<EnvironmentId, RunningSetUp>,
-    set_up_queue: VecDeque<WaitingSetUp>,
+    pub(super) policy: PoolPolicy,
+    pub(super) calls: BTreeMap<ExecutionId, Waiting>,
+    pub(super) slots: BTreeMap<SlotId, Held>,
+    pub(super) turns: Turns,
+    pub(super) set_ups: BTreeMap<EnvironmentId, RunningSetUp>,
+    pub(super) set_up_queue: VecDeque<WaitingSetUp>,
     deletions: BTreeMap<EnvironmentId, Deletion>,
-    set_ups_turn: bool,
-    swept: bool,
-    draining: bool,
+    pub(super) set_ups_turn: bool,
+    pub(super) swept: bool,
+    pub(super) draining: bool,
     drained: bool,
     executions_total: u64,
+    pub(super) standing: Standing,
+    /// The names of slots that stand: no two, in no life of the daemon.
+    seed: u128,
+    stood: u128,
 }
 
 impl Pool {
-    /// An empty pool that boots nothing before [`Event::Swept`].
-    pub fn new(policy: PoolPolicy) -> Self {
+    /// An empty pool that boots nothing before [`Event::Swept`]. `seed` is a fresh random number.
+    pub fn new(policy: PoolPolicy, seed: Uuid) -> Self {
         Self {
+            standing: Standing::new(policy.standing.clone()),
+            seed: seed.as_u128(),
+            stood: 0,
             policy,
             calls: BTreeMap::new(),
             slots: BTreeMap::new(),
@@ -111,10 +126,13 @@ impl Pool {
             Event::CallCame { execution, environment, tenant } => {
                 self.call_came(execution, environment, tenant, now, &mut effects);
             }
-            Event::LookedUp { execution, found } => self.looked_up(execution, found, now, &mut effects),
+            Event::LookedUp { execution, wants } => self.looked_up(execution, wants, now, &mut effects),
             Event::CallCancelled { execution } => self.end_call(execution, Answer::Cancelled, &mut effects),
             Event::Booted { slot } => self.booted(slot, &mut effects),
             Event::BootFailed { slot } => self.boot_failed(slot, &mut effects),
+            Event::Stood { slot, memory_mb } => self.stood(slot, memory_mb, now),
+            Event::StandFailed { slot } | Event::Lost { slot } => self.lost(slot, now, &mut effects),
+            Event::Spoiled { slot } => self.spoiled(slot, &mut effects),
             Event::Settled { slot } => self.settled(slot, &mut effects),
             Event::Destroyed { slot } => self.step_slot(slot, SlotEvent::Destroyed, &mut effects),
             Event::DestroyFailed { slot } => self.step_slot(slot, SlotEvent::DestroyFailed, &mut effects),
@@ -125,10 +143,14 @@ impl Pool {
             Event::SetUpEnded { environment } => drop(self.set_ups.remove(&environment)),
             Event::DeleteCame { environment } => self.delete_came(environment, &mut effects),
             Event::DeleteEnded { environment } => drop(self.deletions.remove(&environment)),
-            Event::Tick => self.refuse_overdue(now, &mut effects),
+            Event::Tick => {
+                self.refuse_overdue(now, &mut effects);
+                self.standing.count(now);
+                self.replace_one(now, &mut effects);
+            }
             Event::Drain { hurry } => self.drain(hurry, &mut effects),
         }
-        self.grant(&mut effects);
+        self.grant(now, &mut effects);
         self.remove_cleared(&mut effects);
         self.finish_drain(&mut effects);
         effects
@@ -159,29 +181,30 @@ impl Pool {
             effects.push(Effect::Answer { execution, answer });
             return;
         }
-        self.calls.insert(
-            execution,
-            Waiting { environment, tenant, since: now, attempts: 0, place: Place::Arriving, found: None },
-        );
+        let place = Place::Arriving;
+        let waiting = Waiting { environment, tenant, since: now, attempts: 0, place, wants: None, disappointed: false };
+        self.calls.insert(execution, waiting);
         effects.push(Effect::LookUp { execution, environment });
     }
 
     /// An environment that is being deleted is looked up as well, so that it answers no sooner than one that never was.
-    fn looked_up(&mut self, execution: ExecutionId, found: Option<Found>, now: Moment, effects: &mut Vec<Effect>) {
+    fn looked_up(&mut self, execution: ExecutionId, wants: Option<Wants>, now: Moment, effects: &mut Vec<Effect>) {
         let Some(call) = self.calls.get_mut(&execution) else { return };
         if call.place != Place::Arriving {
             return;
         }
-        let found = found.filter(|_| !self.deletions.contains_key(&call.environment));
-        let Some(found) = found else {
+        let wants = wants.filter(|_| !self.deletions.contains_key(&call.environment));
+        let Some(known) = wants else {
             self.calls.remove(&execution);
             effects.push(Effect::Answer { execution, answer: Answer::Absent });
             return;
         };
         call.place = Place::Queued;
         self.turns.push(&call.tenant, call.environment, execution, false);
-        call.found = Some(found);
-        effects.push(Effect::WakeIn(self.policy.queue_wait.saturating_sub(now.since(call.since))));
+        call.wants = wants;
+        let patience = self.policy.queue_wait.saturating_sub(now.since(call.since));
+        self.standing.note_call(call.environment, &known, now);
+        effects.push(Effect::WakeIn(patience));
     }
 
     /// Answers a call now, wherever it is, and lets go of what it held.
@@ -198,6 +221,43 @@ impl Pool {
                 self.step_slot(slot, SlotEvent::Cancelled, effects);
             }
         }
+    }
+
+    /// A slot that stands ready waits for its call.
+    fn stood(&mut self, slot: SlotId, memory_mb: u64, now: Moment) {
+        let Some(held) = self.slots.get_mut(&slot) else { return };
+        let Some(stands_for) = held.stands_for.filter(|_| held.slot.state() == SlotState::Booting) else { return };
+        let took = now.since(held.since);
+        held.since = now;
+        held.slot.step(SlotEvent::Booted);
+        self.standing.note_stood(stands_for, took, memory_mb);
+    }
+
+    /// A slot that should stand, or stood, is no more.
+    fn lost(&mut self, slot: SlotId, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(held) = self.slots.get(&slot).filter(|held| !held.serves) else { return };
+        if !matches!(held.slot.state(), SlotState::Booting | SlotState::Ready) {
+            return;
+        }
+        if let Some(stands_for) = held.stands_for {
+            self.standing.note_failed(stands_for, now);
+        }
+        self.step_slot(slot, SlotEvent::Cancelled, effects);
+    }
+
+    /// Its call waits again, in front of all of its environment's, for a sandbox of its own.
+    fn spoiled(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {
+        let Some(held) = self.slots.get_mut(&slot) else { return };
+        if held.slot.state() != SlotState::Running || held.stands_for.is_none() {
+            return;
+        }
+        let call = held.call.take();
+        self.step_slot(slot, SlotEvent::Settled, effects);
+        let Some(execution) = call else { return };
+        let Some(waiting) = self.calls.get_mut(&execution) else { return };
+        waiting.place = Place::Queued;
+        waiting.disappointed = true;
+        self.turns.push(&waiting.tenant, waiting.environment, execution, true);
     }
 
     fn booted(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {
@@ -235,12 +295,17 @@ impl Pool {
         self.step_slot(slot, SlotEvent::Settled, effects);
     }
 
-    fn step_slot(&mut self, slot: SlotId, event: SlotEvent, effects: &mut Vec<Effect>) {
+    pub(super) fn step_slot(&mut self, slot: SlotId, event: SlotEvent, effects: &mut Vec<Effect>) {
         let Some(held) = self.slots.get_mut(&slot) else { return };
         match held.slot.step(event) {
             Some(SlotEffect::Run) => {
                 if let Some(execution) = held.call {
-                    effects.push(Effect::Run { slot, execution });
+                    let start = match held.stands_for {
+                        None => Start::Cold,
+                        Some(StandsFor::Runtime(_)) => Start::WarmRuntime,
+                        Some(StandsFor::Environment(_)) => Start::WarmEnvironment,
+                    };
+                    effects.push(Effect::Run { slot, execution, start });
                 }
             }
             Some(SlotEffect::Destroy) => effects.push(Effect::Destroy { slot }),
@@ -299,6 +364,8 @@ impl Pool {
         for (execution, begun) in calls {
             self.end_call(execution, if begun { Answer::Cancelled } else { Answer::Absent }, effects);
         }
+        self.standing.forget(environment);
+        self.retire(|stands_for| stands_for == StandsFor::Environment(environment), effects);
     }
 
     fn refuse_overdue(&mut self, now: Moment, effects: &mut Vec<Effect>) {
@@ -325,6 +392,7 @@ impl Pool {
         for WaitingSetUp { environment, .. } in std::mem::take(&mut self.set_up_queue) {
             effects.push(Effect::RefuseSetUp { environment, refusal: Refusal::Draining });
         }
+        self.retire(|_| true, effects);
         if hurry {
             for execution in self.calls.keys().copied().collect::<Vec<_>>() {
                 self.end_call(execution, Answer::Cancelled, effects);
@@ -332,78 +400,9 @@ impl Pool {
         }
     }
 
-    /// Starts what may start, set-ups and calls in turns.
-    fn grant(&mut self, effects: &mut Vec<Effect>) {
-        if !self.swept {
-            return;
-        }
-        loop {
-            let (first, second): (Grant, Grant) = if self.set_ups_turn {
-                (Self::grant_set_up, Self::grant_call)
-            } else {
-                (Self::grant_call, Self::grant_set_up)
-            };
-            if !first(self, effects) && !second(self, effects) {
-                return;
-            }
-            self.set_ups_turn = !self.set_ups_turn;
-        }
-    }
-
-    fn grant_set_up(&mut self, effects: &mut Vec<Effect>) -> bool {
-        if self.set_ups.len() >= self.policy.set_ups.max(1) {
-            return false;
-        }
-        // One that boots nothing passes those that wait for a boot.
-        let may_boot = self.transpiling() < self.policy.transpiles_at_once();
-        let able = self.set_up_queue.iter().enumerate().filter(|(_, waiting)| may_boot || !waiting.transpiles);
-        // Whoever has the fewest under way is next; of those, who waits longest.
-        let under_way = |tenant: &TenantName| self.set_ups.values().filter(|running| running.tenant == *tenant).count();
-        let next = able.min_by_key(|(at, waiting)| (under_way(&waiting.tenant), *at)).map(|(at, _)| at);
-        let Some(WaitingSetUp { environment, tenant, transpiles, .. }) =
-            next.and_then(|at| self.set_up_queue.remove(at))
-        else {
-            return false;
-        };
-        self.set_ups.insert(environment, RunningSetUp { tenant, transpiles });
-        effects.push(Effect::BeginSetUp { environment });
-        true
-    }
-
-    fn grant_call(&mut self, effects: &mut Vec<Effect>) -> bool {
-        // Set-ups that transpile take boots away, but never the last one: a slow compiler must not stop the calls.
-        let boots = self.policy.boots_at_once.max(1);
-        let taken = self.transpiling().min(boots - 1) + self.count(SlotState::Booting);
-        if self.slots.len() >= self.policy.max_executions || taken >= boots {
-            return false;
-        }
-        let (calls, slots) = (&self.calls, &self.slots);
-        let next = self.turns.next(|environment, execution| {
-            let limit = calls.get(&execution).and_then(|call| call.found.as_ref()?.concurrency);
-            limit.is_none_or(|limit| under_way(slots, environment) < limit)
-        });
-        let Some((environment, execution)) = next else { return false };
-        let Some(call) = self.calls.get_mut(&execution) else { return true };
-        let slot = slot_for(execution, call.attempts);
-        call.attempts += 1;
-        call.place = Place::InSlot(slot);
-        self.slots.insert(slot, Held { slot: Slot::default(), environment, call: Some(execution) });
-        effects.push(Effect::Boot { slot, execution });
-        true
-    }
-
-    /// Set-ups that have a sandbox of their own, for as long as they last.
-    fn transpiling(&self) -> usize {
-        self.set_ups.values().filter(|running| running.transpiles).count()
-    }
-
-    fn count(&self, state: SlotState) -> usize {
-        self.slots.values().filter(|held| held.slot.state() == state).count()
-    }
-
     fn remove_cleared(&mut self, effects: &mut Vec<Effect>) {
         for (&environment, deletion) in &mut self.deletions {
-            let held = |held: &Held| held.environment == environment && held.slot.state() != SlotState::Wedged;
+            let held = |held: &Held| held.environment == Some(environment) && held.slot.state() != SlotState::Wedged;
             if *deletion == Deletion::Clearing && !self.slots.values().any(held) {
                 *deletion = Deletion::Removing;
                 effects.push(Effect::RemoveEnvironment { environment });
@@ -426,15 +425,19 @@ impl Pool {
         Duration::from_secs(u64::try_from(rounds).unwrap_or(30).clamp(1, 30))
     }
 
-    /// True while a call, a set-up or a deletion of the environment is under way.
+    /// True while a call, a set-up or a deletion of the environment is under way. What only stands ready for it is no use.
     pub fn is_in_use(&self, environment: EnvironmentId) -> bool {
-        self.environments().contains(&environment)
+        self.environments_where(|held| held.serves).contains(&environment)
     }
 
     /// Every environment with a call, a slot, a set-up or a deletion under way.
     pub fn environments(&self) -> BTreeSet<EnvironmentId> {
+        self.environments_where(|_| true)
+    }
+
+    fn environments_where(&self, counts: fn(&&Held) -> bool) -> BTreeSet<EnvironmentId> {
         let calls = self.calls.values().map(|call| call.environment);
-        let slots = self.slots.values().map(|held| held.environment);
+        let slots = self.slots.values().filter(counts).filter_map(|held| held.environment);
         let set_ups = self.set_ups.keys().chain(self.set_up_queue.iter().map(|waiting| &waiting.environment));
         calls.chain(slots).chain(set_ups.copied()).chain(self.deletions.keys().copied()).collect()
     }
@@ -444,12 +447,20 @@ impl Pool {
         self.slots.keys().copied().chain(self.set_ups.keys().map(|environment| set_up_slot(*environment))).collect()
     }
 
+    /// A name for a slot that shall stand.
+    pub(super) fn fresh_slot(&mut self) -> SlotId {
+        self.stood += 1;
+        SlotId(Uuid::from_u128(self.seed ^ self.stood))
+    }
+
     /// How full the pool is.
     pub fn picture(&self) -> PoolPicture {
         PoolPicture {
             running: self.count(SlotState::Running),
             queued: self.calls.values().filter(|call| !matches!(call.place, Place::InSlot(_))).count(),
-            booting: self.count(SlotState::Booting) + self.transpiling(),
+            booting: self.count(SlotState::Booting) - self.warming() + self.transpiling(),
+            standing: self.count(SlotState::Ready),
+            warming: self.warming(),
             destroying: self.count(SlotState::Destroying),
             wedged: self.count(SlotState::Wedged),
             set_ups: self.set_ups.len(),
@@ -459,18 +470,12 @@ impl Pool {
     }
 }
 
-/// Sandboxes of an environment's calls. One counts until nothing of it is left, as for `max_executions`: a handler of an
-/// environment that allows one call at once has no other beside it, not even one that was cancelled.
-fn under_way(slots: &BTreeMap<SlotId, Held>, environment: EnvironmentId) -> usize {
-    slots.values().filter(|held| held.environment == environment).count()
-}
-
 /// The slot of a set-up's transpile task bears its environment's number.
 pub fn set_up_slot(environment: EnvironmentId) -> SlotId {
     SlotId(environment.0)
 }
 
 /// The slot of a call's n-th boot bears its execution's number, the attempt mixed in.
-fn slot_for(execution: ExecutionId, attempt: u32) -> SlotId {
+pub(super) fn slot_for(execution: ExecutionId, attempt: u32) -> SlotId {
     SlotId(Uuid::from_u128(execution.0.as_u128() ^ (u128::from(attempt) << 32)))
 }

@@ -2,35 +2,46 @@
 //!
 //! ```text
 //!  CallCame ─► Arriving ──found──► Queued ──fair turn──► InSlot ──► Answer
-//!                 │ absent            │ too long, cancelled   (the slot's own life: domain::sandbox)
-//!                 ▼                   ▼
+//!                 │ absent            │ ▲ too long, cancelled  (the slot's own life: domain::sandbox)
+//!                 ▼                   ▼ └─ what stood ready was spoiled
 //!               Answer              Answer
 //! ```
 //!
-//! Waiting calls are served in turns by tenant and by environment, so that a burst of one does not starve the
-//! others; an environment that allows only so many calls at once is passed over while it has them. Set-ups are
-//! served in turns by tenant, and take turns with calls. Who fills the queue gives way to whoever has less of it. A slot counts against `max_executions` from its boot until nothing of it is left.
+//! A call in its turn takes a sandbox that stands ready for its environment, else one that stands for its runtime, else
+//! one is booted for it. Waiting calls are served in turns by tenant and by environment, so that a burst of one does not
+//! starve the others; an environment that allows only so many calls at once is passed over while it has them. Set-ups
+//! are served in turns by tenant, and take turns with calls. Who fills the queue gives way to whoever has less of it.
+//! What shall stand ready (`standing`) is made when no call waits that could start. A slot counts against
+//! `max_executions` from its claim or its boot for a call until nothing of it is left.
 //!
-//! Invariants, held by the property tests: every call that came is answered exactly once; never more slots than
-//! `max_executions`, never more boots at once than `boots_at_once`, and always one for the calls;
-//! never more slots of an environment than its own limit; no call of an environment begins once its
+//! Invariants, held by the property tests: every call that came is answered exactly once; never more slots of calls than
+//! `max_executions`, never more boots at once than `boots_at_once`, and always one for the calls; never more slots of an
+//! environment's calls than its own limit; a slot is claimed once,
+//! and only by a call that it fits; what stands stays within its memory; no call of an environment begins once its
 //! deletion has; an environment is removed only when no slot of it is left but wedged ones; a drain ends.
 
+mod demand;
+mod grants;
 mod machine;
 mod shares;
+#[cfg(test)]
+mod simulation;
+mod standing;
 mod turns;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::execution::Start;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::tenant::TenantName;
 
 pub use machine::{Pool, set_up_slot};
+pub use standing::{StandingPolicy, StandsFor, Wants};
 
 /// The pool's bounds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PoolPolicy {
     /// Sandboxes for calls at once, those being destroyed and wedged ones included.
     pub max_executions: usize,
@@ -42,6 +53,7 @@ pub struct PoolPolicy {
     pub set_ups: usize,
     /// Sandboxes that may boot at once: more than there are cores only slow each other down.
     pub boots_at_once: usize,
+    pub standing: StandingPolicy,
 }
 
 impl PoolPolicy {
@@ -62,13 +74,6 @@ pub enum Refusal {
     WaitedTooLong { retry_after: Duration },
 }
 
-/// What the turns need to know of a call's environment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Found {
-    /// The most calls of it at once; none: as many as there are places.
-    pub concurrency: Option<usize>,
-}
-
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -79,10 +84,10 @@ pub enum Event {
         environment: EnvironmentId,
         tenant: TenantName,
     },
-    /// The call's environment exists, is its caller's and is ready, or not.
+    /// What the call needs; None: its environment does not exist, is not its caller's, or is not ready.
     LookedUp {
         execution: ExecutionId,
-        found: Option<Found>,
+        wants: Option<Wants>,
     },
     /// The caller is gone.
     CallCancelled {
@@ -92,6 +97,22 @@ pub enum Event {
         slot: SlotId,
     },
     BootFailed {
+        slot: SlotId,
+    },
+    /// A sandbox stands ready, and is charged this much.
+    Stood {
+        slot: SlotId,
+        memory_mb: u64,
+    },
+    StandFailed {
+        slot: SlotId,
+    },
+    /// What stood ready has ended by itself.
+    Lost {
+        slot: SlotId,
+    },
+    /// What stood ready was of no use when it was claimed; nothing of the call has reached it.
+    Spoiled {
         slot: SlotId,
     },
     Settled {
@@ -151,9 +172,15 @@ pub enum Effect {
         slot: SlotId,
         execution: ExecutionId,
     },
+    /// Make a sandbox that stands ready.
+    Stand {
+        slot: SlotId,
+        stands_for: StandsFor,
+    },
     Run {
         slot: SlotId,
         execution: ExecutionId,
+        start: Start,
     },
     Destroy {
         slot: SlotId,
@@ -188,7 +215,12 @@ pub enum Effect {
 pub struct PoolPicture {
     pub running: usize,
     pub queued: usize,
+    /// For calls and set-ups.
     pub booting: usize,
+    /// Ready, and waiting for a call.
+    pub standing: usize,
+    /// Being made to stand ready.
+    pub warming: usize,
     pub destroying: usize,
     pub wedged: usize,
     pub set_ups: usize,

@@ -5,13 +5,41 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::machine::Held;
 use super::*;
+use crate::domain::environment::Runtime;
+use crate::domain::execution::Start;
+use crate::domain::sandbox::SlotState;
 use crate::domain::tenant::TenantName;
 use crate::domain::time::Moment;
 
+mod turns;
+
 fn policy() -> PoolPolicy {
-    PoolPolicy { max_executions: 3, queue: 4, queue_wait: Duration::from_secs(10), set_ups: 2, boots_at_once: 2 }
+    let standing = StandingPolicy::default();
+    PoolPolicy {
+        max_executions: 3,
+        queue: 4,
+        queue_wait: Duration::from_secs(10),
+        set_ups: 2,
+        boots_at_once: 2,
+        standing,
+    }
 }
+
+/// Two of Bun stand, and as many of an environment as four.
+fn standing() -> PoolPolicy {
+    let standing = StandingPolicy {
+        memory_mb: 700,
+        runtimes: [(Runtime::Bun, 2)].into(),
+        per_environment: 4,
+        age: Duration::from_secs(600),
+        call_memory_mb: 128,
+    };
+    PoolPolicy { standing, ..policy() }
+}
+
+const WANTS: Wants = Wants { runtime: Runtime::Bun, memory_mb: 128, plain: true, bare: true, concurrency: None };
 
 fn call(n: u128) -> ExecutionId {
     ExecutionId(Uuid::from_u128(n))
@@ -26,8 +54,8 @@ fn tenant(n: u128) -> TenantName {
 }
 
 /// Environments from 30 on allow one call at once.
-fn found(environment: u128) -> Found {
-    Found { concurrency: (environment >= 30).then_some(1) }
+fn wants(environment: u128) -> Wants {
+    Wants { concurrency: (environment >= 30).then_some(1), ..WANTS }
 }
 
 /// Each ten environments are a tenant's.
@@ -40,14 +68,14 @@ fn set_up_came(environment: u128, transpiles: bool) -> Event {
 }
 
 fn open(policy: PoolPolicy) -> Pool {
-    let mut pool = Pool::new(policy);
-    assert_eq!(pool.step(Event::Swept, Moment(0)), []);
+    let mut pool = Pool::new(policy, Uuid::from_u128(7 << 64));
+    pool.step(Event::Swept, Moment(0));
     pool
 }
 
 fn arrive(pool: &mut Pool, execution: u128, environment: u128) -> Vec<Effect> {
     pool.step(came(execution, environment), Moment(0));
-    pool.step(Event::LookedUp { execution: call(execution), found: Some(found(environment)) }, Moment(0))
+    pool.step(Event::LookedUp { execution: call(execution), wants: Some(wants(environment)) }, Moment(0))
 }
 
 fn boots(effects: &[Effect]) -> Vec<(SlotId, ExecutionId)> {
@@ -74,7 +102,7 @@ fn answers(effects: &[Effect]) -> Vec<(ExecutionId, Answer)> {
 fn a_call_boots_runs_answers_and_only_then_its_slot_is_destroyed() {
     let mut pool = open(policy());
     let (slot, execution) = boots(&arrive(&mut pool, 1, 10))[0];
-    assert_eq!(pool.step(Event::Booted { slot }, Moment(1)), [Effect::Run { slot, execution }]);
+    assert_eq!(pool.step(Event::Booted { slot }, Moment(1)), [Effect::Run { slot, execution, start: Start::Cold }]);
     assert_eq!(
         pool.step(Event::Settled { slot }, Moment(2)),
         [Effect::Answer { execution, answer: Answer::Settled }, Effect::Destroy { slot }]
@@ -86,54 +114,9 @@ fn a_call_boots_runs_answers_and_only_then_its_slot_is_destroyed() {
 
 #[test]
 fn nothing_boots_before_the_leftovers_are_swept() {
-    let mut pool = Pool::new(policy());
+    let mut pool = Pool::new(policy(), Uuid::nil());
     assert_eq!(boots(&arrive(&mut pool, 1, 10)), []);
     assert_eq!(boots(&pool.step(Event::Swept, Moment(1))).len(), 1);
-}
-
-#[test]
-fn boots_are_bounded_and_environments_take_turns() {
-    let mut pool = open(policy());
-    let mut order = Vec::new();
-    for (execution, environment) in [(1, 10), (2, 10), (3, 10), (4, 10), (5, 20)] {
-        order.extend(boots(&arrive(&mut pool, execution, environment)));
-    }
-    assert_eq!(order.len(), 2, "two boots at once");
-    let effects = pool.step(Event::Booted { slot: order[0].0 }, Moment(1));
-    assert_eq!(boots(&effects)[0].1, call(3));
-    pool.step(Event::Booted { slot: order[1].0 }, Moment(2));
-    pool.step(Event::Settled { slot: order[0].0 }, Moment(3));
-    let effects = pool.step(Event::Destroyed { slot: order[0].0 }, Moment(4));
-    assert_eq!(boots(&effects)[0].1, call(5), "environment 20 does not wait behind all of 10's calls");
-}
-
-#[test]
-fn a_tenant_does_not_wait_behind_another_ones_environments() {
-    let mut pool = open(policy());
-    let mut order = Vec::new();
-    for (execution, environment) in [(1, 10), (2, 11), (3, 12), (4, 13), (5, 20)] {
-        order.extend(boots(&arrive(&mut pool, execution, environment)));
-    }
-    let effects = pool.step(Event::Booted { slot: order[0].0 }, Moment(1));
-    assert_eq!(boots(&effects)[0].1, call(3));
-    pool.step(Event::Booted { slot: order[1].0 }, Moment(2));
-    pool.step(Event::Settled { slot: order[0].0 }, Moment(3));
-    let effects = pool.step(Event::Destroyed { slot: order[0].0 }, Moment(4));
-    assert_eq!(boots(&effects)[0].1, call(5));
-}
-
-#[test]
-fn an_environment_that_allows_one_call_at_once_lets_the_next_wait_and_others_pass() {
-    let mut pool = open(policy());
-    let (slot, _) = boots(&arrive(&mut pool, 1, 30))[0];
-    assert_eq!(boots(&arrive(&mut pool, 2, 30)), []);
-    assert_eq!(boots(&arrive(&mut pool, 3, 31)).len(), 1);
-    pool.step(Event::Booted { slot }, Moment(1));
-    assert_eq!(boots(&pool.step(Event::Settled { slot }, Moment(2))), [], "its sandbox is not gone yet");
-    assert_eq!(boots(&pool.step(Event::Destroyed { slot }, Moment(3)))[0].1, call(2));
-    arrive(&mut pool, 4, 30);
-    let late = answers(&pool.step(Event::Tick, Moment(10_000)));
-    assert!(matches!(late[..], [(execution, Answer::Refused(Refusal::WaitedTooLong { .. }))] if execution == call(4)));
 }
 
 #[test]
@@ -148,36 +131,6 @@ fn a_full_queue_refuses_and_a_long_wait_is_refused() {
     let late = answers(&pool.step(Event::Tick, Moment(10_000)));
     assert!(!late.is_empty());
     assert!(late.iter().all(|(_, answer)| matches!(answer, Answer::Refused(Refusal::WaitedTooLong { .. }))));
-}
-
-#[test]
-fn a_tenant_who_fills_the_queue_gives_way_to_another() {
-    let mut pool = open(policy());
-    for execution in 1..=7 {
-        arrive(&mut pool, execution, 10);
-    }
-    let gone = answers(&pool.step(came(8, 20), Moment(5)));
-    assert!(matches!(gone[..], [(_, Answer::Refused(Refusal::QueueFull { .. }))]), "{gone:?}");
-    assert_eq!(pool.picture().queued, 5, "as many as before: two boot");
-    let gone = answers(&pool.step(came(9, 21), Moment(6)));
-    assert_eq!(gone.len(), 1);
-    let refused = answers(&pool.step(came(10, 22), Moment(7)));
-    let is_late = matches!(refused[..], [(late, Answer::Refused(Refusal::QueueFull { .. }))] if late == call(10));
-    assert!(is_late, "three to two is even, so who comes is refused: {refused:?}");
-}
-
-#[test]
-fn set_ups_are_served_in_turns_by_tenant_and_their_queue_is_shared_as_well() {
-    let mut pool = open(policy());
-    let begin = |n| Effect::BeginSetUp { environment: env(n) };
-    for n in 100..122 {
-        let crowd = Event::SetUpCame { environment: env(n), tenant: tenant(1), transpiles: false };
-        pool.step(crowd, Moment(0));
-    }
-    let effects = pool.step(set_up_came(200, false), Moment(1));
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::RefuseSetUp { .. })), "{effects:?}");
-    let effects = pool.step(Event::SetUpEnded { environment: env(100) }, Moment(2));
-    assert!(effects.contains(&begin(200)), "{effects:?}");
 }
 
 #[test]
@@ -221,20 +174,6 @@ fn a_drain_finishes_what_was_accepted_and_a_hurried_one_cancels_it() {
 }
 
 #[test]
-fn set_ups_that_boot_leave_a_boot_to_the_calls_and_are_passed_by_those_that_do_not() {
-    let mut pool = open(policy());
-    let begin = |n| Effect::BeginSetUp { environment: env(n) };
-    assert!(pool.step(set_up_came(1, true), Moment(0)).contains(&begin(1)));
-    assert!(!pool.step(set_up_came(2, true), Moment(0)).contains(&begin(2)), "half of two boots is one");
-    assert!(pool.step(set_up_came(3, false), Moment(0)).contains(&begin(3)), "it needs no boot");
-    assert_eq!(boots(&arrive(&mut pool, 1, 10)).len(), 1, "the other boot is the calls'");
-    assert_eq!(boots(&arrive(&mut pool, 2, 10)), []);
-    pool.step(Event::SetUpEnded { environment: env(3) }, Moment(1));
-    let effects = pool.step(Event::SetUpEnded { environment: env(1) }, Moment(1));
-    assert_eq!(effects.len(), 2, "a call and the second set-up");
-}
-
-#[test]
 fn a_set_up_that_waits_too_long_is_refused() {
     let mut pool = open(policy());
     for n in 1..=2 {
@@ -245,10 +184,165 @@ fn a_set_up_that_waits_too_long_is_refused() {
     assert!(effects.iter().any(refused), "{effects:?}");
 }
 
+fn made(effects: &[Effect]) -> Vec<(SlotId, StandsFor)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Stand { slot, stands_for } => Some((*slot, *stands_for)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn started(effects: &[Effect]) -> Vec<(SlotId, Start)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Run { slot, start, .. } => Some((*slot, *start)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A pool whose stock of runtimes stands.
+fn stocked(policy: PoolPolicy) -> Pool {
+    let mut pool = Pool::new(policy, Uuid::from_u128(7 << 64));
+    let mut making = made(&pool.step(Event::Swept, Moment(0)));
+    while let Some((slot, _)) = making.pop() {
+        making.extend(made(&pool.step(Event::Stood { slot, memory_mb: 90 }, Moment(100))));
+    }
+    pool
+}
+
+/// Runs a call to its end; says how it started. What stands next is made.
+fn serve(pool: &mut Pool, execution: u128, environment: u128, now: u64) -> Start {
+    pool.step(came(execution, environment), Moment(now));
+    let mut effects = pool.step(Event::LookedUp { execution: call(execution), wants: Some(WANTS) }, Moment(now));
+    if let Some((slot, _)) = boots(&effects).first().copied() {
+        effects = pool.step(Event::Booted { slot }, Moment(now));
+    }
+    let (slot, start) = started(&effects)[0];
+    let mut making = made(&effects);
+    for event in [Event::Settled { slot }, Event::Destroyed { slot }] {
+        making.extend(made(&pool.step(event, Moment(now))));
+    }
+    while let Some((slot, _)) = making.pop() {
+        making.extend(made(&pool.step(Event::Stood { slot, memory_mb: 90 }, Moment(now + 200))));
+    }
+    start
+}
+
+#[test]
+fn the_first_calls_take_what_stands_for_the_runtime_and_the_next_what_stands_for_them() {
+    let mut pool = stocked(standing());
+    assert_eq!(pool.picture().standing, 2);
+    let starts: Vec<Start> = (1..=4).map(|n| serve(&mut pool, n, 10, u64::try_from(n).unwrap() * 1000)).collect();
+    assert_eq!(starts[..2], [Start::WarmRuntime, Start::WarmRuntime]);
+    assert_eq!(starts[2..], [Start::WarmEnvironment, Start::WarmEnvironment]);
+}
+
+#[test]
+fn a_call_takes_nothing_that_it_does_not_fit() {
+    for (wants, expected) in [
+        (Wants { bare: false, ..WANTS }, Start::WarmRuntime),
+        (Wants { plain: false, ..WANTS }, Start::WarmEnvironment),
+        (Wants { plain: false, bare: false, ..WANTS }, Start::Cold),
+        (Wants { runtime: Runtime::Deno, plain: false, memory_mb: 256, ..WANTS }, Start::Cold),
+    ] {
+        let mut pool = stocked(standing());
+        for n in 1..=3 {
+            serve(&mut pool, n, 10, 1000);
+        }
+        pool.step(came(9, 10), Moment(2000));
+        let effects = pool.step(Event::LookedUp { execution: call(9), wants: Some(wants) }, Moment(2000));
+        let start = started(&effects).first().map_or(Start::Cold, |(_, start)| *start);
+        assert_eq!(start, expected, "{wants:?}");
+    }
+}
+
+#[test]
+fn what_was_spoiled_is_destroyed_and_its_call_gets_a_sandbox_of_its_own() {
+    let mut pool = stocked(standing());
+    let (slot, _) = started(&arrive(&mut pool, 1, 10))[0];
+    let effects = pool.step(Event::Spoiled { slot }, Moment(1));
+    assert!(effects.contains(&Effect::Destroy { slot }) && started(&effects).is_empty(), "{effects:?}");
+    let (own, execution) = boots(&effects)[0];
+    assert_eq!(execution, call(1));
+    let effects = pool.step(Event::Booted { slot: own }, Moment(2));
+    assert_eq!(started(&effects), [(own, Start::Cold)]);
+}
+
+#[test]
+fn what_cannot_be_made_is_tried_less_and_less_often() {
+    let one_at_a_time = PoolPolicy { boots_at_once: 1, ..standing() };
+    let mut pool = Pool::new(one_at_a_time, Uuid::nil());
+    let (slot, _) = made(&pool.step(Event::Swept, Moment(0)))[0];
+    assert_eq!(made(&pool.step(Event::StandFailed { slot }, Moment(0))), []);
+    pool.step(Event::Destroyed { slot }, Moment(10));
+    assert_eq!(made(&pool.step(Event::Tick, Moment(999))), []);
+    let (slot, _) = made(&pool.step(Event::Tick, Moment(1000)))[0];
+    pool.step(Event::StandFailed { slot }, Moment(1000));
+    assert_eq!(made(&pool.step(Event::Tick, Moment(2999))), []);
+    assert_eq!(made(&pool.step(Event::Tick, Moment(3000))).len(), 1);
+}
+
+#[test]
+fn what_has_stood_long_is_replaced_one_at_a_time() {
+    let mut pool = stocked(standing());
+    let effects = pool.step(Event::Tick, Moment(600_200));
+    let destroyed = effects.iter().filter(|effect| matches!(effect, Effect::Destroy { .. })).count();
+    assert_eq!((destroyed, made(&effects).len()), (1, 1));
+}
+
+#[test]
+fn a_hotter_environment_takes_the_room_of_a_colder_one() {
+    let room_for_three = StandingPolicy { memory_mb: 280, ..standing().standing };
+    let mut pool = stocked(PoolPolicy { standing: room_for_three, ..policy() });
+    let stands = |pool: &Pool, n| {
+        let of_it = |held: &&Held| {
+            held.slot.state() == SlotState::Ready && held.stands_for == Some(StandsFor::Environment(env(n)))
+        };
+        pool.slots.values().filter(of_it).count()
+    };
+    for n in 0..4 {
+        serve(&mut pool, n, 10, 1000);
+    }
+    assert_eq!((stands(&pool, 10), stands(&pool, 20)), (1, 0));
+    for n in 100..112 {
+        serve(&mut pool, n, 20, 2000);
+    }
+    assert_eq!((stands(&pool, 10), stands(&pool, 20)), (0, 1));
+    serve(&mut pool, 200, 10, 2000);
+    assert_eq!((stands(&pool, 10), stands(&pool, 20)), (0, 1), "the colder one does not take it back");
+}
+
+#[test]
+fn what_stands_for_a_deleted_environment_goes_with_it_and_does_not_keep_it_in_use() {
+    let mut pool = stocked(standing());
+    for n in 1..=3 {
+        serve(&mut pool, n, 10, 1000);
+    }
+    assert!(!pool.is_in_use(env(10)) && pool.environments().contains(&env(10)));
+    let effects = pool.step(Event::DeleteCame { environment: env(10) }, Moment(2000));
+    let slots: Vec<SlotId> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Destroy { slot } => Some(*slot),
+            _ => None,
+        })
+        .collect();
+    assert!(!slots.is_empty() && !effects.contains(&Effect::RemoveEnvironment { environment: env(10) }));
+    let last = slots.into_iter().map(|slot| pool.step(Event::Destroyed { slot }, Moment(2001))).last().unwrap();
+    assert!(last.contains(&Effect::RemoveEnvironment { environment: env(10) }));
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Call(u128, u128),
     Found(usize, bool),
+    Stand(usize, bool),
+    Lose(usize),
+    Spoil(usize),
     Cancel(usize),
     Boot(usize, bool),
     Settle(usize),
@@ -267,6 +361,9 @@ fn any_act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => (0..40u128, 28..32u128).prop_map(|(c, e)| Act::Call(c, e)),
         6 => (index.clone(), prop::bool::weighted(0.9)).prop_map(|(i, f)| Act::Found(i, f)),
+        5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Stand(i, ok)),
+        1 => index.clone().prop_map(Act::Lose),
+        1 => index.clone().prop_map(Act::Spoil),
         1 => index.clone().prop_map(Act::Cancel),
         5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Boot(i, ok)),
         5 => index.clone().prop_map(Act::Settle),
@@ -289,10 +386,14 @@ struct World {
     answered: BTreeSet<ExecutionId>,
     looking: Vec<ExecutionId>,
     booting: Vec<SlotId>,
+    warming: Vec<SlotId>,
+    standing: Vec<SlotId>,
     running: Vec<SlotId>,
     destroying: Vec<SlotId>,
     wedged: Vec<SlotId>,
     slot_env: BTreeMap<SlotId, EnvironmentId>,
+    stands_for: BTreeMap<SlotId, StandsFor>,
+    claimed: BTreeSet<SlotId>,
     call_env: BTreeMap<ExecutionId, EnvironmentId>,
     set_ups: Vec<EnvironmentId>,
     set_ups_seen: BTreeSet<EnvironmentId>,
@@ -318,7 +419,21 @@ impl World {
             Act::Found(i, is_there) => {
                 let execution = take(&mut self.looking, i)?;
                 let number = self.call_env[&execution].0.as_u128();
-                Event::LookedUp { execution, found: is_there.then(|| found(number)) }
+                Event::LookedUp { execution, wants: is_there.then(|| wants(number)) }
+            }
+            Act::Stand(i, ok) => {
+                let slot = take(&mut self.warming, i)?;
+                if !ok {
+                    return Some(Event::StandFailed { slot });
+                }
+                self.standing.push(slot);
+                Event::Stood { slot, memory_mb: 90 }
+            }
+            Act::Lose(i) => Event::Lost { slot: take(&mut self.standing, i)? },
+            Act::Spoil(i) => {
+                let spoiled: Vec<SlotId> =
+                    self.running.iter().copied().filter(|slot| self.stands_for.contains_key(slot)).collect();
+                Event::Spoiled { slot: *spoiled.get(i % spoiled.len().max(1))? }
             }
             Act::Cancel(i) => Event::CallCancelled { execution: *self.asked.iter().nth(i % self.asked.len().max(1))? },
             Act::Boot(i, ok) => {
@@ -355,6 +470,16 @@ impl World {
         })
     }
 
+    /// Sandboxes of its calls, until nothing of them is left; not those that only stood.
+    fn is_within_its_limit(&self, environment: EnvironmentId) -> Result<(), TestCaseError> {
+        let held = [&self.booting, &self.running, &self.destroying, &self.wedged].into_iter().flatten();
+        let serves = |slot: &SlotId| !self.stands_for.contains_key(slot) || self.claimed.contains(slot);
+        let of_it = held.filter(|slot| serves(slot) && self.slot_env.get(*slot) == Some(&environment));
+        let limit = wants(environment.0.as_u128()).concurrency.unwrap_or(usize::MAX);
+        prop_assert!(of_it.count() <= limit, "more sandboxes of an environment than its limit");
+        Ok(())
+    }
+
     fn perform(&mut self, effect: Effect) -> Result<(), TestCaseError> {
         match effect {
             Effect::LookUp { execution, .. } => self.looking.push(execution),
@@ -363,15 +488,37 @@ impl World {
                 prop_assert!(!self.deleting.contains(&environment), "no call begins once its deletion has");
                 prop_assert!(self.slot_env.insert(slot, environment).is_none(), "a slot's number is used once");
                 self.booting.push(slot);
-                let busy = [&self.booting, &self.running, &self.destroying, &self.wedged];
-                let held =
-                    busy.iter().flat_map(|slots| slots.iter()).filter(|slot| self.slot_env[*slot] == environment);
-                let limit = found(environment.0.as_u128()).concurrency.unwrap_or(usize::MAX);
-                prop_assert!(held.count() <= limit, "more sandboxes of an environment than its limit");
+                self.is_within_its_limit(environment)?;
             }
-            Effect::Run { slot, .. } => self.running.push(slot),
+            Effect::Stand { slot, stands_for } => {
+                if let StandsFor::Environment(environment) = stands_for {
+                    prop_assert!(!self.deleting.contains(&environment), "nothing is made for what is being deleted");
+                    self.slot_env.insert(slot, environment);
+                }
+                prop_assert!(self.stands_for.insert(slot, stands_for).is_none(), "a slot's number is used once");
+                self.warming.push(slot);
+            }
+            Effect::Run { slot, execution, start } => {
+                let environment = self.call_env[&execution];
+                prop_assert!(!self.deleting.contains(&environment), "no call begins once its deletion has");
+                prop_assert!(self.claimed.insert(slot), "claimed twice");
+                match self.stands_for.get(&slot) {
+                    None => prop_assert_eq!(start, Start::Cold),
+                    Some(StandsFor::Runtime(_)) => prop_assert_eq!(start, Start::WarmRuntime),
+                    Some(StandsFor::Environment(of)) => prop_assert_eq!(*of, environment),
+                }
+                if self.stands_for.contains_key(&slot) {
+                    prop_assert!(self.standing.contains(&slot), "it stands");
+                    self.standing.retain(|s| *s != slot);
+                }
+                self.slot_env.insert(slot, environment);
+                self.running.push(slot);
+                self.is_within_its_limit(environment)?;
+            }
             Effect::Destroy { slot } => {
                 self.booting.retain(|s| *s != slot);
+                self.warming.retain(|s| *s != slot);
+                self.standing.retain(|s| *s != slot);
                 self.running.retain(|s| *s != slot);
                 self.destroying.push(slot);
             }
@@ -381,8 +528,9 @@ impl World {
             }
             Effect::BeginSetUp { environment } => self.set_ups.push(environment),
             Effect::RemoveEnvironment { environment } => {
-                let busy = [&self.booting, &self.running, &self.destroying];
-                let held = busy.iter().flat_map(|slots| slots.iter()).any(|slot| self.slot_env[slot] == environment);
+                let busy = [&self.booting, &self.warming, &self.standing, &self.running, &self.destroying];
+                let of_it = |slot| self.slot_env.get(slot) == Some(&environment);
+                let held = busy.iter().flat_map(|slots| slots.iter()).any(of_it);
                 prop_assert!(!held, "removed while a slot of it was left");
                 self.removing.push(environment);
             }
@@ -395,13 +543,14 @@ impl World {
     /// Everything under way comes to its end: what is wedged is tried again, for it may hold all the places.
     fn finish(&mut self, pool: &mut Pool) -> Result<(), TestCaseError> {
         for round in 0..500 {
-            let act = match round % 7 {
+            let act = match round % 8 {
                 0 => Act::Found(0, true),
                 1 => Act::Boot(0, true),
                 2 => Act::Settle(0),
                 3 => Act::Destroy(0, true),
                 4 => Act::SetUpEnd(0),
                 5 => Act::Retry(0),
+                6 => Act::Stand(0, true),
                 _ => Act::DeleteEnd(0),
             };
             if let Some(event) = self.event(act) {
@@ -416,18 +565,23 @@ impl World {
 
 proptest! {
     #[test]
-    fn every_history_keeps_the_invariants(acts in prop::collection::vec(any_act(), 1..250)) {
-        let mut pool = open(policy());
+    fn every_history_keeps_the_invariants(acts in prop::collection::vec(any_act(), 1..250), stands in any::<bool>()) {
+        let mut pool = Pool::new(if stands { standing() } else { policy() }, Uuid::from_u128(7 << 64));
         let mut world = World::default();
+        for effect in pool.step(Event::Swept, Moment(0)) {
+            world.perform(effect)?;
+        }
         for act in acts {
             let Some(event) = world.event(act) else { continue };
             for effect in pool.step(event, Moment(world.now)) {
                 world.perform(effect)?;
             }
             let picture = pool.picture();
-            prop_assert!(picture.running + picture.destroying + picture.wedged <= policy().max_executions);
-            prop_assert!(world.booting.len() <= policy().boots_at_once);
+            prop_assert!(pool.serving() <= policy().max_executions);
+            prop_assert!(world.booting.len() + world.warming.len() <= policy().boots_at_once);
             prop_assert!(picture.booting - world.booting.len() <= policy().transpiles_at_once());
+            prop_assert_eq!((picture.standing, picture.warming), (world.standing.len(), world.warming.len()));
+            prop_assert!((picture.standing + picture.warming) * 90 <= 700);
             prop_assert!(picture.set_ups <= policy().set_ups);
         }
         for effect in pool.step(Event::Drain { hurry: false }, Moment(world.now)) {

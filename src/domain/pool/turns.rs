@@ -71,19 +71,14 @@ impl Turns {
         }
     }
 
+    /// Whether a call waits that `may` start.
+    pub fn any(&self, may: impl Fn(EnvironmentId, ExecutionId) -> bool) -> bool {
+        self.first(may).is_some()
+    }
+
     /// The call whose turn it is, of those that `may` start, with its environment.
     pub fn next(&mut self, may: impl Fn(EnvironmentId, ExecutionId) -> bool) -> Option<(EnvironmentId, ExecutionId)> {
-        let first = |queue: &VecDeque<ExecutionId>| queue.front().copied();
-        let of_lane = |lane: &Lane| {
-            lane.turns.iter().position(|environment| {
-                lane.queues.get(environment).and_then(first).is_some_and(|execution| may(*environment, execution))
-            })
-        };
-        let found = self.turns.iter().enumerate().find_map(|(at, tenant)| {
-            let inner = self.lanes.get(tenant).and_then(of_lane)?;
-            Some((at, inner))
-        });
-        let (at, inner) = found?;
+        let (at, inner) = self.first(may)?;
         let tenant = self.turns.remove(at)?;
         let lane = self.lanes.get_mut(&tenant)?;
         let environment = lane.turns.remove(inner)?;
@@ -100,6 +95,17 @@ impl Turns {
             self.turns.push_back(tenant);
         }
         Some((environment, execution))
+    }
+
+    /// The places of the next call's tenant and environment in their turns.
+    fn first(&self, may: impl Fn(EnvironmentId, ExecutionId) -> bool) -> Option<(usize, usize)> {
+        let first = |queue: &VecDeque<ExecutionId>| queue.front().copied();
+        let of_lane = |lane: &Lane| {
+            lane.turns.iter().position(|environment| {
+                lane.queues.get(environment).and_then(first).is_some_and(|execution| may(*environment, execution))
+            })
+        };
+        self.turns.iter().enumerate().find_map(|(at, tenant)| Some((at, self.lanes.get(tenant).and_then(of_lane)?)))
     }
 }
 

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::tier::{Standing, Tier};
+
 /// A caller with a token.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     url: String,
     token: String,
+    standing: Option<Standing>,
 }
 
 /// An answer, whole.
@@ -54,7 +57,12 @@ impl Answer {
 impl Client {
     pub fn new(url: &str, token: &str) -> Self {
         let http = super::http().timeout(Duration::from_secs(120)).build().unwrap();
-        Self { http, url: url.to_owned(), token: token.to_owned() }
+        Self { http, url: url.to_owned(), token: token.to_owned(), standing: None }
+    }
+
+    /// Knows what stands ready on its daemon.
+    pub fn beside(self, standing: Standing) -> Self {
+        Self { standing: Some(standing), ..self }
     }
 
     /// The same caller at another address.
@@ -106,16 +114,73 @@ impl Client {
     }
 
     pub async fn execute(&self, id: &str, body: Value) -> Answer {
-        self.send("POST", &format!("/environments/{id}/execute"), Some(body.to_string())).await
+        let answer = self.send("POST", &format!("/environments/{id}/execute"), Some(body.to_string())).await;
+        if let Some(standing) = &self.standing {
+            standing.note(&answer.json);
+        }
+        answer
     }
 
-    /// Sets up `source`, calls it once, deletes it, and returns the call's answer.
+    /// Sets up `source`, calls it once, deletes it, and returns the call's answer. What stands ready on the daemon's tier is
+    /// waited for before the call.
     pub async fn try_out(&self, runtime: &str, source: &str, body: Value) -> Answer {
-        let id = self.environment(runtime, source).await;
+        self.try_permitted(runtime, source, json!({}), body).await
+    }
+
+    /// As [`Client::try_out`], with permissions.
+    pub async fn try_permitted(&self, runtime: &str, source: &str, permissions: Value, body: Value) -> Answer {
+        let id = self.ready_environment(runtime, source, permissions).await;
         let answer = self.execute(&id, body).await;
         assert_eq!(answer.status, 200, "execute: {}", answer.text);
         self.delete(&id).await;
         answer
+    }
+
+    /// An environment for whose next call a sandbox stands ready, if one can on the daemon's tier.
+    pub async fn ready_environment(&self, runtime: &str, source: &str, permissions: Value) -> String {
+        let plain = json!({ "main.js": source });
+        let Some(standing) = &self.standing else {
+            return self.permitted(runtime, plain, permissions).await;
+        };
+        match standing.tier {
+            Tier::Cold => self.permitted(runtime, plain, permissions).await,
+            Tier::Runtime => {
+                let id = self.permitted(runtime, plain, permissions).await;
+                standing.wait_for(2).await;
+                id
+            }
+            Tier::Environment => {
+                let id = self.hot_environment(runtime, source, permissions).await;
+                standing.settle().await;
+                id
+            }
+        }
+    }
+
+    async fn permitted(&self, runtime: &str, modules: Value, permissions: Value) -> String {
+        let request =
+            json!({ "mainModule": "main.js", "modules": modules, "runtime": runtime, "permissions": permissions });
+        let answer = self.set_up(request).await;
+        assert_eq!(answer.status, 200, "set-up: {}", answer.text);
+        answer.json["id"].as_str().unwrap().to_owned()
+    }
+
+    /// An environment that was called often enough to have a sandbox stand for it. The calls that did it ran nothing of
+    /// `source` but its import.
+    async fn hot_environment(&self, runtime: &str, source: &str, permissions: Value) -> String {
+        let main = r#"
+            import * as tried from "./tried.js";
+            const { handler: own } = tried;
+            const idle = (event, context) => event.data === "idle" ? null : own(event, context);
+            export const handler = typeof own === "function" ? idle : own;"#;
+        let modules = json!({ "main.js": main, "tried.js": source });
+        let id = self.permitted(runtime, modules, permissions).await;
+        for _ in 0..2 {
+            let body = json!({ "data": "idle", "limits": { "timeoutMs": 2000 } });
+            let answer = self.execute(&id, body).await;
+            assert_eq!(answer.status, 200, "execute: {}", answer.text);
+        }
+        id
     }
 
     pub async fn delete(&self, id: &str) -> Answer {

@@ -1,6 +1,6 @@
 //! Starts the real binary with directories of its own, learns its address from its log, and ends it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::client::Client;
 use super::host;
+use super::tier::{Standing, Tier};
 
 /// The token every test daemon takes.
 pub const TOKEN: &str = "test-token-of-the-suite";
@@ -25,11 +26,12 @@ pub struct Settings {
     pub args: Vec<String>,
     /// Wait for readiness, not only for the address.
     pub wait_ready: bool,
+    pub tier: Tier,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { env: BTreeMap::new(), args: Vec::new(), wait_ready: true }
+        Self { env: BTreeMap::new(), args: Vec::new(), wait_ready: true, tier: Tier::Cold }
     }
 }
 
@@ -81,6 +83,7 @@ pub struct Daemon {
     pub url: String,
     /// All log lines so far.
     pub log: Arc<Mutex<Vec<String>>>,
+    pub standing: Standing,
     tidy: bool,
 }
 
@@ -103,6 +106,11 @@ impl Daemon {
         Self::start_in(Arc::new(Home::new()), settings).await
     }
 
+    /// A daemon whose calls start as the tier says, where they can.
+    pub async fn start_on(tier: Tier, settings: Settings) -> Self {
+        Self::start_with(tier.settings(Settings { tier, ..settings })).await
+    }
+
     /// A daemon over a home that may have been lived in.
     pub async fn start_in(home: Arc<Home>, settings: Settings) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests make sandboxes: run them as root");
@@ -118,7 +126,8 @@ impl Daemon {
             drop(child.kill());
             panic!("the daemon did not listen ({ended:?}):\n{}", log.lock().unwrap().join("\n"));
         };
-        let daemon = Self { home, child, url, log, tidy: true };
+        let standing = Standing::new(settings.tier, home.run().join("health.sock"));
+        let daemon = Self { home, child, url, log, standing, tidy: true };
         if settings.wait_ready {
             daemon.wait_ready().await;
         }
@@ -135,7 +144,7 @@ impl Daemon {
     }
 
     pub fn client(&self) -> Client {
-        Client::new(&self.url, TOKEN)
+        Client::new(&self.url, TOKEN).beside(self.standing.clone())
     }
 
     pub fn pid(&self) -> i32 {
@@ -181,9 +190,22 @@ impl Daemon {
         Arc::clone(&self.home)
     }
 
-    /// Asserts that nothing of any call is left on the host, and that the daemon is idle.
+    /// Asserts that nothing of any call is left on the host but what stands ready for others, and that calls started
+    /// as the daemon's tier has it.
     pub async fn assert_nothing_left(&self) {
-        super::eventually("an empty host", Duration::from_secs(10), async || host::leftovers(&self.home)).await;
+        let Standing { tier, starts, .. } = &self.standing;
+        if tier.stands() {
+            let starts = starts.lock().unwrap();
+            assert!(starts.iter().any(|start| start == tier.start()), "{tier:?}: {starts:?}");
+        }
+        super::eventually("an empty host", Duration::from_secs(20), async || {
+            let frozen = if tier.stands() { host::frozen_slots(&self.home) } else { BTreeSet::new() };
+            host::leftovers_beside(&self.home, &frozen)?;
+            let standing = if tier.stands() { self.standing.pool().await["standing"].as_u64() } else { Some(0) };
+            let count = u64::try_from(frozen.len()).ok();
+            if standing == count { Ok(()) } else { Err(format!("{standing:?} stand and {frozen:?} are frozen")) }
+        })
+        .await;
     }
 
     pub fn log_text(&self) -> String {
@@ -210,6 +232,8 @@ pub fn command(home: &Home, settings: &Settings) -> Command {
     command.env("BEARER_TOKEN", TOKEN).env("PORT", "0").env("CLOISTER__SERVER__ADDRESS", "127.0.0.1");
     command.env("RUNTIME_IMAGE_DENO", runtimes().join("deno")).env("RUNTIME_IMAGE_BUN", runtimes().join("bun"));
     command.env("CLOISTER__LOG__FORMAT", "json");
+    // What stands ready would be in the way of tests that look at the whole host.
+    command.env("CLOISTER__SANDBOX__STANDING__ENABLED", "false");
     command.envs(&settings.env);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command

@@ -73,14 +73,32 @@ pub fn mounts(home: &Home) -> Vec<String> {
     table.lines().filter(|line| line.contains(&root)).map(str::to_owned).collect()
 }
 
-/// Says what is left of calls: processes, cgroups, bundles, runtime state, sockets, mounts.
-pub fn leftovers(home: &Home) -> Result<(), String> {
-    let processes = processes_by_name(home);
-    let cgroups = slot_cgroups(home);
+/// The names of the slots that are frozen: nothing in them runs.
+pub fn frozen_slots(home: &Home) -> BTreeSet<String> {
+    let is_frozen = |cgroup: &PathBuf| {
+        let read = |file: &str| fs::read_to_string(cgroup.join(file)).unwrap_or_default();
+        read("freezer.state").trim() == "FROZEN" || read("cgroup.events").contains("frozen 1")
+    };
+    let name = |cgroup: PathBuf| Some(cgroup.file_name()?.to_str()?.to_owned());
+    slot_cgroups(home).into_iter().filter(is_frozen).filter_map(name).collect()
+}
+
+/// Says what is left of calls, but for what belongs to these slots: processes, cgroups, bundles, runtime state, sockets,
+/// mounts.
+pub fn leftovers_beside(home: &Home, slots: &BTreeSet<String>) -> Result<(), String> {
+    let is_theirs = |text: &str| slots.iter().any(|slot| text.contains(slot.as_str()));
+    let other = |path: &PathBuf| !is_theirs(&path.to_string_lossy());
+    let command_line = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let processes: Vec<i32> = processes_by_name(home)
+        .into_iter()
+        .filter(|pid| !is_theirs(&String::from_utf8_lossy(&command_line(pid))))
+        .collect();
+    let cgroups: Vec<PathBuf> = slot_cgroups(home).into_iter().filter(other).collect();
     let bundles = entries(&home.run().join("slots"));
     let state = entries(&home.run().join("runsc"));
-    let mounts = mounts(home);
+    let mounts: Vec<String> = mounts(home).into_iter().filter(|line| !is_theirs(line)).collect();
     let files = [bundles, state, entries(&home.run().join("egress"))].concat();
+    let files: Vec<PathBuf> = files.into_iter().filter(other).collect();
     if processes.is_empty() && cgroups.is_empty() && files.is_empty() && mounts.is_empty() {
         return Ok(());
     }
@@ -111,6 +129,11 @@ pub fn footprint(pid: i32) -> Footprint {
 
 /// Takes away whatever a killed daemon left, so that one failing test does not disturb the next.
 pub fn clean_up(home: &Home) {
+    for mount in mounts(home).iter().rev() {
+        if let Some(point) = mount.split_whitespace().nth(4) {
+            let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
     for pid in slot_processes(home).into_iter().chain(processes_by_name(home)) {
         // It may be gone already.
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);

@@ -6,6 +6,7 @@ pub mod gpu;
 pub mod host;
 pub mod platform;
 pub mod registry;
+pub mod tier;
 
 use std::time::{Duration, Instant};
 

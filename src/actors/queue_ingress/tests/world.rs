@@ -17,7 +17,7 @@ use crate::adapters::clock::PausedClock;
 use crate::domain::admission::AdmissionPolicy;
 use crate::domain::bucket::Bucket;
 use crate::domain::envelope::{EnvelopeVersion, Kid};
-use crate::domain::execution::{ExecutionReport, LimitPolicy, Limits, Timings};
+use crate::domain::execution::{ExecutionReport, LimitPolicy, Limits, Start, Timings};
 use crate::domain::id::EnvironmentId;
 use crate::domain::instance::{InstanceName, Standing};
 use crate::domain::job::{
@@ -371,7 +371,7 @@ impl Handler<Execute> for Others {
 
     fn handle(&mut self, message: Execute, _: &mut Self::Context) -> Self::Result {
         let limits = message.call.limits;
-        Ok(ExecutionReport::cancelled(message.call.execution, limits, true, Timings::default()))
+        Ok(ExecutionReport::cancelled(message.call.execution, limits, true, Timings::default(), Start::Cold))
     }
 }
 

@@ -10,7 +10,8 @@ async fn to_destroy_a_slot_ends_its_run_promptly() {
         .await;
     let engine = world.engine();
     let watch = stopwatch::Stopwatch::start();
-    let (ran, destroyed) = tokio::join!(engine.run(slot, call(environment, USUAL), "main.js".into()), async {
+    let call = call(environment, USUAL);
+    let (ran, destroyed) = tokio::join!(engine.run(slot, &call, "main.js"), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         engine.destroy(slot).await
     });
@@ -29,7 +30,7 @@ async fn a_slot_can_be_destroyed_twice_at_once_and_again_and_while_it_boots() {
     first.unwrap();
     second.unwrap();
     engine.destroy(slot).await.unwrap();
-    let gone = engine.run(slot, call(environment, USUAL), "main.js".into()).await;
+    let gone = engine.run(slot, &call(environment, USUAL), "main.js").await;
     assert!(matches!(gone, Err(SandboxError::Unknown(_))), "{gone:?}");
 
     for delay in [0, 1, 3, 10, 40, 120] {
@@ -96,7 +97,8 @@ async fn calls_at_once_do_not_meet() {
     let made =
         futures_util::future::join_all(sources.iter().map(|source| world.ready(Runtime::Bun, source, 128))).await;
     let engine = world.engine();
-    let runs = made.iter().map(|&(slot, environment)| engine.run(slot, call(environment, USUAL), "main.js".into()));
+    let calls: Vec<_> = made.iter().map(|&(slot, environment)| (slot, call(environment, USUAL))).collect();
+    let runs = calls.iter().map(|(slot, call)| engine.run(*slot, call, "main.js"));
     for (n, evidence) in futures_util::future::join_all(runs).await.into_iter().enumerate() {
         assert_eq!(evidence.unwrap().settlement, Some(Settlement::Result(n.to_string())));
     }
@@ -113,7 +115,8 @@ async fn a_sandbox_killed_from_outside_ends_its_call_at_once() {
         .ready(Runtime::Deno, "export const handler = () => new Promise(() => setInterval(() => {}, 1e3))", 128)
         .await;
     let engine = world.engine();
-    let (ran, ()) = tokio::join!(engine.run(slot, call(environment, USUAL), "main.js".into()), async {
+    let call = call(environment, USUAL);
+    let (ran, ()) = tokio::join!(engine.run(slot, &call, "main.js"), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         engine.slots.get(slot).unwrap().process.get().unwrap().kill();
     });

@@ -6,6 +6,7 @@
 mod calls;
 mod hosts;
 mod lives;
+mod standing;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -137,7 +138,7 @@ impl World {
     /// A whole cold call.
     async fn call(&self, runtime: Runtime, source: &str, limits: Limits) -> Evidence {
         let (slot, environment) = self.ready(runtime, source, limits.memory_mb).await;
-        let evidence = self.engine().run(slot, call(environment, limits), "main.js".into()).await.unwrap();
+        let evidence = self.engine().run(slot, &call(environment, limits), "main.js").await.unwrap();
         self.engine().destroy(slot).await.unwrap();
         self.assert_clean().await;
         evidence

@@ -1,0 +1,84 @@
+//! Sandboxes that are made before they are needed: their module imported, themselves frozen, and an environment mounted
+//! in those that were made for none.
+
+use slog::debug;
+
+use super::create::{duty_of, real};
+use super::dialogue::{Settled, Task};
+use super::run::{Asked, evidence, failed, is_untouched};
+use super::slot::{Parked, Standing};
+use super::spec::Duty;
+use super::stopwatch::Stopwatch;
+use super::tools::is_open_to_all;
+use super::watch::watch;
+use super::{RunscEngine, host, tree};
+use crate::domain::id::{EnvironmentId, SlotId};
+use crate::ports::sandbox::{Preparation, SandboxError};
+
+impl RunscEngine {
+    pub(super) async fn import(&self, id: SlotId, preparation: Preparation) -> Result<(), SandboxError> {
+        let stopwatch = Stopwatch::start();
+        let Preparation { main_module, limits } = preparation;
+        let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
+        let Parked { mut line, .. } = slot.unpark().ok_or(SandboxError::Unknown(id))?;
+        self.restrict(&slot, limits)?;
+        let (request, mut dialogue) = self.request(Task::Prepare, Asked::Prepare { main: &main_module })?;
+        let work = self.watched(request, false, limits, self.call_frame_cap());
+        let before = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
+        let mut seen = watch(&slot, &mut line, work, &mut dialogue, &self.log).await?;
+        let settled = seen.settled.take();
+        if settled != Some(Settled::Prepared) {
+            let evidence = evidence(&slot, &mut line, &seen, &mut dialogue, before, limits)?;
+            return Err(failed(settled, evidence));
+        }
+        slot.park(Parked { line, standing: Standing::Prepared { dialogue, memory_mb: limits.memory_mb } });
+        debug!(self.log, "slot.prepared"; "slot" => %id, "ms" => stopwatch.millis());
+        Ok(())
+    }
+
+    pub(super) async fn lay_to_rest(&self, id: SlotId) -> Result<u64, SandboxError> {
+        let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
+        let cgroup = slot.cgroup()?;
+        cgroup.freeze().await.map_err(host("freezing the sandbox"))?;
+        slot.note_resting();
+        let mut parked = slot.unpark().ok_or(SandboxError::Unknown(id))?;
+        let dialogue = match &mut parked.standing {
+            Standing::Ready => None,
+            Standing::Prepared { dialogue, .. } => Some(dialogue),
+        };
+        is_untouched(&slot, &mut parked.line, dialogue)?;
+        slot.park(parked);
+        let usage = cgroup.usage().map_err(host("reading the sandbox's usage"))?;
+        Ok(usage.memory_bytes)
+    }
+
+    pub(super) async fn ended_by_itself(&self, id: SlotId) -> bool {
+        let Some(slot) = self.slots.get(id) else { return false };
+        let Ok(process) = slot.process() else { return false };
+        tokio::select! {
+            biased;
+            () = slot.doomed() => false,
+            () = slot.was_claimed() => false,
+            _end = process.wait() => true,
+        }
+    }
+
+    pub(super) async fn mount_environment(&self, id: SlotId, environment: EnvironmentId) -> Result<(), SandboxError> {
+        let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
+        let making = slot.begin_making().await.ok_or(SandboxError::Unknown(id))?;
+        let (slot_dir, volume) = (self.layout.slot(id), self.volumes.path(&environment.volume_name()));
+        let maps_ids = self.tools().await?.can_map_ids;
+        let graft = move || {
+            let _making = making;
+            let duty = duty_of(&volume)?;
+            let Duty::Call { workspace, emitted } = duty else { return Err(SandboxError::Unknown(id)) };
+            if maps_ids && !is_open_to_all(&workspace) {
+                // The sandbox's ids are set by now, and would find it closed.
+                return Err(SandboxError::Spoiled(id));
+            }
+            let emitted = emitted.map(|emitted| real(&emitted)).transpose()?;
+            tree::graft(&slot_dir, &workspace, emitted.as_deref()).map_err(host("mounting the environment"))
+        };
+        tokio::task::spawn_blocking(graft).await.map_err(host("mounting the environment"))?
+    }
+}

@@ -1,0 +1,157 @@
+//! Sandboxes that stand ready before they are claimed.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::*;
+use crate::ports::sandbox::Preparation;
+
+const SOURCE: &str = r#"
+    import { twice } from "./twice.js";
+    console.log("imported");
+    export function handler(event) {
+        return { twice: twice(event.data.n), url: import.meta.url, env: event.env.GREETING };
+    }"#;
+const RESULT: &str = r#"{"twice":40,"url":"file:///workspace/main.js","env":"hello"}"#;
+
+impl World {
+    /// A sandbox that rests, with this module imported or with none.
+    async fn standing(&self, runtime: Runtime, tier: Tier) -> (SlotId, EnvironmentId) {
+        let environment = self.environment(SOURCE).await;
+        let twice = ("workspace/twice.js".to_owned(), b"export const twice = (n) => 2 * n;".to_vec());
+        self.volumes.make(&environment.volume_name(), [twice].into()).await.unwrap();
+        let slot = SlotId(Uuid::new_v4());
+        let purpose = match tier {
+            Tier::Environment => Purpose::StandForEnvironment { environment, permissions: Permissions::default() },
+            Tier::Runtime => Purpose::StandForRuntime,
+        };
+        self.engine().create(SlotSpec { slot, runtime, purpose, memory_mb: 128 }).await.unwrap();
+        if tier == Tier::Environment {
+            let preparation = Preparation { main_module: "main.js".into(), limits: USUAL };
+            self.engine().prepare(slot, preparation).await.unwrap();
+        }
+        assert!(self.engine().rest(slot).await.unwrap() > 1 << 20);
+        (slot, environment)
+    }
+
+    /// As the pool claims it.
+    async fn claim(&self, (slot, environment): (SlotId, EnvironmentId), tier: Tier) -> Result<Evidence, SandboxError> {
+        if tier == Tier::Runtime {
+            self.engine().attach(slot, environment).await?;
+        }
+        self.engine().run(slot, &call(environment, USUAL), "main.js").await
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tier {
+    Environment,
+    Runtime,
+}
+const TIERS: [Tier; 2] = [Tier::Environment, Tier::Runtime];
+
+#[tokio::test]
+async fn a_standing_sandbox_answers_as_a_cold_one_does() {
+    let world = World::gvisor();
+    for (runtime, tier) in Runtime::ALL.into_iter().flat_map(|runtime| TIERS.map(|tier| (runtime, tier))) {
+        let standing = world.standing(runtime, tier).await;
+        let evidence = world.claim(standing, tier).await.unwrap();
+        assert_eq!(
+            evidence.settlement,
+            Some(Settlement::Result(RESULT.to_owned())),
+            "{runtime} {tier:?}: {evidence:?}"
+        );
+        assert_eq!(evidence.logs.len(), 1, "what the module logged is the call's");
+        assert!(!world.engine().lost(standing.0).await, "it was claimed");
+        assert!(matches!(world.claim(standing, tier).await, Err(SandboxError::Unknown(_))), "and only once");
+        world.engine().destroy(standing.0).await.unwrap();
+        world.assert_clean().await;
+    }
+}
+
+#[tokio::test]
+async fn typescript_that_set_up_emitted_is_found_in_a_sandbox_that_was_made_without_it() {
+    let world = World::gvisor();
+    let slot = SlotId(Uuid::new_v4());
+    let spec = SlotSpec { slot, runtime: Runtime::Deno, purpose: Purpose::Transpile, memory_mb: 256 };
+    world.engine().create(spec).await.unwrap();
+    let typescript = "export const handler = (event: { data: { n: number } }): number => event.data.n;";
+    let modules = BTreeMap::from([("main.ts".to_owned(), typescript.to_owned())]);
+    let answer = world.engine().transpile(slot, modules, limits(60_000, 256)).await.unwrap();
+    world.engine().destroy(slot).await.unwrap();
+    let crate::ports::sandbox::Transpiled::Modules(emitted) = answer else { panic!("{answer:?}") };
+    let sources = BTreeMap::from([("main.ts".to_owned(), typescript.to_owned())]);
+    let environment = EnvironmentId(Uuid::new_v4());
+    let files = crate::domain::layout::files(sources, emitted);
+    world.volumes.make(&environment.volume_name(), files).await.unwrap();
+
+    let slot = SlotId(Uuid::new_v4());
+    let spec = SlotSpec { slot, runtime: Runtime::Deno, purpose: Purpose::StandForRuntime, memory_mb: 128 };
+    world.engine().create(spec).await.unwrap();
+    world.engine().rest(slot).await.unwrap();
+    world.engine().attach(slot, environment).await.unwrap();
+    let evidence = world.engine().run(slot, &call(environment, USUAL), "main.ts").await.unwrap();
+    assert_eq!(evidence.settlement, Some(Settlement::Result("20".to_owned())), "{evidence:?}");
+    world.engine().destroy(slot).await.unwrap();
+    world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_resting_sandbox_uses_no_time_and_its_death_is_told() {
+    let world = World::gvisor();
+    for tier in TIERS {
+        let standing = world.standing(Runtime::Bun, tier).await;
+        let slot = world.engine().slots.get(standing.0).unwrap();
+        let used = slot.cgroup().unwrap().usage().unwrap().cpu;
+        let pid = Pid::from_raw(slot.process().unwrap().pid());
+        assert_eq!(slot.cgroup().unwrap().usage().unwrap().cpu, used);
+        let cgroup = slot.cgroup.get().unwrap();
+        let lost = world.engine().lost(standing.0);
+        let end = async {
+            kill(pid, Signal::SIGKILL).unwrap();
+            // On v1 what is frozen dies when it is thawed.
+            cgroup.thaw().unwrap();
+        };
+        assert!(tokio::join!(lost, end).0);
+        assert!(matches!(world.claim(standing, tier).await, Err(SandboxError::Spoiled(_))), "{tier:?}");
+        world.engine().destroy(standing.0).await.unwrap();
+        world.assert_clean().await;
+    }
+}
+
+#[tokio::test]
+async fn a_module_that_cannot_be_imported_in_time_is_no_standing_sandbox() {
+    let world = World::gvisor();
+    for (source, outcome) in [
+        ("await new Promise(() => setInterval(() => {}, 1000)); export const handler = () => 1", "timeout"),
+        ("throw new Error('no')", "handler_error"),
+        ("export const other = 1", "no_handler"),
+    ] {
+        let environment = world.environment(source).await;
+        let slot = SlotId(Uuid::new_v4());
+        let purpose = Purpose::StandForEnvironment { environment, permissions: Permissions::default() };
+        world.engine().create(SlotSpec { slot, runtime: Runtime::Deno, purpose, memory_mb: 128 }).await.unwrap();
+        let preparation = Preparation { main_module: "main.js".into(), limits: limits(500, 128) };
+        let error = world.engine().prepare(slot, preparation).await.unwrap_err();
+        assert!(matches!(error, SandboxError::TaskFailed(found) if found == outcome), "{source}: {error:?}");
+        world.engine().destroy(slot).await.unwrap();
+        world.assert_clean().await;
+    }
+}
+
+#[tokio::test]
+async fn what_goes_wrong_between_import_and_call_spoils_the_sandbox() {
+    let world = World::gvisor();
+    let source = "setTimeout(() => { throw new Error('late') }, 1); export const handler = () => 'never';";
+    let environment = world.environment(source).await;
+    let slot = SlotId(Uuid::new_v4());
+    let purpose = Purpose::StandForEnvironment { environment, permissions: Permissions::default() };
+    world.engine().create(SlotSpec { slot, runtime: Runtime::Bun, purpose, memory_mb: 128 }).await.unwrap();
+    world.engine().prepare(slot, Preparation { main_module: "main.js".into(), limits: USUAL }).await.unwrap();
+    // Its runner waits for the call in a read, with the event loop at rest: the timer is due when the call is read.
+    world.engine().rest(slot).await.unwrap();
+    let evidence = world.engine().run(slot, &call(environment, USUAL), "main.js").await.unwrap();
+    assert_eq!(judge(&evidence), Outcome::Ok, "{evidence:?}");
+    world.engine().destroy(slot).await.unwrap();
+    world.assert_clean().await;
+}
