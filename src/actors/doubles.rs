@@ -14,11 +14,14 @@ use tokio::sync::Notify;
 use crate::domain::environment::{Environment, EnvironmentStatus};
 use crate::domain::execution::{Call, Captured, End, Evidence, ExecutionRecord, Limits, Phase, ProcessEnd, Settlement};
 use crate::domain::id::{EnvironmentId, SlotId};
-use crate::domain::time::WallTime;
+use crate::domain::quota::{Exceeded, Ledger, Quotas, Rate, Work};
+use crate::domain::tenant::{Caller, TenantName};
+use crate::domain::time::{Moment, WallTime};
 use crate::ports::sandbox::{
     EngineProbe, Installed, Leftover, Preparation, SandboxEngine, SandboxError, SlotSpec, Transpiled,
 };
 use crate::ports::store::{Store, StoreError};
+use crate::ports::tenants::{Pass, Tenants, TenantsPicture};
 use crate::ports::volumes::{VolumeError, Volumes};
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -36,7 +39,7 @@ pub fn plain_evidence() -> Evidence {
         pids_refused: 0,
         peak_memory_bytes: 0,
         memory_limit_bytes: 1,
-        cpu: Duration::ZERO,
+        cpu: Duration::from_millis(3),
         handler_time: Duration::from_millis(1),
         stdout: Captured::default(),
         stderr: Captured::default(),
@@ -62,6 +65,9 @@ pub struct EngineDouble {
     pub release: Notify,
     /// Told at the beginning of each run.
     pub running: Notify,
+    /// When set, a held run ends without evidence when its sandbox is destroyed, as the real one does.
+    pub lost_when_destroyed: Mutex<bool>,
+    destroyed: Notify,
 }
 
 impl EngineDouble {
@@ -124,7 +130,10 @@ impl SandboxEngine for EngineDouble {
         }
         self.running.notify_one();
         if *locked(&self.held) {
-            self.release.notified().await;
+            tokio::select! {
+                () = self.release.notified() => {}
+                () = self.destroyed.notified() => return Err(SandboxError::Unknown(slot)),
+            }
         }
         Ok(plain_evidence())
     }
@@ -155,6 +164,9 @@ impl SandboxEngine for EngineDouble {
         tokio::time::sleep(Duration::from_millis(20)).await;
         if Self::spend(&self.failing_destructions) {
             return Err(SandboxError::TaskFailed("a process that survives"));
+        }
+        if *locked(&self.lost_when_destroyed) {
+            self.destroyed.notify_one();
         }
         locked(&self.live).remove(&slot);
         Ok(())
@@ -198,6 +210,7 @@ impl Volumes for VolumesDouble {
 pub struct StoreDouble {
     pub rows: Mutex<BTreeMap<EnvironmentId, Environment>>,
     pub calls: Mutex<Vec<ExecutionRecord>>,
+    pub bytes: Mutex<BTreeMap<EnvironmentId, u64>>,
     pub down: Mutex<bool>,
 }
 
@@ -212,9 +225,18 @@ impl StoreDouble {
 
 #[async_trait]
 impl Store for StoreDouble {
-    async fn insert_environment(&self, environment: &Environment) -> Result<(), StoreError> {
+    async fn insert_environment(&self, environment: &Environment, quotas: &Quotas) -> Result<(), StoreError> {
         self.answer()?;
-        locked(&self.rows).insert(environment.id, environment.clone());
+        let mut rows = locked(&self.rows);
+        quotas.admit_environment(rows.values().filter(|row| row.tenant == environment.tenant).count() as u64)?;
+        rows.insert(environment.id, environment.clone());
+        Ok(())
+    }
+
+    async fn claim_storage(&self, id: EnvironmentId, bytes: u64, quotas: &Quotas) -> Result<(), StoreError> {
+        self.answer()?;
+        quotas.admit_bytes(0, bytes)?;
+        locked(&self.bytes).insert(id, bytes);
         Ok(())
     }
 
@@ -231,6 +253,11 @@ impl Store for StoreDouble {
     async fn environments(&self) -> Result<Vec<Environment>, StoreError> {
         self.answer()?;
         Ok(locked(&self.rows).values().cloned().collect())
+    }
+
+    async fn environments_of(&self, tenant: &TenantName) -> Result<Vec<Environment>, StoreError> {
+        self.answer()?;
+        Ok(locked(&self.rows).values().filter(|row| row.tenant == *tenant).cloned().collect())
     }
 
     async fn delete_environment(&self, id: EnvironmentId) -> Result<bool, StoreError> {
@@ -271,6 +298,58 @@ impl Store for StoreDouble {
     }
 }
 
+/// Tenants who all have the same quotas; without any, everything is allowed.
+#[derive(Default)]
+pub struct TenantsDouble {
+    pub quotas: Mutex<Quotas>,
+    ledger: Arc<Mutex<Ledger>>,
+    pub charged: Mutex<Vec<(TenantName, Duration)>>,
+    /// How often what was charged was to be written.
+    pub writes: Mutex<usize>,
+}
+
+struct Place(Arc<Mutex<Ledger>>, TenantName);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        locked(&self.0).leave(&self.1);
+    }
+}
+
+#[async_trait]
+impl Tenants for TenantsDouble {
+    fn caller(&self, _: &str) -> Option<Caller> {
+        None
+    }
+
+    fn quotas(&self, _: &TenantName) -> Quotas {
+        *locked(&self.quotas)
+    }
+
+    fn admit(&self, tenant: &TenantName, work: Work) -> Result<Pass, Exceeded> {
+        let quotas = *locked(&self.quotas);
+        locked(&self.ledger).admit(tenant, work, &quotas, Moment(0), WallTime(0))?;
+        Ok(Pass::new(matches!(work, Work::Call).then(|| Place(Arc::clone(&self.ledger), tenant.clone()))))
+    }
+
+    fn admit_by(&self, _: &TenantName, environment: EnvironmentId, rate: Rate) -> Result<(), Exceeded> {
+        locked(&self.ledger).admit_by(environment, rate, Moment(0))
+    }
+
+    fn charge(&self, tenant: &TenantName, cpu: Duration) {
+        locked(&self.charged).push((tenant.clone(), cpu));
+    }
+
+    async fn write_charges(&self) -> Result<(), StoreError> {
+        *locked(&self.writes) += 1;
+        Ok(())
+    }
+
+    fn picture(&self) -> TenantsPicture {
+        TenantsPicture::default()
+    }
+}
+
 /// All of them together, as the actors share them.
 #[derive(Clone, Default)]
 pub struct World {
@@ -278,4 +357,5 @@ pub struct World {
     pub volumes: Arc<VolumesDouble>,
     pub store: Arc<StoreDouble>,
     pub credentials: Arc<credentials::CredentialsDouble>,
+    pub tenants: Arc<TenantsDouble>,
 }

@@ -21,4 +21,5 @@ pub mod runsc;
 pub mod sandboxes_off;
 pub mod sqlite;
 pub mod systemd;
+pub mod tenants;
 pub mod volumes;

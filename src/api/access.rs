@@ -1,23 +1,30 @@
-//! Who may come in: bearer tokens (RFC 6750), known only as their digests.
+//! Who may come in, and who he is: bearer tokens (RFC 6750), known only as their digests. The configuration's tokens are
+//! the operator's; all others are looked up among the tenants'.
 
 use actix_web::http::header::{self, HeaderMap};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use crate::domain::tenant::Caller;
+use crate::ports::tenants::Tenants;
+
 /// Whether a token is asked for.
 #[derive(Debug, Clone)]
 pub enum Access {
-    /// Everybody may come in (`DISABLE_BEARER_TOKEN=true`).
+    /// Everybody may come in, as the operator (`DISABLE_BEARER_TOKEN=true`).
     Open,
     Tokens(Tokens),
 }
 
 impl Access {
-    /// True when a request with these headers may come in.
-    pub fn admits(&self, headers: &HeaderMap) -> bool {
+    /// Who sends a request with these headers; none when he may not come in.
+    pub fn caller(&self, headers: &HeaderMap, tenants: &dyn Tenants) -> Option<Caller> {
         match self {
-            Access::Open => true,
-            Access::Tokens(tokens) => bearer(headers).is_some_and(|token| tokens.hold(token)),
+            Access::Open => Some(Caller::operator()),
+            Access::Tokens(tokens) => {
+                let token = bearer(headers)?;
+                if tokens.hold(token) { Some(Caller::operator()) } else { tenants.caller(token) }
+            }
         }
     }
 }
@@ -67,6 +74,7 @@ mod tests {
     use actix_web::http::header::HeaderValue;
 
     use super::*;
+    use crate::adapters::tenants::tests::registry;
 
     fn headers(values: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -76,24 +84,29 @@ mod tests {
         headers
     }
 
+    fn admits(access: &Access, values: &[&str]) -> bool {
+        let nobodys = registry(Default::default(), Default::default());
+        access.caller(&headers(values), &nobodys).is_some_and(|caller| caller.is_operator())
+    }
+
     #[test]
     fn any_of_the_tokens_opens_and_nothing_else_does() {
         let access = Access::Tokens(Tokens::new(["old-token", "new-token"]));
         for right in ["Bearer old-token", "Bearer new-token", "bearer new-token"] {
-            assert!(access.admits(&headers(&[right])), "{right}");
+            assert!(admits(&access, &[right]), "{right}");
         }
         for wrong in ["Bearer new-toke", "Bearer new-token2", "Bearer ", "Bearer", "Basic new-token", "new-token"] {
-            assert!(!access.admits(&headers(&[wrong])), "{wrong}");
+            assert!(!admits(&access, &[wrong]), "{wrong}");
         }
-        assert!(!access.admits(&headers(&[])));
-        assert!(!access.admits(&headers(&["Bearer new-token", "Bearer old-token"])));
+        assert!(!admits(&access, &[]));
+        assert!(!admits(&access, &["Bearer new-token", "Bearer old-token"]));
     }
 
     #[test]
     fn an_empty_token_is_never_accepted() {
         let access = Access::Tokens(Tokens::new([""]));
-        assert!(!access.admits(&headers(&["Bearer "])));
-        assert!(!access.admits(&headers(&[])));
+        assert!(!admits(&access, &["Bearer "]));
+        assert!(!admits(&access, &[]));
     }
 
     #[test]

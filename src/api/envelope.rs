@@ -17,8 +17,9 @@ use uuid::Uuid;
 use crate::api::answer::{self, OutcomeName};
 use crate::api::error::ApiError;
 use crate::api::held::Held;
-use crate::api::{Doors, environments, jobs, parting};
+use crate::api::{Doors, environments, jobs, parting, scopes};
 use crate::domain::id::RequestId;
+use crate::domain::tenant::{Caller, TenantName, TokenId};
 use crate::domain::time::{Moment, whole_millis};
 use crate::ports::clock::Clock;
 
@@ -29,6 +30,14 @@ const HUNG_UP: u16 = 499;
 /// The request's id, which the envelope has put there.
 pub fn request_id(request: &HttpRequest) -> RequestId {
     request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| RequestId::from_uuid(Uuid::now_v7()))
+}
+
+/// Who sent the request, which the envelope has put there.
+///
+/// # Errors
+/// For a route that everybody may ask for; such a one has no business with tenants.
+pub fn caller(request: &HttpRequest) -> Result<Caller, ApiError> {
+    request.extensions().get::<Caller>().cloned().ok_or(ApiError::Defect)
 }
 
 /// Runs a request inside its envelope.
@@ -45,7 +54,8 @@ pub async fn wrap(
     let mut line = Line::begin(&doors, &request, id.clone());
     request.extensions_mut().insert(id.clone());
 
-    let stranger = !doors.access.admits(request.headers());
+    let caller = doors.access.caller(request.headers(), &*doors.tenants);
+    let stranger = caller.is_none();
     if stranger {
         parting::part(&request);
     }
@@ -54,6 +64,20 @@ pub async fn wrap(
         seal(response.response_mut(), &id, stranger);
         line.answered(response.response());
         return Ok(response.map_body(|_, body| held.until_written(body)));
+    }
+    if let Some(caller) = caller {
+        line.tenant = Some(caller.tenant.clone());
+        let allowed = scopes::check(&caller, request.method(), request.match_pattern().as_deref());
+        if let Err(refusal) = allowed {
+            let token = caller.token.as_ref().map_or("-", TokenId::as_str);
+            slog::info!(doors.log, "access.forbidden"; "tenant" => caller.tenant.as_str(), "token" => token,
+                "route" => &line.route, "reason" => %refusal);
+            let mut response = request.into_response(refusal.error_response());
+            seal(response.response_mut(), &id, false);
+            line.answered(response.response());
+            return Ok(response.map_body(|_, body| held.until_written(body)));
+        }
+        request.extensions_mut().insert(caller);
     }
     // The request must not be cloned before its route is found: actix needs it to be the only one.
     match AssertUnwindSafe(next.call(request)).catch_unwind().await {
@@ -109,6 +133,7 @@ struct Line {
     id: RequestId,
     method: &'static str,
     route: String,
+    tenant: Option<TenantName>,
     status: u16,
     bytes: u64,
     outcome: &'static str,
@@ -123,6 +148,7 @@ impl Line {
             id,
             method: known_method(request.method()),
             route: request.match_pattern().unwrap_or_else(|| "(none)".to_owned()),
+            tenant: None,
             status: HUNG_UP,
             bytes: 0,
             outcome: "hung_up",
@@ -159,7 +185,7 @@ impl Drop for Line {
         let took = whole_millis(self.clock.now().since(self.began));
         let line = slog::kv!(
             "request_id" => self.id.as_str(), "method" => self.method, "route" => &self.route,
-            "status" => self.status, "bytes" => self.bytes, "ms" => took, "outcome" => self.outcome
+            "tenant" => self.tenant.as_ref().map_or("-", TenantName::as_str), "status" => self.status, "bytes" => self.bytes, "ms" => took, "outcome" => self.outcome
         );
         if self.is_poll() {
             slog::debug!(self.log, "http request"; line);

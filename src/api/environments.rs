@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::api::body::{self, SET_UP_BYTES};
 use crate::api::dto::EnvironmentBody;
 use crate::api::error::ApiError;
-use crate::api::{Doors, answer};
+use crate::api::{Doors, answer, envelope};
 use crate::domain::credential::CredentialName;
 use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::id::EnvironmentId;
@@ -22,6 +22,8 @@ pub const HEALTH: &str = "/health";
 
 const PERMISSIONS: &str = "an object of allowNet, allowEnv, allowRead, allowWrite, allowRun, allowFfi (each true, false \
                            or a list of strings) and allowHrtime (true or false)";
+const LIMITS: &str = "an object of concurrency (calls at once, 1 to 10000) and rate (perSecond, 0.001 to 10000, and burst, \
+                      1 to 1000000)";
 
 /// Adds the routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -47,10 +49,11 @@ async fn health() -> HttpResponse {
 }
 
 async fn set_up(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
+    let tenant = envelope::caller(&request)?.tenant;
     let body = body::read(request.headers(), payload, SET_UP_BYTES, &doors.intake).await?;
     // Megabytes of JSON take tens of milliseconds, which the other connections of this worker need not wait.
     let wanted = web::block(move || parse(body.bytes())).await.map_err(|_| ApiError::GivenUp)??;
-    let message = SetUp { id: EnvironmentId(Uuid::new_v4()), request: wanted };
+    let message = SetUp { id: EnvironmentId(Uuid::new_v4()), tenant, request: wanted };
     // In a task of its own: a caller who hangs up must not leave the command half told.
     let pool = doors.handles.set_up.clone();
     let told = actix_web::rt::spawn(async move { pool.ask(message).await });
@@ -70,6 +73,7 @@ fn parse(bytes: &[u8]) -> Result<SetUpRequest, ApiError> {
         permissions: fields.strict("permissions", PERMISSIONS)?.unwrap_or_default(),
         secrets: secrets(fields.read("secrets", "a list of the names of secrets")?)?,
         ttl_seconds: fields.read("ttlSeconds", "a whole number of seconds, 0 or more")?.unwrap_or_default(),
+        limits: fields.strict("limits", LIMITS)?.unwrap_or_default(),
     };
     Ok(request)
 }
@@ -91,28 +95,29 @@ fn runtime(name: Option<String>) -> Result<Runtime, ApiError> {
     }
 }
 
-async fn list(doors: Data<Doors>) -> Result<HttpResponse, ApiError> {
-    let environments = doors.store.environments().await?;
+async fn list(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let environments = doors.store.environments_of(&envelope::caller(&request)?.tenant).await?;
     let ready = environments.into_iter().filter(|environment| environment.status == EnvironmentStatus::Ready);
     let bodies: Vec<EnvironmentBody> = ready.map(EnvironmentBody::from).collect();
     Ok(answer::json(StatusCode::OK, &bodies))
 }
 
 async fn show(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let id = id_of(&request)?;
-    Ok(answer::json(StatusCode::OK, &EnvironmentBody::from(ready(&doors, id).await?)))
+    Ok(answer::json(StatusCode::OK, &EnvironmentBody::from(ready(&doors, &request).await?)))
 }
 
-/// An environment that can be executed. One that is being made or deleted does not exist for a caller.
-pub async fn ready(doors: &Doors, id: EnvironmentId) -> Result<Environment, ApiError> {
+/// The environment that a request's path names, if it can be executed. One that is being made or deleted does not exist
+/// for a caller, nor does another tenant's.
+pub async fn ready(doors: &Doors, request: &HttpRequest) -> Result<Environment, ApiError> {
+    let (id, caller) = (id_of(request)?, envelope::caller(request)?);
     let found = doors.store.environment(id).await?;
-    found.filter(|environment| environment.status == EnvironmentStatus::Ready).ok_or(ApiError::Absent(id))
+    found.filter(|environment| environment.is_there_for(&caller.tenant)).ok_or(ApiError::Absent(id))
 }
 
 async fn delete(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let id = id_of(&request)?;
+    let (id, tenant) = (id_of(&request)?, envelope::caller(&request)?.tenant);
     let pool = doors.handles.delete.clone();
-    let told = actix_web::rt::spawn(async move { pool.ask(DeleteEnvironment { id }).await });
+    let told = actix_web::rt::spawn(async move { pool.ask(DeleteEnvironment { id, tenant }).await });
     told.await.map_err(|_| ApiError::GivenUp)???;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -17,10 +17,13 @@ use crate::domain::id::EnvironmentId;
 use crate::domain::job::{OpenError, QueueRefusal};
 use crate::domain::json::Malformed;
 use crate::domain::pool::Refusal;
+use crate::domain::quota::{Exceeded, Quota};
+use crate::domain::tenant::{InvalidTenantName, Scope};
 use crate::messages::egress::CredentialRefused;
 use crate::messages::handle::HandleError;
 use crate::messages::sandbox_pool::{DeleteError, ExecuteError, SetUpError};
 use crate::ports::store::StoreError;
+use crate::ports::tenants::TenantsError;
 
 /// Seconds that a caller is told to wait where nobody knows better.
 const SOON: u64 = 1;
@@ -52,6 +55,22 @@ pub enum ApiError {
     Query(#[from] StoreError),
     #[error("environment {0} does not exist")]
     Absent(EnvironmentId),
+    #[error("the token does not have the scope {0}")]
+    Scope(Scope),
+    #[error("this route takes the operator's own token only")]
+    NotTheOperator,
+    #[error("only root and the daemon's own user may do that")]
+    NotTheOwner,
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    #[error(transparent)]
+    Tenants(#[from] TenantsError),
+    #[error(transparent)]
+    TenantName(InvalidTenantName),
+    #[error("the body must be {0}")]
+    NotA(&'static str),
+    #[error("there is no such token")]
+    NoToken,
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -105,6 +124,30 @@ impl Look {
             Refusal::Draining => Self::later(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", SOON),
             Refusal::QueueFull { retry_after } | Refusal::WaitedTooLong { retry_after } => {
                 Self::later(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", whole_seconds(retry_after))
+            }
+        }
+    }
+
+    /// What passes with time is 429, what somebody has to make room for is 403.
+    fn of_exceeded(exceeded: Exceeded) -> Self {
+        let code = if exceeded.quota == Quota::EnvironmentRate { "rate_limited" } else { "quota_exceeded" };
+        match exceeded.retry_after {
+            Some(after) => Self::later(StatusCode::TOO_MANY_REQUESTS, code, whole_seconds(after)),
+            None => Self::plain(StatusCode::FORBIDDEN, code),
+        }
+    }
+
+    fn of_tenants(error: &TenantsError) -> Self {
+        match error {
+            TenantsError::NoTenant(_) => Self::plain(StatusCode::NOT_FOUND, "not_found"),
+            TenantsError::TooManyTenants(_) | TenantsError::TooManyTokens(_) => {
+                Self::plain(StatusCode::CONFLICT, "too_many")
+            }
+            TenantsError::LivesTooLong | TenantsError::Rate(_) => {
+                Self::plain(StatusCode::BAD_REQUEST, "validation_error")
+            }
+            TenantsError::Random(_) | TenantsError::Store(_) => {
+                Self::of_failure(FailureKind::Retryable, "change_failed")
             }
         }
     }
@@ -170,6 +213,14 @@ impl ApiError {
             ApiError::SetUp(SetUpError::Refused(refusal)) | ApiError::Execute(ExecuteError::Refused(refusal)) => {
                 Look::of_refusal(*refusal)
             }
+            ApiError::SetUp(SetUpError::Exceeded(exceeded))
+            | ApiError::Execute(ExecuteError::Exceeded(exceeded))
+            | ApiError::Exceeded(exceeded) => Look::of_exceeded(*exceeded),
+            ApiError::Scope(_) => Look::plain(StatusCode::FORBIDDEN, "missing_scope"),
+            ApiError::NotTheOperator | ApiError::NotTheOwner => Look::plain(StatusCode::FORBIDDEN, "operator_only"),
+            ApiError::Tenants(error) => Look::of_tenants(error),
+            ApiError::TenantName(_) | ApiError::NotA(_) => INVALID,
+            ApiError::NoToken => NOT_FOUND,
             ApiError::SetUp(SetUpError::Host { kind, .. }) => Look::of_failure(*kind, "setup_failed"),
             ApiError::Execute(ExecuteError::Host { kind, .. }) => Look::of_failure(*kind, "execution_failed"),
             ApiError::Delete(DeleteError::Host { kind, .. }) => Look::of_failure(*kind, "delete_failed"),
@@ -199,6 +250,12 @@ impl ApiError {
             ApiError::Open(OpenError::UnknownKey { current }) => {
                 Some(serde_json::json!({ "kid": current.to_string() }))
             }
+            ApiError::SetUp(SetUpError::Exceeded(exceeded))
+            | ApiError::Execute(ExecuteError::Exceeded(exceeded))
+            | ApiError::Exceeded(exceeded) => Some(serde_json::json!({
+                "quota": exceeded.quota.as_str(), "limit": exceeded.limit, "used": exceeded.used
+            })),
+            ApiError::Scope(scope) => Some(serde_json::json!({ "scope": scope.as_str() })),
             _ => None,
         }
     }

@@ -17,6 +17,7 @@ use crate::api::{Doors, Handles, answer, envelope};
 use crate::domain::execution::{Call, ExecutionReport, validate_env};
 use crate::domain::id::ExecutionId;
 use crate::domain::json::{Fields, Malformed};
+use crate::domain::quota::Work;
 use crate::messages::handle::HandleError;
 use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
 
@@ -31,14 +32,14 @@ pub fn routes(config: &mut ServiceConfig) {
 
 /// The environment's last calls, newest first.
 async fn list(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let environment = ready(&doors, id_of(&request)?).await?;
+    let environment = ready(&doors, &request).await?;
     let records = doors.store.executions(environment.id, MOST_RECORDS).await?;
     let bodies: Vec<RecordBody> = records.into_iter().map(RecordBody::from).collect();
     Ok(answer::json(StatusCode::OK, &bodies))
 }
 
 async fn execute(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
-    let environment = id_of(&request)?;
+    let (environment, tenant) = (id_of(&request)?, envelope::caller(&request)?.tenant);
     let body = body::read(request.headers(), payload, EXECUTE_BYTES, &doors.intake).await?;
     let wanted = parse(body.bytes())?;
     drop(body);
@@ -53,7 +54,7 @@ async fn execute(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> 
     };
     // Dropped with this future: the caller's presence.
     let (_caller, gone) = oneshot::channel::<()>();
-    let told = actix_web::rt::spawn(run(doors.handles.clone(), call, gone));
+    let told = actix_web::rt::spawn(run(doors.handles.clone(), Execute { call, tenant, work: Work::Call }, gone));
     let report = told.await.map_err(|_| ApiError::GivenUp)???;
     let outcome = report.outcome.as_str();
     let body = ExecutionBody::new(report, doors.clock.wall());
@@ -64,11 +65,11 @@ async fn execute(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> 
 /// neither message is lost with the request.
 async fn run(
     handles: Handles,
-    call: Call,
+    message: Execute,
     gone: oneshot::Receiver<()>,
 ) -> Result<Result<ExecutionReport, ExecuteError>, HandleError> {
-    let execution = call.execution;
-    let answer = Box::pin(handles.execute.ask(Execute { call }));
+    let execution = message.call.execution;
+    let answer = Box::pin(handles.execute.ask(message));
     match select(answer, gone).await {
         Either::Left((report, _)) => report,
         Either::Right((_, answer)) => {

@@ -67,7 +67,10 @@ async fn healthz(doors: Data<Doors>) -> HttpResponse {
     match picture {
         Ok(picture) => {
             let instances = instances.into_iter().flatten().collect();
-            let body = HealthBody::new(picture, pool, reaper).with_egress(egress).with_gpu_work(instances, gpus);
+            let body = HealthBody::new(picture, pool, reaper)
+                .with_egress(egress)
+                .with_tenants(doors.tenants.picture())
+                .with_gpu_work(instances, gpus);
             sealed(good_if(body.live), &body)
         }
         Err(reason) => {

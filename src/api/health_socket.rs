@@ -14,9 +14,9 @@ use actix_web::{App, HttpServer, web};
 use tokio::net::UnixStream;
 
 use crate::api::server::{DoorError, no_route};
-use crate::api::{Doors, health};
+use crate::api::{Doors, desk, health};
 
-/// Owner and group may ask. Not everybody: reasons name paths, hosts and limits, and no sandboxed or foreign user of
+/// Owner and group may ask how the daemon is; tenants and tokens are the owner's and root's ([`desk`]). Not everybody: reasons name paths, hosts and limits, and no sandboxed or foreign user of
 /// the host needs those. Whoever runs probes is put into the daemon's group.
 const MODE: u32 = 0o660;
 /// A daemon that does not even take a connection for this long is still a daemon.
@@ -42,13 +42,17 @@ pub async fn serve_health(doors: Arc<Doors>, path: &Path) -> Result<HealthDoor, 
     }
     refuse_if_taken(path).await?;
     let (listener, file) = bind(path).map_err(failed("listen on"))?;
+    let owner = desk::Owner(file.owner);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::from(Arc::clone(&doors)))
+            .app_data(owner)
             .configure(health::routes)
+            .configure(desk::routes)
             .default_service(web::to(no_route))
     })
     .workers(1)
+    .on_connect(desk::greet)
     .max_connections(64)
     .shutdown_timeout(1)
     .disable_signals()
@@ -91,7 +95,7 @@ fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         .and_then(|()| fs::rename(&provisional, path))
         .and_then(|()| fs::symlink_metadata(path));
     match placed {
-        Ok(found) => Ok((listener, SocketFile { path: path.to_owned(), mark: mark(&found) })),
+        Ok(found) => Ok((listener, SocketFile { path: path.to_owned(), mark: mark(&found), owner: found.uid() })),
         Err(error) => {
             let _ = fs::remove_file(&provisional);
             Err(error)
@@ -104,6 +108,8 @@ fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
 pub struct SocketFile {
     path: PathBuf,
     mark: (u64, i64, i64),
+    /// The user whose socket it is: the daemon's own.
+    owner: u32,
 }
 
 /// Tells a file from a later one of the same name; an inode's number alone is soon another file's.

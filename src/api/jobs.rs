@@ -12,7 +12,6 @@
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::HeaderMap;
 use actix_web::rt::time::timeout;
 use actix_web::web::{self, Data, Payload, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
@@ -24,11 +23,13 @@ use crate::api::dto::job::{QueueHealthBody, QueueJobs, QueueWorkers, TicketBody,
 use crate::api::environments::only;
 use crate::api::error::ApiError;
 use crate::api::pieces::Pieces;
-use crate::api::{Doors, answer, health};
+use crate::api::{Doors, answer, envelope, health};
 use crate::domain::bucket::{Bucket, S3Config};
-use crate::domain::job::{Job, JobId, JobStatus, JobView};
+use crate::domain::job::{Job, JobId, JobStatus, JobView, Request};
 use crate::domain::json::Fields;
+use crate::domain::quota::Work;
 use crate::domain::secret::Secret;
+use crate::domain::tenant::{Caller, Scope, TenantName};
 use crate::messages::crypto::Open;
 use crate::messages::queue_ingress::{CancelJob, GetIngress, SubmitJob};
 use crate::ports::job_queue::JobQueue;
@@ -75,7 +76,7 @@ impl Patience {
 
 async fn run(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
     let id = JobId::local(Uuid::new_v4());
-    submit(&doors, request.headers(), payload, RUN_BYTES, id.clone()).await?;
+    submit(&doors, &request, payload, RUN_BYTES, id.clone()).await?;
     Ok(ticket(&id, JobStatus::InQueue))
 }
 
@@ -86,35 +87,42 @@ async fn runsync(
     patience: Query<Patience>,
 ) -> Result<HttpResponse, ApiError> {
     let id: JobId = format!("sync-{}", Uuid::new_v4()).parse().map_err(|_| ApiError::Defect)?;
-    submit(&doors, request.headers(), payload, RUNSYNC_BYTES, id.clone()).await?;
+    submit(&doors, &request, payload, RUNSYNC_BYTES, id.clone()).await?;
     settled(&doors, &id, patience.span()).await
 }
 
 /// Reads, opens and queues a job.
 async fn submit(
     doors: &Data<Doors>,
-    headers: &HeaderMap,
+    request: &HttpRequest,
     payload: Payload,
     cap: usize,
     id: JobId,
 ) -> Result<(), ApiError> {
     queue(doors)?;
-    let body = body::read(headers, payload, cap, &doors.intake).await?;
-    let job = web::block(move || parse(body.bytes(), id)).await.map_err(|_| ApiError::GivenUp)??;
+    let Caller { tenant, scopes, .. } = envelope::caller(request)?;
+    let body = body::read(request.headers(), payload, cap, &doors.intake).await?;
+    let for_job = tenant.clone();
+    let job = web::block(move || parse(body.bytes(), id, for_job)).await.map_err(|_| ApiError::GivenUp)??;
     // A request that is opened is remembered, and is then no use to whoever has to come again.
     queue(doors)?.admits(job.input.len())?;
+    doors.tenants.admit(&tenant, Work::Job)?;
     let (open, submit) = (doors.handles.open.clone(), doors.handles.submit.clone());
     // In a task of its own: a caller who hangs up must not leave the command half told.
     let told = actix_web::rt::spawn(async move {
         // What it opens to is dropped here: the plaintext is not kept while the job waits.
-        drop(open.ask(Open { job: job.id.clone(), input: job.input.clone() }).await??);
+        let opened = open.ask(Open { job: job.id.clone(), input: job.input.clone() }).await??;
+        if matches!(opened, Request::Execute(_)) && !scopes.hold(Scope::Execute) {
+            return Err(ApiError::Scope(Scope::Execute));
+        }
+        drop(opened);
         submit.ask(SubmitJob { job }).await??;
         Ok::<(), ApiError>(())
     });
     told.await.map_err(|_| ApiError::GivenUp)?
 }
 
-fn parse(bytes: &[u8], id: JobId) -> Result<Job, ApiError> {
+fn parse(bytes: &[u8], id: JobId, tenant: TenantName) -> Result<Job, ApiError> {
     let mut fields = Fields::of_body(bytes)?;
     let input = fields.take("input").ok_or(ApiError::Job("input is required"))?;
     if fields.take("webhook").is_some() || fields.take("webhookV2").is_some() {
@@ -122,12 +130,11 @@ fn parse(bytes: &[u8], id: JobId) -> Result<Job, ApiError> {
     }
     let config: Option<S3Config> = fields.read("s3Config", "an object of accessId, accessSecret, …")?;
     let bucket = config.map(Bucket::from);
-    Ok(Job { id, input: Secret::new(input.get().as_bytes().to_vec()), bucket })
+    Ok(Job { id, tenant, input: Secret::new(input.get().as_bytes().to_vec()), bucket })
 }
 
 async fn status(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let id = id_of(&request)?;
-    Ok(shown(&queue(&doors)?.view(&id).ok_or(ApiError::NoJob)?))
+    Ok(shown(&own(&doors, &request)?))
 }
 
 async fn status_sync(
@@ -135,7 +142,8 @@ async fn status_sync(
     request: HttpRequest,
     patience: Query<Patience>,
 ) -> Result<HttpResponse, ApiError> {
-    settled(&doors, &id_of(&request)?, patience.span()).await
+    let id = own(&doors, &request)?.id;
+    settled(&doors, &id, patience.span()).await
 }
 
 async fn settled(doors: &Data<Doors>, id: &JobId, wait: Duration) -> Result<HttpResponse, ApiError> {
@@ -143,23 +151,23 @@ async fn settled(doors: &Data<Doors>, id: &JobId, wait: Duration) -> Result<Http
 }
 
 async fn stream(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let (id, queue) = (id_of(&request)?, queue(&doors)?);
     // The status first: chunks that come in between belong to a job that still runs.
-    let view = queue.view(&id).ok_or(ApiError::NoJob)?;
-    let chunks = queue.chunks(&id).unwrap_or_default();
+    let view = own(&doors, &request)?;
+    let chunks = queue(&doors)?.chunks(&view.id).unwrap_or_default();
     Ok(raw(stream_body(view.status, &chunks)))
 }
 
 async fn cancel(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let job = id_of(&request)?;
+    let job = own(&doors, &request)?.id;
     let handle = doors.handles.cancel_job.clone();
     let told = actix_web::rt::spawn(async move { handle.ask(CancelJob { job }).await });
     let view = told.await.map_err(|_| ApiError::GivenUp)??.ok_or(ApiError::NoJob)?;
     Ok(ticket(&view.id, view.status))
 }
 
-async fn queue_health(doors: Data<Doors>) -> Result<HttpResponse, ApiError> {
-    let counts = queue(&doors)?.counts();
+/// The tenant's own jobs, and the workers that all share.
+async fn queue_health(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let counts = queue(&doors)?.counts(&envelope::caller(&request)?.tenant);
     let asked = timeout(health::ANSWER_WITHIN, doors.handles.ingress.ask(GetIngress)).await;
     let picture = asked.ok().and_then(Result::ok).unwrap_or_default();
     let jobs = QueueJobs {
@@ -184,9 +192,13 @@ fn queue(doors: &Data<Doors>) -> Result<&dyn JobQueue, ApiError> {
     doors.jobs.as_deref().ok_or(ApiError::NoQueue)
 }
 
-/// What is no id of a job is the id of no job.
-fn id_of(request: &HttpRequest) -> Result<JobId, ApiError> {
-    request.match_info().get("id").and_then(|id| id.parse().ok()).ok_or(ApiError::NoJob)
+/// The job that a request's path names, as it stands. What is no id of a job is the id of no job, and another tenant's
+/// job is none.
+fn own(doors: &Data<Doors>, request: &HttpRequest) -> Result<JobView, ApiError> {
+    let (queue, caller) = (queue(doors)?, envelope::caller(request)?);
+    let id: Option<JobId> = request.match_info().get("id").and_then(|id| id.parse().ok());
+    let view = id.and_then(|id| queue.view(&id));
+    view.filter(|view| view.tenant == caller.tenant).ok_or(ApiError::NoJob)
 }
 
 fn ticket(id: &JobId, status: JobStatus) -> HttpResponse {

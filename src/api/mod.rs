@@ -1,7 +1,7 @@
 //! The daemon's two doors: HTTP for callers, and a Unix socket for whoever watches over the daemon.
 //!
 //! ```text
-//!  request ─► envelope: id, token, panics, access log
+//!  request ─► envelope: id, token and its tenant, scope, panics, access log
 //!                └─► route ─► body: caps, deadline, types ─► json: depth, duplicate keys
 //!                       └─► Handle::ask, from a task of its own ─► dto ─► answer
 //! ```
@@ -12,6 +12,7 @@
 pub mod access;
 mod answer;
 mod body;
+mod desk;
 pub mod dto;
 mod envelope;
 mod environments;
@@ -23,6 +24,7 @@ mod held;
 mod jobs;
 mod parting;
 mod pieces;
+mod scopes;
 mod secrets;
 mod server;
 
@@ -41,6 +43,7 @@ use crate::ports::clock::Clock;
 use crate::ports::gpu::Gpus;
 use crate::ports::job_queue::JobQueue;
 use crate::ports::store::Store;
+use crate::ports::tenants::TenantDesk;
 
 pub use access::Access;
 pub use body::Intake;
@@ -78,6 +81,8 @@ pub struct Doors {
     pub handles: Handles,
     /// Read only: changes go through the pool.
     pub store: Arc<dyn Store>,
+    /// Changed by the health socket alone.
+    pub tenants: Arc<dyn TenantDesk>,
     /// This host's own queue, where it has one. Read only: changes go through its ingress.
     pub jobs: Option<Arc<dyn JobQueue>>,
     pub clock: Arc<dyn Clock>,

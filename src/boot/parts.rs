@@ -18,6 +18,7 @@ use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, S
 use crate::adapters::sandboxes_off::SandboxesOff;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::systemd::SystemdNotifier;
+use crate::adapters::tenants::TenantRegistry;
 use crate::adapters::volumes::HostVolumes;
 use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
@@ -61,6 +62,7 @@ pub enum PartsError {
 pub struct Parts {
     pub clock: Arc<SystemClock>,
     pub store: Arc<SqliteStore>,
+    pub tenants: Arc<TenantRegistry>,
     pub volumes: Arc<dyn Volumes>,
     /// None: nothing gets out of any sandbox.
     pub egress: Option<WayOut>,
@@ -93,6 +95,9 @@ impl Parts {
         let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
         refuse_lost_store(&config.store.path, &*volumes).await?;
         let store = Arc::new(SqliteStore::open(&config.store.path, config.store.read_connections).await?);
+        let clock = Arc::new(SystemClock::start());
+        let tenants_log = log.new(slog::o!("part" => "tenants"));
+        let tenants = TenantRegistry::open(store.clone(), clock.clone(), config.tenants, tenants_log).await?;
         let isolated = !config.sandbox.disable_gvisor;
         let mut warnings = Vec::new();
         if !isolated {
@@ -102,8 +107,9 @@ impl Parts {
         let gates = egress.clone().map(|egress| egress.proxy as Arc<dyn EgressGates>);
         let (engine, cgroups) = engine(config, &home.instance, &volumes, gates, log);
         Ok(Self {
-            clock: Arc::new(SystemClock::start()),
+            clock,
             store,
+            tenants: Arc::new(tenants),
             engine,
             cgroups,
             volumes,
@@ -133,6 +139,7 @@ impl Parts {
         Doors {
             handles,
             store: self.store.clone(),
+            tenants: self.tenants.clone(),
             jobs: gpu.map(|gpu| Arc::clone(&gpu.local) as Arc<dyn JobQueue>),
             gpus: gpu.map(|gpu| Arc::clone(&gpu.gpus) as Arc<dyn Gpus>),
             clock: self.clock.clone(),
@@ -306,6 +313,7 @@ pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool:
         engine: Arc::clone(&parts.engine),
         volumes: Arc::clone(&parts.volumes),
         store: parts.store.clone(),
+        tenants: parts.tenants.clone(),
         clock: parts.clock.clone(),
         log: parts.log.new(slog::o!("actor" => "sandbox_pool")),
         policy: pool_policy(&config.sandbox),
@@ -313,6 +321,7 @@ pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool:
         transpile_limits: TRANSPILE_LIMITS,
         install_limits: install_limits(&config.sandbox),
         credentials: parts.egress.clone().map(|egress| egress.credentials),
+        cores: config.sandbox.cpu,
         isolated: parts.isolated,
         keep_output: config.store.keep_output,
     }

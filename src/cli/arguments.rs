@@ -12,6 +12,8 @@ use crate::cli::reload::ReloadFlags;
 use crate::cli::secrets::SecretsGroup;
 use crate::cli::status::StatusFlags;
 use crate::cli::submit::SubmitFlags;
+use crate::cli::tenants::TenantsGroup;
+use crate::cli::tokens::TokensGroup;
 
 /// One daemon per host for two kinds of work: handlers that nobody reviewed, each call in a sandbox of its own, and
 /// sealed jobs for ComfyUI.
@@ -70,6 +72,10 @@ Exit codes:
     Status(StatusFlags),
     /// Have a running daemon read its private keys anew
     Reload(ReloadFlags),
+    /// Say whose work a running daemon does, and how much each may use
+    Tenants(Box<TenantsGroup>),
+    /// Make, list and revoke the tokens of tenants
+    Tokens(Box<TokensGroup>),
     /// Say what this host can and cannot do, each with its remedy
     #[command(after_help = "Example:
   cloister doctor")]
@@ -87,6 +93,8 @@ pub enum ClientCommand {
     Health(HealthFlags),
     Status(StatusFlags),
     Reload(ReloadFlags),
+    Tenants(Box<TenantsGroup>),
+    Tokens(Box<TokensGroup>),
     Submit(Box<SubmitFlags>),
     Keygen(KeygenFlags),
 }

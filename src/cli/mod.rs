@@ -5,6 +5,7 @@
 
 pub mod arguments;
 mod client;
+mod desk;
 mod env;
 mod health;
 mod keygen;
@@ -16,6 +17,8 @@ mod status;
 mod streams;
 mod submit;
 mod table;
+mod tenants;
+mod tokens;
 pub mod variables;
 
 use std::ffi::OsString;
@@ -73,6 +76,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
             Command::Keygen(flags) => Invocation::Client(ClientCommand::Keygen(flags)),
             Command::Status(flags) => Invocation::Client(ClientCommand::Status(flags)),
             Command::Reload(flags) => Invocation::Client(ClientCommand::Reload(flags)),
+            Command::Tenants(group) => Invocation::Client(ClientCommand::Tenants(group)),
+            Command::Tokens(group) => Invocation::Client(ClientCommand::Tokens(group)),
         },
         Err(told) => {
             // A closed terminal is no reason for another code.
@@ -116,6 +121,8 @@ fn attempt(command: ClientCommand, variables: &Variables, streams: &mut Streams<
             ClientCommand::Keygen(flags) => keygen::run(&flags, streams),
             ClientCommand::Status(flags) => status::run(&flags, variables, streams).await,
             ClientCommand::Reload(flags) => reload::run(&flags, variables, streams).await,
+            ClientCommand::Tenants(group) => tenants::run(*group, variables, streams).await,
+            ClientCommand::Tokens(group) => tokens::run(*group, variables, streams).await,
         }
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::api::dto::health::{
-    EgressPicture, GpusBody, InstanceBody, PartBody, PartState, PoolPicture, ReaperPicture, state_name,
+    EgressPicture, GpusBody, InstanceBody, PartBody, PartState, PoolPicture, ReaperPicture, TenantsPicture, state_name,
 };
 use crate::api::dto::{ErrorBody, HealthBody};
 use crate::cli::client::ClientError;
@@ -84,6 +84,10 @@ fn in_tables(health: &HealthBody) -> String {
     text.push_str(&parts(&health.parts));
     text.push('\n');
     text.push_str(&sandboxes(health));
+    if health.tenants.tokens > 0 {
+        text.push('\n');
+        text.push_str(&tenants(&health.tenants));
+    }
     if let Some(picture) = &health.egress {
         text.push('\n');
         text.push_str(&egress(picture));
@@ -107,6 +111,15 @@ fn sandboxes(health: &HealthBody) -> String {
     let pool = health.pool.as_ref().map_or_else(|| "the pool does not answer\n".to_owned(), pool);
     let reaper = health.reaper.as_ref().map_or_else(|| "the reaper does not answer\n".to_owned(), reaper);
     format!("{pool}\n{reaper}")
+}
+
+fn tenants(picture: &TenantsPicture) -> String {
+    let counts = picture.counts;
+    let mut numbers = vec![picture.tenants.to_string(), picture.tokens.to_string()];
+    let refused = [counts.refused_rate, counts.refused_concurrency, counts.refused_cpu];
+    numbers.extend([counts.calls].iter().chain(&refused).map(ToString::to_string));
+    let heading = row(["TENANTS", "TOKENS", "CALLS", "REFUSED: RATE", "AT ONCE", "CPU TIME"]);
+    table(&[heading, numbers])
 }
 
 fn egress(picture: &EgressPicture) -> String {

@@ -4,7 +4,7 @@
 //! a replay that is keyed by text would pass.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 /// The text is not the canonical padded base64 of as many bytes as are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +31,12 @@ pub fn decode_into<const N: usize>(text: &str, bytes: &mut [u8; N]) -> Result<()
 /// The canonical text of `bytes`.
 pub fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
+}
+
+/// The text of `bytes` in the alphabet that stands in an address unchanged, without padding. It is written only, and
+/// never read back.
+pub fn url_safe(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 #[cfg(test)]

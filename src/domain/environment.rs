@@ -12,6 +12,8 @@ use crate::domain::execution::EnvInvalid;
 use crate::domain::id::EnvironmentId;
 use crate::domain::module_name::{self, ModuleNameError};
 use crate::domain::package::{self, PackageError};
+use crate::domain::quota::EnvironmentLimits;
+use crate::domain::tenant::TenantName;
 use crate::domain::time::WallTime;
 
 /// Seconds an environment lives when its request does not say, or says 0.
@@ -163,6 +165,7 @@ pub struct SetUpRequest {
     pub secrets: Vec<CredentialName>,
     /// 0 means [`DEFAULT_TTL_SECONDS`].
     pub ttl_seconds: u64,
+    pub limits: EnvironmentLimits,
 }
 
 impl SetUpRequest {
@@ -183,6 +186,9 @@ impl SetUpRequest {
         if self.ttl_seconds > MAX_TTL_SECONDS {
             return Err(SetUpInvalid::TtlTooLong(self.ttl_seconds));
         }
+        if !self.limits.are_valid() {
+            return Err(SetUpInvalid::Concurrency);
+        }
         module_name::validate_all(self.modules.keys().map(String::as_str))?;
         self.permissions.validate()?;
         if self.secrets.len() > MOST_NAMED {
@@ -201,9 +207,10 @@ impl SetUpRequest {
     }
 
     /// The record of the environment that this request makes.
-    pub fn environment(&self, id: EnvironmentId, created_at: WallTime) -> Environment {
+    pub fn environment(&self, id: EnvironmentId, tenant: TenantName, created_at: WallTime) -> Environment {
         Environment {
             id,
+            tenant,
             volume_name: id.volume_name(),
             main_module: self.main_module.clone(),
             runtime: self.runtime,
@@ -220,6 +227,7 @@ impl SetUpRequest {
                 runtime: self.runtime,
             },
             ttl_seconds: self.ttl(),
+            limits: self.limits,
         }
     }
 }
@@ -237,6 +245,8 @@ pub enum SetUpInvalid {
     TooManyModules(usize),
     #[error("ttlSeconds {0} is too long: at most {MAX_TTL_SECONDS}")]
     TtlTooLong(u64),
+    #[error("limits.concurrency must be 1 to 10000")]
+    Concurrency,
     #[error("runtime {0:?} is not known: use \"deno\" or \"bun\"")]
     UnknownRuntime(String),
     #[error("permissions.{0} has an entry that is empty, too long, or holds a comma or a control character")]
@@ -314,6 +324,8 @@ pub struct Metadata {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     pub id: EnvironmentId,
+    /// Whose it is.
+    pub tenant: TenantName,
     pub volume_name: String,
     pub main_module: String,
     pub runtime: Runtime,
@@ -323,6 +335,15 @@ pub struct Environment {
     pub status: EnvironmentStatus,
     pub metadata: Metadata,
     pub ttl_seconds: u64,
+    pub limits: EnvironmentLimits,
+}
+
+impl Environment {
+    /// Whether a caller of this tenant may use it: one of another tenant's, or one that is being made or deleted, does
+    /// not exist for him.
+    pub fn is_there_for(&self, tenant: &TenantName) -> bool {
+        self.tenant == *tenant && self.status == EnvironmentStatus::Ready
+    }
 }
 
 #[cfg(test)]
@@ -338,6 +359,7 @@ mod tests {
             permissions: Permissions::default(),
             secrets: Vec::new(),
             ttl_seconds: 0,
+            limits: EnvironmentLimits::default(),
         }
     }
 

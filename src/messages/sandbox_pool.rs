@@ -7,12 +7,15 @@ use crate::domain::execution::{Call, ExecutionReport};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::pool::{PoolPicture, Refusal};
+use crate::domain::quota::{Exceeded, Work};
+use crate::domain::tenant::TenantName;
 
 /// Makes an environment: validated, transpiled, written, sealed, recorded.
 #[derive(Message)]
 #[rtype(result = "Result<Environment, SetUpError>")]
 pub struct SetUp {
     pub id: EnvironmentId,
+    pub tenant: TenantName,
     pub request: SetUpRequest,
 }
 
@@ -25,6 +28,8 @@ pub enum SetUpError {
     Source(Vec<SourceFault>),
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
     /// What failed, without the handler's own words.
     #[error("{doing} failed: {cause}")]
     Host { doing: &'static str, cause: String, kind: FailureKind },
@@ -35,6 +40,10 @@ pub enum SetUpError {
 #[rtype(result = "Result<ExecutionReport, ExecuteError>")]
 pub struct Execute {
     pub call: Call,
+    /// Who calls. The environment has to be its own.
+    pub tenant: TenantName,
+    /// How it counts against the tenant's quotas.
+    pub work: Work,
 }
 
 /// Why a call has no report.
@@ -44,6 +53,8 @@ pub enum ExecuteError {
     Absent(EnvironmentId),
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
     #[error("{doing} failed: {cause}")]
     Host { doing: &'static str, cause: String, kind: FailureKind },
 }
@@ -56,10 +67,12 @@ pub struct CancelExecution {
 }
 
 /// Deletes an environment: no new call begins, running ones are cancelled, then its volume and its record go.
-#[derive(Debug, Clone, Copy, Message)]
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), DeleteError>")]
 pub struct DeleteEnvironment {
     pub id: EnvironmentId,
+    /// Who asks. It has to be its own.
+    pub tenant: TenantName,
 }
 
 /// Why an environment is not deleted.

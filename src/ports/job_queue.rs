@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::domain::job::{Job, JobCounts, JobId, JobView, QueueRefusal};
 use crate::domain::secret::Secret;
+use crate::domain::tenant::TenantName;
 
 /// The queue. Results are kept for a while after the end, then forgotten; both in number and in bytes bounded.
 #[async_trait]
@@ -21,7 +22,8 @@ pub trait JobQueue: Send + Sync {
     async fn settled(&self, job: &JobId, wait: Duration) -> Option<JobView>;
     /// Cancels a job that waits or runs. None: there is no such job.
     fn cancel(&self, job: &JobId) -> Option<JobView>;
-    fn counts(&self) -> JobCounts;
+    /// A tenant's jobs.
+    fn counts(&self, tenant: &TenantName) -> JobCounts;
     /// From now on nothing is taken in.
     fn close(&self);
 }

@@ -18,5 +18,7 @@ pub mod process;
 pub mod replay;
 pub mod sandbox;
 pub mod store;
+pub mod tenant_store;
+pub mod tenants;
 pub mod vault;
 pub mod volumes;

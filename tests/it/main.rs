@@ -39,3 +39,4 @@ mod rounds;
 mod secrets;
 mod standing;
 mod support;
+mod tenants;

@@ -11,6 +11,7 @@ use crate::domain::instance::InstanceName;
 use crate::domain::job::{ExecuteInput, FailureCode, JobId};
 use crate::domain::lease::{Event, RunFault};
 use crate::domain::placement::NotRun;
+use crate::domain::quota::Work;
 use crate::domain::time::whole_millis;
 use crate::messages::comfy_process::{InterruptJob, RunJob, RunRefused};
 use crate::messages::handle::HandleError;
@@ -67,11 +68,12 @@ impl QueueIngress {
         let valid = validate_env(&env);
         let request = RequestId::accept(job.as_str()).unwrap_or_else(|| RequestId::from_uuid(execution.0));
         let limits = self.deps.settings.limits.resolve(timeout_ms, memory_mb);
+        let tenant = work.tenant.clone();
         let call = Call { execution, environment, request, data, env, limits };
         let (handle, clock, render) = (self.deps.execute.clone(), self.deps.clock.clone(), self.deps.render);
         let asked = async move {
             valid.map_err(|error| format!("execute: {error}"))?;
-            match handle.ask(Execute { call }).await {
+            match handle.ask(Execute { call, tenant, work: Work::QueuedCall }).await {
                 Ok(Ok(report)) => Ok(render(report, clock.wall())),
                 Ok(Err(error)) => Err(format!("execution_failed: {error}")),
                 Err(error) => Err(format!("execution_failed: {error}")),

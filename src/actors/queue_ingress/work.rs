@@ -6,11 +6,14 @@ use crate::domain::bucket::Bucket;
 use crate::domain::id::ExecutionId;
 use crate::domain::job::{Answer, ComfyJob, ComfyReport, ExecuteInput, Job, Progress, ReplyTo};
 use crate::domain::secret::Secret;
+use crate::domain::tenant::TenantName;
 
 /// A job's own things. None of them may be logged.
 pub(super) struct Work {
     /// Since when it is held, on the daemon's clock.
     pub(super) taken: Duration,
+    /// Whose it is: a handler that it calls has to be its own.
+    pub(super) tenant: TenantName,
     /// Until it is opened.
     pub(super) input: Option<Secret>,
     /// Where its large outputs go, when it brought a place of its own.
@@ -46,6 +49,7 @@ impl Work {
     pub(super) fn new(job: Job, taken: Duration) -> Self {
         Self {
             taken,
+            tenant: job.tenant,
             input: Some(job.input),
             bucket: job.bucket,
             again: None,

@@ -10,6 +10,8 @@ use crate::actors::sandbox_pool::tests::seat;
 use crate::adapters::clock::PausedClock;
 use crate::domain::environment::{Dependencies, Environment, EnvironmentStatus, Permissions, Runtime, SetUpRequest};
 use crate::domain::id::{EnvironmentId, SlotId};
+use crate::domain::quota::EnvironmentLimits;
+use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{Expired, PoolHoldings};
 
 /// A pool that holds what it is told to hold and deletes what expires.
@@ -57,8 +59,10 @@ fn environment(n: u128, status: EnvironmentStatus) -> Environment {
         permissions: Permissions::default(),
         secrets: Vec::new(),
         ttl_seconds: 100,
+        limits: EnvironmentLimits::default(),
     };
-    let made = request.environment(EnvironmentId(Uuid::from_u128(n)), PausedClock::WALL_AT_START);
+    let made =
+        request.environment(EnvironmentId(Uuid::from_u128(n)), TenantName::operator(), PausedClock::WALL_AT_START);
     Environment { status, ..made }
 }
 

@@ -8,14 +8,16 @@ use slog::{info, warn};
 use tokio::sync::oneshot;
 
 use super::{Deps, SandboxPool, kind_of};
-use crate::domain::environment::{Environment, EnvironmentStatus};
+use crate::domain::environment::Environment;
 use crate::domain::execution::{Call, Evidence, ExecutionRecord, ExecutionReport, Start, Timings};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::pool::{Answer, Event, Wants};
+use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
 use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec};
 use crate::ports::store::StoreError;
+use crate::ports::tenants::Pass;
 use crate::telemetry::error_chain;
 
 type Reply = oneshot::Sender<Result<ExecutionReport, ExecuteError>>;
@@ -23,6 +25,9 @@ type Reply = oneshot::Sender<Result<ExecutionReport, ExecuteError>>;
 /// A call that is not answered yet.
 pub(super) struct PendingCall {
     call: Call,
+    tenant: TenantName,
+    /// Its place among its tenant's calls.
+    _pass: Pass,
     reply: Reply,
     environment: Option<Environment>,
     /// Its row in the store, once that is written.
@@ -45,6 +50,7 @@ impl PendingCall {
             memory_mb: self.call.limits.memory_mb,
             plain: environment.metadata.permissions.are_plain(runtime) && environment.metadata.secrets.is_empty(),
             bare: self.call.env.is_empty(),
+            concurrency: environment.limits.concurrency.map(|calls| usize::try_from(calls).unwrap_or(usize::MAX)),
         })
     }
 
@@ -66,11 +72,17 @@ impl Handler<Execute> for SandboxPool {
     type Result = ResponseFuture<Result<ExecutionReport, ExecuteError>>;
 
     fn handle(&mut self, message: Execute, ctx: &mut Self::Context) -> Self::Result {
+        let Execute { call, tenant, work } = message;
+        let pass = match self.deps.tenants.admit(&tenant, work) {
+            Ok(pass) => pass,
+            Err(exceeded) => return Box::pin(std::future::ready(Err(exceeded.into()))),
+        };
         let (reply, answer) = oneshot::channel();
-        let Execute { call } = message;
         let (execution, environment) = (call.execution, call.environment);
         let pending = PendingCall {
             call,
+            tenant: tenant.clone(),
+            _pass: pass,
             reply,
             environment: None,
             record: None,
@@ -82,7 +94,7 @@ impl Handler<Execute> for SandboxPool {
             start: Start::Cold,
         };
         self.calls.insert(execution, pending);
-        self.step(Event::CallCame { execution, environment }, ctx);
+        self.step(Event::CallCame { execution, environment, tenant }, ctx);
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
 }
@@ -104,9 +116,16 @@ impl SandboxPool {
             let Some(pending) = pool.calls.get_mut(&execution) else { return };
             match answer {
                 Ok(found) => {
-                    pending.environment = found.filter(|environment| environment.status == EnvironmentStatus::Ready);
+                    pending.environment = found.filter(|environment| environment.is_there_for(&pending.tenant));
                 }
                 Err(error) => pending.failure = Some(host("reading the environment", &error, FailureKind::Retryable)),
+            }
+            let limits = pending.environment.as_ref().map(|environment| environment.limits);
+            if let Some(rate) = limits.and_then(|limits| limits.rate)
+                && let Err(exceeded) = pool.deps.tenants.admit_by(&pending.tenant, id, rate)
+            {
+                pending.failure = Some(exceeded.into());
+                pending.environment = None;
             }
             let wants = pending.wants();
             pool.step(Event::LookedUp { execution, wants }, ctx);
@@ -206,8 +225,18 @@ impl SandboxPool {
         let (data, env) = (std::mem::take(&mut pending.call.data), std::mem::take(&mut pending.call.env));
         let call = Call { data, env, ..pending.call.clone() };
         let engine = Arc::clone(&self.deps.engine);
+        let (tenant, began) = (pending.tenant.clone(), self.deps.clock.uptime());
         let work = async move { (engine.run(slot, &call, &main_module).await, call) };
         self.spawn(ctx, work, move |pool, (ran, call), ctx| {
+            // Of a call that was cancelled nobody read the count: it is charged the most that it can have used.
+            let most = || pool.deps.clock.uptime().saturating_sub(began).mul_f64(pool.deps.cores);
+            let used = match &ran {
+                Ok(evidence) => evidence.cpu,
+                // Nothing of the call has reached it.
+                Err(SandboxError::Spoiled(_)) => Duration::ZERO,
+                Err(_) => most(),
+            };
+            pool.deps.tenants.charge(&tenant, used);
             if let Some(pending) = pool.calls.get_mut(&execution) {
                 match ran {
                     Err(error @ SandboxError::Spoiled(_)) => {
@@ -227,10 +256,10 @@ impl SandboxPool {
     pub(super) fn answer(&mut self, execution: ExecutionId, answer: Answer, ctx: &mut Context<Self>) {
         let Some(mut pending) = self.calls.remove(&execution) else { return };
         let result = self.conclude(execution, answer, &mut pending);
-        let PendingCall { call, reply, record, .. } = pending;
+        let PendingCall { call, tenant, reply, record, .. } = pending;
         if let Ok(report) = &result {
             info!(self.deps.log, "call.ended"; "execution" => %execution, "environment" => %call.environment,
-                "request" => call.request.as_str(), "outcome" => report.outcome.as_str(),
+                "tenant" => tenant.as_str(), "request" => call.request.as_str(), "outcome" => report.outcome.as_str(),
                 "total_ms" => report.timings.total_ms);
         }
         let Some(begun) = record else {

@@ -20,12 +20,12 @@ impl Handler<DeleteEnvironment> for SandboxPool {
     type Result = ResponseFuture<Result<(), DeleteError>>;
 
     fn handle(&mut self, message: DeleteEnvironment, ctx: &mut Self::Context) -> Self::Result {
-        let DeleteEnvironment { id } = message;
+        let DeleteEnvironment { id, tenant } = message;
         let (reply, answer) = oneshot::channel();
         let store = Arc::clone(&self.deps.store);
         let mark = async move {
             match store.environment(id).await? {
-                Some(environment) if environment.status == EnvironmentStatus::Ready => {
+                Some(environment) if environment.is_there_for(&tenant) => {
                     store.set_status(id, EnvironmentStatus::Deleting).await
                 }
                 _ => Ok(false),

@@ -30,12 +30,14 @@ use crate::domain::execution::Limits;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::pool::{Effect, Event, Pool, PoolPolicy};
+use crate::domain::tenant::TenantName;
 use crate::messages::child::Drain;
 use crate::messages::sandbox_pool::{DeleteError, GetHoldings, GetPool, PoolHoldings, SetUpError};
 use crate::ports::clock::Clock;
 use crate::ports::credentials::Credentials;
 use crate::ports::sandbox::{SandboxEngine, SandboxError};
 use crate::ports::store::Store;
+use crate::ports::tenants::Tenants;
 use crate::ports::volumes::Volumes;
 use crate::telemetry::error_chain;
 
@@ -55,6 +57,7 @@ pub struct Deps {
     pub engine: Arc<dyn SandboxEngine>,
     pub volumes: Arc<dyn Volumes>,
     pub store: Arc<dyn Store>,
+    pub tenants: Arc<dyn Tenants>,
     pub clock: Arc<dyn Clock>,
     pub log: Logger,
     pub policy: PoolPolicy,
@@ -66,6 +69,8 @@ pub struct Deps {
     pub install_limits: Option<Limits>,
     /// For the secrets that a set-up names; None: nothing gets out of sandboxes, and they are refused.
     pub credentials: Option<Arc<dyn Credentials>>,
+    /// The most cores that a call may use, with a fraction.
+    pub cores: f64,
     /// Whether calls run in gVisor; false only with `DISABLE_GVISOR`.
     pub isolated: bool,
     /// Whether the store keeps what handlers returned and printed.
@@ -92,6 +97,7 @@ pub struct SandboxPool {
 }
 
 struct PendingSetUp {
+    tenant: TenantName,
     request: crate::domain::environment::SetUpRequest,
     reply: oneshot::Sender<Result<Environment, SetUpError>>,
 }
@@ -141,9 +147,23 @@ impl SandboxPool {
             Effect::WakeIn(after) => self.later(after, Event::Tick, ctx),
             Effect::Drained => {
                 self.drained = true;
-                self.leave_when_drained(ctx);
+                self.write_charges(ctx);
             }
         }
+    }
+
+    /// Writes the CPU time that calls have used since the last time.
+    fn write_charges(&mut self, ctx: &mut Context<Self>) {
+        let tenants = Arc::clone(&self.deps.tenants);
+        self.answering += 1;
+        self.spawn(ctx, async move { tenants.write_charges().await }, |pool, written, ctx| {
+            if let Err(error) = &written {
+                warn!(pool.deps.log, "tenants.uncharged"; "error" => error_chain(error));
+                pool.note_store(&written);
+            }
+            pool.answering -= 1;
+            pool.leave_when_drained(ctx);
+        });
     }
 
     fn leave_when_drained(&mut self, ctx: &mut Context<Self>) {

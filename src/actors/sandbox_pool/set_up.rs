@@ -13,54 +13,66 @@ use crate::domain::id::EnvironmentId;
 use crate::domain::layout;
 use crate::domain::package::packages;
 use crate::domain::pool::{Event, set_up_slot};
+use crate::domain::quota::{Quotas, Work, bytes_on_disk};
+use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{SetUp, SetUpError};
 use crate::ports::sandbox::{Installed, Purpose, SlotSpec, Transpiled};
+use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
 
 impl Handler<SetUp> for SandboxPool {
     type Result = ResponseFuture<Result<Environment, SetUpError>>;
 
     fn handle(&mut self, message: SetUp, ctx: &mut Self::Context) -> Self::Result {
-        let SetUp { id, request } = message;
+        let SetUp { id, tenant, request } = message;
         if let Err(invalid) = request.validate() {
             return Box::pin(std::future::ready(Err(invalid.into())));
         }
-        if let Err(invalid) = self.know_secrets(&request) {
+        if let Err(invalid) = self.know_secrets(&tenant, &request) {
             return Box::pin(std::future::ready(Err(invalid.into())));
         }
         let installs = request.dependencies.count() > 0;
         if installs && self.deps.install_limits.is_none() {
             return Box::pin(std::future::ready(Err(SetUpInvalid::DependenciesNotEnabled.into())));
         }
+        if let Err(exceeded) = self.deps.tenants.admit(&tenant, Work::SetUp) {
+            return Box::pin(std::future::ready(Err(exceeded.into())));
+        }
         let (reply, answer) = oneshot::channel();
         let transpiles = installs || layout::needs_transpiling(request.runtime, request.modules.keys());
-        self.set_ups.insert(id, PendingSetUp { request, reply });
-        self.step(Event::SetUpCame { environment: id, transpiles }, ctx);
+        self.set_ups.insert(id, PendingSetUp { tenant: tenant.clone(), request, reply });
+        self.step(Event::SetUpCame { environment: id, tenant, transpiles }, ctx);
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
 }
 
 impl SandboxPool {
-    /// Whether every secret that is named is there now. It may be changed and removed later.
-    fn know_secrets(&self, request: &SetUpRequest) -> Result<(), SetUpInvalid> {
+    /// Whether every secret that is named is there now. It may be changed and removed later. Secrets are the operator's: to other
+    /// tenants there are none.
+    fn know_secrets(&self, tenant: &TenantName, request: &SetUpRequest) -> Result<(), SetUpInvalid> {
         if request.secrets.is_empty() {
             return Ok(());
         }
         let credentials = self.deps.credentials.as_ref().ok_or(SetUpInvalid::SecretsOff)?;
-        match request.secrets.iter().find(|name| credentials.hosts(name).is_none()) {
+        let is_theirs = *tenant == TenantName::operator();
+        match request.secrets.iter().find(|name| !is_theirs || credentials.hosts(name).is_none()) {
             Some(unknown) => Err(SetUpInvalid::UnknownSecret(unknown.clone())),
             None => Ok(()),
         }
     }
 
     pub(super) fn begin_set_up(&mut self, id: EnvironmentId, ctx: &mut Context<Self>) {
-        let Some(PendingSetUp { request, reply }) = self.set_ups.remove(&id) else { return };
-        let work = set_up(self.deps.clone(), id, request);
+        let Some(PendingSetUp { tenant, request, reply }) = self.set_ups.remove(&id) else { return };
+        let work = set_up(self.deps.clone(), id, tenant.clone(), request);
         self.spawn(ctx, work, move |pool, made, ctx| {
             match &made {
                 Ok(environment) => info!(pool.deps.log, "environment.ready"; "environment" => %id,
-                    "runtime" => environment.runtime.as_str(), "modules" => environment.metadata.module_count),
-                Err(error) => warn!(pool.deps.log, "environment.failed"; "environment" => %id, "error" => %error),
+                    "tenant" => tenant.as_str(), "runtime" => environment.runtime.as_str(), "modules" => environment.metadata.module_count),
+                Err(SetUpError::Exceeded(exceeded)) => info!(pool.deps.log, "quota.refused";
+                    "tenant" => tenant.as_str(), "quota" => exceeded.quota.as_str(),
+                    "limit" => exceeded.limit, "used" => exceeded.used),
+                Err(error) => warn!(pool.deps.log, "environment.failed"; "environment" => %id,
+                    "tenant" => tenant.as_str(), "error" => %error),
             }
             drop(reply.send(made));
             pool.step(Event::SetUpEnded { environment: id }, ctx);
@@ -68,11 +80,17 @@ impl SandboxPool {
     }
 }
 
-async fn set_up(deps: Deps, id: EnvironmentId, request: SetUpRequest) -> Result<Environment, SetUpError> {
-    let environment = request.environment(id, deps.clock.wall());
-    let recorded = deps.store.insert_environment(&environment).await;
-    recorded.map_err(|error| host("recording the environment", &error, FailureKind::Retryable))?;
-    match build(&deps, id, request).await {
+async fn set_up(
+    deps: Deps,
+    id: EnvironmentId,
+    tenant: TenantName,
+    request: SetUpRequest,
+) -> Result<Environment, SetUpError> {
+    let quotas = deps.tenants.quotas(&tenant);
+    let environment = request.environment(id, tenant, deps.clock.wall());
+    let recorded = deps.store.insert_environment(&environment, &quotas).await;
+    recorded.map_err(|error| refused("recording the environment", error))?;
+    match build(&deps, id, request, &quotas).await {
         Ok(()) => Ok(Environment { status: EnvironmentStatus::Ready, ..environment }),
         Err(error) => {
             undo(&deps, id).await;
@@ -81,7 +99,7 @@ async fn set_up(deps: Deps, id: EnvironmentId, request: SetUpRequest) -> Result<
     }
 }
 
-async fn build(deps: &Deps, id: EnvironmentId, request: SetUpRequest) -> Result<(), SetUpError> {
+async fn build(deps: &Deps, id: EnvironmentId, request: SetUpRequest, quotas: &Quotas) -> Result<(), SetUpError> {
     let javascript = if layout::needs_transpiling(request.runtime, request.modules.keys()) {
         transpile(deps, id, &request).await?
     } else {
@@ -90,6 +108,9 @@ async fn build(deps: &Deps, id: EnvironmentId, request: SetUpRequest) -> Result<
     let installed = install(deps, id, &request).await?;
     let mut files = layout::files(request.modules, javascript);
     files.extend(layout::installed(installed));
+    let bytes = bytes_on_disk(files.values().map(Vec::len));
+    let claimed = deps.store.claim_storage(id, bytes, quotas).await;
+    claimed.map_err(|error| refused("recording the volume", error))?;
     let made = deps.volumes.make(&id.volume_name(), files).await;
     made.map_err(|error| host("writing the volume", &error, FailureKind::Retryable))?;
     let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
@@ -156,6 +177,13 @@ async fn undo(deps: &Deps, id: EnvironmentId) {
     }
     if let Err(error) = deps.store.delete_environment(id).await {
         warn!(deps.log, "set_up.left_record"; "environment" => %id, "error" => error_chain(&error));
+    }
+}
+
+fn refused(doing: &'static str, error: StoreError) -> SetUpError {
+    match error {
+        StoreError::Exceeded(exceeded) => exceeded.into(),
+        error => host(doing, &error, FailureKind::Retryable),
     }
 }
 

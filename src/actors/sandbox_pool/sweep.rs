@@ -45,6 +45,7 @@ impl SandboxPool {
     /// that could find out.
     fn beat(&mut self, ctx: &mut Context<Self>) {
         self.seat.beat(self.complaints());
+        self.write_charges(ctx);
         self.step(Event::Tick, ctx);
         if self.store_trouble.is_some() {
             let store = Arc::clone(&self.deps.store);

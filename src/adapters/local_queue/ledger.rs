@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::domain::job::{Answer, Job, JobCounts, JobId, JobStatus, JobView, QueueRefusal};
 use crate::domain::secret::Secret;
+use crate::domain::tenant::TenantName;
 use crate::domain::time::{Moment, whole_millis};
 
 /// What a queue may hold.
@@ -37,6 +38,7 @@ const MISSES: u32 = 2;
 const LOST: &str = "execution_failed: crashed: the part of the daemon that held this job was restarted";
 
 struct Entry {
+    tenant: TenantName,
     status: JobStatus,
     came: Moment,
     taken: Option<Moment>,
@@ -68,9 +70,8 @@ pub(super) struct Ledger {
     kept_bytes: usize,
     /// Running jobs that were cancelled, until the ingress hears of it.
     stops: Vec<JobId>,
-    completed: u64,
-    failed: u64,
-    cancelled: u64,
+    /// What ended since the start, by tenant; the counts of jobs that are not ended stay 0.
+    ends: BTreeMap<TenantName, JobCounts>,
     closed: bool,
     polls_ended: u64,
 }
@@ -85,9 +86,7 @@ impl Ledger {
             ended: VecDeque::new(),
             kept_bytes: 0,
             stops: Vec::new(),
-            completed: 0,
-            failed: 0,
-            cancelled: 0,
+            ends: BTreeMap::new(),
             closed: false,
             polls_ended: 0,
         }
@@ -113,6 +112,7 @@ impl Ledger {
         self.waiting_bytes = self.waiting_bytes.saturating_add(job.input.len());
         self.waiting.push_back(job.id.clone());
         let entry = Entry {
+            tenant: job.tenant.clone(),
             status: JobStatus::InQueue,
             came: now,
             taken: None,
@@ -129,16 +129,28 @@ impl Ledger {
 
     pub(super) fn take(&mut self, slots: usize, now: Moment) -> Vec<Job> {
         let mut taken = Vec::new();
+        let mut running: BTreeMap<TenantName, usize> = BTreeMap::new();
+        for entry in self.jobs.values().filter(|entry| entry.status == JobStatus::InProgress) {
+            *running.entry(entry.tenant.clone()).or_default() += 1;
+        }
         while taken.len() < slots {
-            let Some(id) = self.waiting.pop_front() else { break };
+            let Some(id) = self.next(&running) else { break };
             let Some(entry) = self.jobs.get_mut(&id) else { continue };
             let Some(job) = entry.job.take() else { continue };
+            *running.entry(job.tenant.clone()).or_default() += 1;
             self.waiting_bytes -= job.input.len();
             entry.status = JobStatus::InProgress;
             entry.taken = Some(now);
             taken.push(job);
         }
         taken
+    }
+
+    /// Of the tenant with the fewest jobs under way, the one that waits longest.
+    fn next(&mut self, running: &BTreeMap<TenantName, usize>) -> Option<JobId> {
+        let many = |id: &JobId| self.jobs.get(id).and_then(|entry| running.get(&entry.tenant)).copied().unwrap_or(0);
+        let at = self.waiting.iter().enumerate().min_by_key(|(at, id)| (many(id), *at)).map(|(at, _)| at)?;
+        self.waiting.remove(at)
     }
 
     pub(super) fn settle(&mut self, id: &JobId, answer: &Answer, now: Moment) {
@@ -157,10 +169,11 @@ impl Ledger {
             self.waiting_bytes -= job.input.len();
             self.waiting.retain(|waiting| waiting != id);
         }
+        let ends = self.ends.entry(entry.tenant.clone()).or_default();
         let counter = match status {
-            JobStatus::Completed => &mut self.completed,
-            JobStatus::Cancelled => &mut self.cancelled,
-            _ => &mut self.failed,
+            JobStatus::Completed => &mut ends.completed,
+            JobStatus::Cancelled => &mut ends.cancelled,
+            _ => &mut ends.failed,
         };
         *counter += 1;
         self.kept_bytes += entry.kept_bytes();
@@ -238,6 +251,7 @@ impl Ledger {
         let began = entry.taken.or(entry.ended);
         Some(JobView {
             id: id.clone(),
+            tenant: entry.tenant.clone(),
             status: entry.status,
             delay_ms: began.map(|began| whole_millis(began.since(entry.came))),
             execution_ms: entry.taken.zip(entry.ended).map(|(taken, ended)| whole_millis(ended.since(taken))),
@@ -246,16 +260,16 @@ impl Ledger {
         })
     }
 
-    pub(super) fn counts(&self) -> JobCounts {
-        let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
-        let known = u64::try_from(self.jobs.len() - self.ended.len()).unwrap_or(u64::MAX);
-        JobCounts {
-            completed: self.completed,
-            failed: self.failed,
-            cancelled: self.cancelled,
-            in_progress: known.saturating_sub(waiting),
-            in_queue: waiting,
+    pub(super) fn counts(&self, tenant: &TenantName) -> JobCounts {
+        let mut counts = self.ends.get(tenant).copied().unwrap_or_default();
+        for entry in self.jobs.values().filter(|entry| entry.tenant == *tenant) {
+            match entry.status {
+                JobStatus::InQueue => counts.in_queue += 1,
+                JobStatus::InProgress => counts.in_progress += 1,
+                _ => {}
+            }
         }
+        counts
     }
 
     pub(super) fn close(&mut self) {

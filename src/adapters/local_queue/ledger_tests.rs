@@ -11,7 +11,7 @@ fn bounds() -> Bounds {
 }
 
 fn job(n: u32, bytes: usize) -> Job {
-    Job { id: id(n), input: Secret::new(vec![b' '; bytes]), bucket: None }
+    Job { id: id(n), tenant: TenantName::operator(), input: Secret::new(vec![b' '; bytes]), bucket: None }
 }
 
 fn id(n: u32) -> JobId {
@@ -40,7 +40,24 @@ fn jobs_are_handed_out_in_turn_and_their_answers_kept_for_a_while() {
     assert_eq!(status(&ledger, 1), Some(JobStatus::Completed));
     ledger.forget_old(Moment(60_027));
     assert_eq!((status(&ledger, 1), ledger.jobs.len(), ledger.kept_bytes), (None, 0, 0));
-    assert_eq!(ledger.counts(), JobCounts { completed: 1, failed: 1, ..JobCounts::default() });
+    let operator = TenantName::operator();
+    assert_eq!(ledger.counts(&operator), JobCounts { completed: 1, failed: 1, ..JobCounts::default() });
+    assert_eq!(ledger.counts(&"acme".parse().unwrap()), JobCounts::default(), "another tenant's jobs");
+}
+
+#[test]
+fn a_tenants_many_jobs_do_not_keep_another_ones_waiting() {
+    let mut ledger = Ledger::new(bounds());
+    let theirs = |n| Job { tenant: "acme".parse().unwrap(), ..job(n, 1) };
+    ledger.submit(job(1, 1), Moment(0)).unwrap();
+    ledger.submit(job(2, 1), Moment(0)).unwrap();
+    ledger.submit(theirs(3), Moment(0)).unwrap();
+    let taken: Vec<JobId> = ledger.take(2, Moment(1)).into_iter().map(|job| job.id).collect();
+    assert_eq!(taken, [id(1), id(3)]);
+    ledger.submit(theirs(4), Moment(2)).unwrap();
+    ledger.settle(&id(3), &Answer::failed("no"), Moment(3));
+    let taken: Vec<JobId> = ledger.take(5, Moment(4)).into_iter().map(|job| job.id).collect();
+    assert_eq!(taken, [id(4), id(2)], "who has none under way is next");
 }
 
 #[test]
@@ -131,7 +148,7 @@ proptest! {
             let waiting: Vec<&Entry> = ledger.jobs.values().filter(|entry| entry.job.is_some()).collect();
             prop_assert_eq!(waiting.len(), ledger.waiting.len());
             prop_assert!(ledger.waiting.len() <= bounds().waiting && (ledger.waiting_bytes <= 100 || waiting.len() == 1));
-            prop_assert_eq!(ledger.jobs.len(), ledger.ended.len() + ledger.waiting.len() + ledger.counts().in_progress as usize);
+            prop_assert_eq!(ledger.jobs.len(), ledger.ended.len() + ledger.waiting.len() + ledger.counts(&TenantName::operator()).in_progress as usize);
         }
     }
 }

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::domain::job::{Answer, Job, JobCounts, JobId, JobView, QueueRefusal};
 use crate::domain::secret::Secret;
+use crate::domain::tenant::TenantName;
 use crate::ports::clock::Clock;
 use crate::ports::job_queue::JobQueue;
 use crate::ports::job_source::{JobSource, SourceError, Taken, Update};
@@ -109,8 +110,8 @@ impl JobQueue for LocalQueue {
         view
     }
 
-    fn counts(&self) -> JobCounts {
-        self.ledger().counts()
+    fn counts(&self, tenant: &TenantName) -> JobCounts {
+        self.ledger().counts(tenant)
     }
 
     fn close(&self) {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::adapters::clock::PausedClock;
 use crate::domain::job::JobStatus;
+use crate::domain::tenant::TenantName;
 
 fn queue() -> Arc<LocalQueue> {
     tokio::time::pause();
@@ -17,7 +18,8 @@ fn queue() -> Arc<LocalQueue> {
 }
 
 fn job(id: &str) -> Job {
-    Job { id: id.parse().unwrap(), input: Secret::from("{}".to_owned()), bucket: None }
+    let tenant = TenantName::operator();
+    Job { id: id.parse().unwrap(), tenant, input: Secret::from("{}".to_owned()), bucket: None }
 }
 
 #[actix_rt::test]

@@ -7,6 +7,7 @@ use slog::{Logger, warn};
 use crate::domain::bucket::{Bucket, S3Config};
 use crate::domain::job::{Job, JobId};
 use crate::domain::secret::Secret;
+use crate::domain::tenant::TenantName;
 use crate::ports::job_source::{Empty, Taken};
 
 /// One entry; what else is in it is not looked at.
@@ -80,7 +81,7 @@ fn job(raw: &RawValue, log: &Logger) -> Option<Job> {
         return None;
     };
     let bucket = entry.bucket.and_then(|raw| bucket(raw, &id, log));
-    Some(Job { id, input: Secret::new(input.get().as_bytes().to_vec()), bucket })
+    Some(Job { id, tenant: TenantName::operator(), input: Secret::new(input.get().as_bytes().to_vec()), bucket })
 }
 
 fn bucket(raw: &RawValue, id: &JobId, log: &Logger) -> Option<Bucket> {

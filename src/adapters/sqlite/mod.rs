@@ -23,6 +23,7 @@ mod failure;
 mod open;
 mod rows;
 mod sql;
+mod tenants;
 
 use std::path::Path;
 
@@ -30,11 +31,12 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqlitePool;
 
 use failure::while_it;
-use rows::signed;
 
 use crate::domain::environment::{Environment, EnvironmentStatus};
 use crate::domain::execution::{ExecutionRecord, Outcome};
 use crate::domain::id::EnvironmentId;
+use crate::domain::quota::Quotas;
+use crate::domain::tenant::TenantName;
 use crate::domain::time::WallTime;
 use crate::ports::store::{Store, StoreError};
 
@@ -73,27 +75,12 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn insert_environment(&self, environment: &Environment) -> Result<(), StoreError> {
-        let failed = while_it("write an environment");
-        let metadata = serde_json::to_string(&environment.metadata).map_err(|error| StoreError::Query {
-            action: "write an environment's metadata as JSON",
-            source: Box::new(error),
-        })?;
-        sqlx::query(sql::INSERT_ENVIRONMENT)
-            .bind(environment.id.to_string())
-            .bind(&environment.volume_name)
-            .bind(&environment.main_module)
-            .bind(environment.runtime.as_str())
-            .bind(environment.created_at.0)
-            .bind(environment.last_executed_at.map(|at| at.0))
-            .bind(signed(environment.execution_count))
-            .bind(environment.status.as_str())
-            .bind(metadata)
-            .bind(signed(environment.ttl_seconds))
-            .execute(&self.writer)
-            .await
-            .map_err(failed)?;
-        Ok(())
+    async fn insert_environment(&self, environment: &Environment, quotas: &Quotas) -> Result<(), StoreError> {
+        self.insert_within(environment, quotas).await
+    }
+
+    async fn claim_storage(&self, id: EnvironmentId, bytes: u64, quotas: &Quotas) -> Result<(), StoreError> {
+        self.claim_within(id, bytes, quotas).await
     }
 
     async fn set_status(&self, id: EnvironmentId, status: EnvironmentStatus) -> Result<bool, StoreError> {
@@ -118,6 +105,12 @@ impl Store for SqliteStore {
     async fn environments(&self) -> Result<Vec<Environment>, StoreError> {
         let rows =
             sqlx::query(sql::ENVIRONMENTS).fetch_all(&self.readers).await.map_err(while_it("list the environments"))?;
+        rows.iter().map(rows::environment).collect()
+    }
+
+    async fn environments_of(&self, tenant: &TenantName) -> Result<Vec<Environment>, StoreError> {
+        let query = sqlx::query(sql::ENVIRONMENTS_OF).bind(tenant.as_str());
+        let rows = query.fetch_all(&self.readers).await.map_err(while_it("list a tenant's environments"))?;
         rows.iter().map(rows::environment).collect()
     }
 

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use super::failure::while_it;
 use crate::domain::environment::{Environment, EnvironmentStatus};
 use crate::domain::execution::ExecutionRecord;
+use crate::domain::quota::EnvironmentLimits;
 use crate::domain::time::WallTime;
 use crate::ports::store::StoreError;
 
@@ -21,6 +22,7 @@ pub(super) fn signed(count: u64) -> i64 {
 pub(super) fn environment(row: &SqliteRow) -> Result<Environment, StoreError> {
     Ok(Environment {
         id: parsed(row, "id", "environment id")?,
+        tenant: parsed(row, "tenant", "tenant's name")?,
         volume_name: get(row, "volume_name")?,
         main_module: get(row, "main_module")?,
         runtime: parsed(row, "runtime", "runtime")?,
@@ -31,6 +33,7 @@ pub(super) fn environment(row: &SqliteRow) -> Result<Environment, StoreError> {
         metadata: serde_json::from_str(&get::<String>(row, "metadata")?)
             .map_err(|error| StoreError::Corrupt { what: "environment's metadata", found: error.to_string() })?,
         ttl_seconds: unsigned(row, "ttl_seconds", "time to live")?,
+        limits: limits(row)?,
     })
 }
 
@@ -48,6 +51,13 @@ pub(super) fn execution(row: &SqliteRow) -> Result<ExecutionRecord, StoreError> 
     })
 }
 
+fn limits(row: &SqliteRow) -> Result<EnvironmentLimits, StoreError> {
+    let Some(text) = get::<Option<String>>(row, "limits")? else { return Ok(EnvironmentLimits::default()) };
+    let corrupt =
+        |error: serde_json::Error| StoreError::Corrupt { what: "environment's limits", found: error.to_string() };
+    serde_json::from_str(&text).map_err(corrupt)
+}
+
 fn status(row: &SqliteRow) -> Result<EnvironmentStatus, StoreError> {
     let found: String = get(row, "status")?;
     [EnvironmentStatus::SettingUp, EnvironmentStatus::Ready, EnvironmentStatus::Deleting]
@@ -56,19 +66,19 @@ fn status(row: &SqliteRow) -> Result<EnvironmentStatus, StoreError> {
         .ok_or(StoreError::Corrupt { what: "environment's status", found })
 }
 
-fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
+pub(super) fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
 where
     T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
 {
     row.try_get(column).map_err(while_it(READING))
 }
 
-fn parsed<T: FromStr>(row: &SqliteRow, column: &str, what: &'static str) -> Result<T, StoreError> {
+pub(super) fn parsed<T: FromStr>(row: &SqliteRow, column: &str, what: &'static str) -> Result<T, StoreError> {
     let found: String = get(row, column)?;
     found.parse().map_err(|_| StoreError::Corrupt { what, found })
 }
 
-fn unsigned(row: &SqliteRow, column: &str, what: &'static str) -> Result<u64, StoreError> {
+pub(super) fn unsigned(row: &SqliteRow, column: &str, what: &'static str) -> Result<u64, StoreError> {
     let found: i64 = get(row, column)?;
     u64::try_from(found).map_err(|_| StoreError::Corrupt { what, found: found.to_string() })
 }

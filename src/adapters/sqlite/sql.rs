@@ -2,8 +2,8 @@
 
 pub(super) const INSERT_ENVIRONMENT: &str = "
     INSERT INTO environments (id, volume_name, main_module, runtime, created_at, last_executed_at, execution_count,
-                              status, metadata, ttl_seconds)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+                              status, metadata, ttl_seconds, tenant, limits)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 
 pub(super) const SET_STATUS: &str = "UPDATE environments SET status = ?2 WHERE id = ?1";
 
@@ -11,6 +11,9 @@ pub(super) const ENVIRONMENT: &str = "SELECT * FROM environments WHERE id = ?1";
 
 /// The id decides between environments of the same millisecond, so that the order is the same each time.
 pub(super) const ENVIRONMENTS: &str = "SELECT * FROM environments ORDER BY created_at DESC, id DESC";
+
+pub(super) const ENVIRONMENTS_OF: &str = "
+    SELECT * FROM environments WHERE tenant = ?1 ORDER BY created_at DESC, id DESC";
 
 pub(super) const DELETE_ENVIRONMENT: &str = "DELETE FROM environments WHERE id = ?1";
 
@@ -48,3 +51,36 @@ pub(super) const KEEP_SECRET: &str = "
     SET hosts = excluded.hosts, sealed = excluded.sealed, updated_at = excluded.updated_at";
 
 pub(super) const FORGET_SECRET: &str = "DELETE FROM secrets WHERE name = ?1";
+
+pub(super) const COUNT_ENVIRONMENTS: &str = "SELECT count(*) FROM environments WHERE tenant = ?1";
+
+/// What the tenant of an environment has beside it.
+pub(super) const SUM_OTHER_BYTES: &str = "
+    SELECT coalesce(sum(bytes), 0) FROM environments
+    WHERE tenant = (SELECT tenant FROM environments WHERE id = ?1) AND id <> ?1";
+
+pub(super) const SET_BYTES: &str = "UPDATE environments SET bytes = ?2 WHERE id = ?1";
+
+pub(super) const TENANTS: &str = "SELECT * FROM tenants ORDER BY name";
+
+pub(super) const WRITE_TENANT: &str = "
+    INSERT INTO tenants (name, created_at, allowance) VALUES (?1, ?2, ?3)
+    ON CONFLICT (name) DO UPDATE SET allowance = excluded.allowance";
+
+pub(super) const TOKENS: &str = "SELECT * FROM tokens ORDER BY created_at, id";
+
+pub(super) const INSERT_TOKEN: &str = "
+    INSERT INTO tokens (id, tenant, digest, scopes, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+
+pub(super) const DELETE_TOKEN: &str = "DELETE FROM tokens WHERE id = ?1";
+
+pub(super) const CPU_OF: &str = "SELECT * FROM tenant_cpu WHERE day = ?1";
+
+pub(super) const ADD_CPU: &str = "
+    INSERT INTO tenant_cpu (tenant, day, micros) VALUES (?1, ?2, ?3)
+    ON CONFLICT (tenant, day) DO UPDATE SET micros = micros + excluded.micros";
+
+pub(super) const FORGET_CPU: &str = "DELETE FROM tenant_cpu WHERE day < ?1";
+
+pub(super) const HOLDINGS: &str = "
+    SELECT tenant, count(*) AS environments, sum(bytes) AS bytes FROM environments GROUP BY tenant";

@@ -14,6 +14,9 @@ use super::failure::Failure;
 use super::*;
 use crate::domain::environment::{Grant, Metadata, Permissions, Runtime};
 use crate::domain::id::ExecutionId;
+use crate::domain::quota::{Allowance, Charge, EnvironmentLimits};
+use crate::domain::tenant::{Tenant, Token, TokenId};
+use crate::ports::tenant_store::{Holding, TenantStore};
 
 #[path = "../store_contract.rs"]
 mod contract;
@@ -45,8 +48,14 @@ struct Housed {
 
 #[async_trait]
 impl Store for Housed {
-    async fn insert_environment(&self, environment: &Environment) -> Result<(), StoreError> {
-        self.store.insert_environment(environment).await
+    async fn insert_environment(&self, environment: &Environment, quotas: &Quotas) -> Result<(), StoreError> {
+        self.store.insert_environment(environment, quotas).await
+    }
+    async fn claim_storage(&self, id: EnvironmentId, bytes: u64, quotas: &Quotas) -> Result<(), StoreError> {
+        self.store.claim_storage(id, bytes, quotas).await
+    }
+    async fn environments_of(&self, tenant: &TenantName) -> Result<Vec<Environment>, StoreError> {
+        self.store.environments_of(tenant).await
     }
     async fn set_status(&self, id: EnvironmentId, status: EnvironmentStatus) -> Result<bool, StoreError> {
         self.store.set_status(id, status).await
@@ -92,7 +101,7 @@ async fn only_the_owner_can_read_the_file_and_its_log() {
     std::fs::write(&path, "").expect("an empty file");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("readable by all");
     let store = open(&path).await;
-    store.insert_environment(&environment(1)).await.expect("inserted");
+    store.insert_environment(&environment(1), &Quotas::default()).await.expect("inserted");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory.path()).expect("listed").flatten() {
         assert_eq!(entry.metadata().expect("metadata").permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
@@ -106,7 +115,7 @@ async fn what_was_written_survives_without_a_close() {
     let (_directory, path) = place();
     let written = environment(1);
     let store = open(&path).await;
-    store.insert_environment(&written).await.expect("inserted");
+    store.insert_environment(&written, &Quotas::default()).await.expect("inserted");
     drop(store);
     let again = open(&path).await;
     assert_eq!(again.environment(written.id).await.expect("read"), Some(written));
@@ -121,7 +130,7 @@ async fn a_future_dropped_mid_way_leaves_all_or_nothing_and_a_working_writer() {
     let (_directory, path) = place();
     let store = open(&path).await;
     let environment = environment(1);
-    store.insert_environment(&environment).await.expect("inserted");
+    store.insert_environment(&environment, &Quotas::default()).await.expect("inserted");
     for seed in 1..=200u64 {
         let patience = Duration::from_micros(seed * 7 % 500);
         let _ = tokio::time::timeout(patience, store.begin_execution(&begun(seed, environment.id))).await;
@@ -141,7 +150,7 @@ async fn more_calls_than_one_batch_are_forgotten() {
     let (_directory, path) = place();
     let store = open(&path).await;
     let environment = environment(1);
-    store.insert_environment(&environment).await.expect("inserted");
+    store.insert_environment(&environment, &Quotas::default()).await.expect("inserted");
     sqlx::query(
         "INSERT INTO executions (id, environment_id, started_at, completed_at)
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
@@ -167,7 +176,7 @@ async fn a_full_disk_is_named_and_survived() {
     let (_directory, path) = place();
     let store = open(&path).await;
     let environment = environment(1);
-    store.insert_environment(&environment).await.expect("inserted");
+    store.insert_environment(&environment, &Quotas::default()).await.expect("inserted");
     sqlx::query("PRAGMA max_page_count = 20").execute(&store.writer).await.expect("limited");
     let mut call = begun(1, environment.id);
     call.stdout = Some("x".repeat(1 << 20));
@@ -198,7 +207,7 @@ async fn a_file_that_cannot_be_used_says_what_to_do() {
     let damaged = directory.path().join("damaged.db");
     let store = open(&damaged).await;
     for seed in 1..100 {
-        store.insert_environment(&environment(seed)).await.expect("inserted");
+        store.insert_environment(&environment(seed), &Quotas::default()).await.expect("inserted");
     }
     store.close().await;
     let mut bytes = std::fs::read(&damaged).expect("read");
@@ -206,6 +215,44 @@ async fn a_file_that_cannot_be_used_says_what_to_do() {
     bytes[4096..length].fill(0x5a);
     std::fs::write(&damaged, bytes).expect("written");
     insta::assert_snapshot!(refusal(&damaged).await, @"the store cannot be opened at PATH: it is damaged; restore a copy, or move it and its -wal file away to start with an empty store");
+}
+
+#[tokio::test]
+async fn tenants_tokens_and_cpu_time_come_back_as_they_were_written() {
+    let (_directory, path) = place();
+    let store = open(&path).await;
+    let allowance = Allowance { rate: Some(0.5), storage_mib: Some(7), ..Allowance::default() };
+    let tenant = |allowance| Tenant { name: "acme".parse().unwrap(), created_at: WallTime(5), allowance };
+    store.write_tenant(&tenant(Allowance::default())).await.expect("written");
+    store.write_tenant(&tenant(allowance)).await.expect("changed");
+    let token = Token {
+        id: TokenId::of_bits(7),
+        tenant: "acme".parse().unwrap(),
+        scopes: "execute,jobs:submit".parse().unwrap(),
+        created_at: WallTime(6),
+        expires_at: Some(WallTime(9)),
+    };
+    store.insert_token(&token, &[7; 32]).await.expect("inserted");
+    assert!(store.insert_token(&token, &[8; 32]).await.is_err(), "an id is taken once");
+    let orphan = Token { id: TokenId::of_bits(8), tenant: "nobody".parse().unwrap(), ..token.clone() };
+    assert!(store.insert_token(&orphan, &[8; 32]).await.is_err(), "a token is some tenant's");
+    let charge = |day, millis| Charge { tenant: "acme".parse().unwrap(), day, cpu: Duration::from_millis(millis) };
+    store.add_cpu(&[charge(3, 1_500), charge(4, 10)]).await.expect("added");
+    store.add_cpu(&[charge(3, 600)]).await.expect("added");
+    store.insert_environment(&environment(3), &Quotas::default()).await.expect("inserted");
+    store.claim_storage(environment(3).id, 4096, &Quotas::default()).await.expect("claimed");
+    store.close().await;
+
+    let store = open(&path).await;
+    assert_eq!(store.tenants().await.expect("listed"), [tenant(allowance)]);
+    assert_eq!(store.tokens().await.expect("listed"), [(token.clone(), [7; 32])]);
+    assert_eq!(store.cpu_of(3).await.expect("read"), [charge(3, 2_100)]);
+    let holding = Holding { tenant: "acme".parse().unwrap(), environments: 1, bytes: 4096 };
+    assert_eq!(store.holdings().await.expect("added up"), [holding]);
+    store.add_cpu(&[charge(40, 1)]).await.expect("added");
+    assert_eq!(store.cpu_of(3).await.expect("read"), [], "long over");
+    assert!(store.delete_token(&token.id).await.expect("deleted"));
+    assert!(!store.delete_token(&token.id).await.expect("again"));
 }
 
 #[tokio::test]
@@ -229,7 +276,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
 async fn a_row_written_by_foreign_hands_is_named() {
     let (_directory, path) = place();
     let store = open(&path).await;
-    store.insert_environment(&environment(1)).await.expect("inserted");
+    store.insert_environment(&environment(1), &Quotas::default()).await.expect("inserted");
     sqlx::query("UPDATE environments SET runtime = 'perl'").execute(&store.writer).await.expect("spoiled");
     let error = store.environments().await.expect_err("unreadable");
     assert_eq!(error.to_string(), "the store holds a runtime that cannot be read: \"perl\"");
@@ -253,6 +300,7 @@ fn any_environment() -> impl Strategy<Value = Environment> {
     (any::<u128>(), ".{0,40}", (runtime(), runtime()), times, status, (grant(), grant()), counts).prop_map(
         |(id, main_module, runtimes, times, status, grants, counts)| Environment {
             id: EnvironmentId(Uuid::from_u128(id)),
+            tenant: if counts.3 { TenantName::operator() } else { "acme".parse().expect("a name") },
             volume_name: EnvironmentId(Uuid::from_u128(id)).volume_name(),
             main_module,
             runtime: runtimes.0,
@@ -269,6 +317,7 @@ fn any_environment() -> impl Strategy<Value = Environment> {
                 runtime: runtimes.1,
             },
             ttl_seconds: counts.1,
+            limits: EnvironmentLimits { concurrency: counts.3.then_some(7), rate: None },
         },
     )
 }
@@ -299,7 +348,7 @@ fn every_record_comes_back_as_it_was_written() {
     TestRunner::new(cases)
         .run(&(any_environment(), any_call()), |(environment, call)| {
             runtime.block_on(async {
-                store.insert_environment(&environment).await.expect("inserted");
+                store.insert_environment(&environment, &Quotas::default()).await.expect("inserted");
                 let read = store.environment(environment.id).await.expect("read");
                 prop_assert_eq!(read.as_ref(), Some(&environment));
                 if environment.execution_count < i64::MAX as u64 {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::environment::Environment;
 pub use crate::domain::environment::{Dependencies, EnvironmentStatus, Metadata, Permissions, Runtime};
 use crate::domain::id::EnvironmentId;
+pub use crate::domain::quota::EnvironmentLimits;
 
 /// The body of `POST /environments/setup`, as a client writes it.
 #[derive(Clone, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub struct SetUpBody {
     /// Seconds; 0 or absent is an hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<EnvironmentLimits>,
 }
 
 /// An environment. Times are RFC 3339 in UTC.
@@ -44,6 +47,9 @@ pub struct EnvironmentBody {
     pub status: EnvironmentStatus,
     pub metadata: Metadata,
     pub ttl_seconds: u64,
+    /// Absent where the set-up named none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<EnvironmentLimits>,
 }
 
 impl From<Environment> for EnvironmentBody {
@@ -59,6 +65,7 @@ impl From<Environment> for EnvironmentBody {
             status: environment.status,
             metadata: environment.metadata,
             ttl_seconds: environment.ttl_seconds,
+            limits: Some(environment.limits).filter(|limits| *limits != EnvironmentLimits::default()),
         }
     }
 }

@@ -9,6 +9,7 @@ pub use crate::domain::health::PartState;
 pub use crate::domain::pool::PoolPicture;
 use crate::messages::comfy_process::InstancePicture;
 use crate::ports::gpu::{Gpu, GpuPicture};
+pub use crate::ports::tenants::TenantsPicture;
 
 /// The answer of `/livez`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,9 @@ pub struct HealthBody {
     /// Absent where nothing gets out of any sandbox, and while the proxy does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressPicture>,
+    /// How many tenants and tokens there are, their calls, and what was refused them since the start.
+    #[serde(default)]
+    pub tenants: TenantsPicture,
     /// The ComfyUI processes that answer. Absent where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<InstanceBody>,
@@ -169,6 +173,7 @@ impl HealthBody {
             pool,
             reaper,
             egress: None,
+            tenants: TenantsPicture::default(),
             instances: Vec::new(),
             gpus: None,
         }
@@ -177,6 +182,12 @@ impl HealthBody {
     /// The same, with what goes out of sandboxes.
     pub fn with_egress(mut self, egress: Option<EgressPicture>) -> Self {
         self.egress = egress;
+        self
+    }
+
+    /// The same, with who is served.
+    pub fn with_tenants(mut self, tenants: TenantsPicture) -> Self {
+        self.tenants = tenants;
         self
     }
 

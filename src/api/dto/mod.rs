@@ -9,6 +9,7 @@ pub mod health;
 pub mod job;
 pub mod record;
 pub mod secret;
+pub mod tenant;
 
 pub use environment::{EnvironmentBody, SetUpBody};
 pub use error::ErrorBody;

@@ -13,6 +13,8 @@ use slog::Drain as _;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
+use crate::adapters::tenants::TenantRegistry;
+use crate::adapters::tenants::tests::registry;
 use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, Intake, server};
 use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
@@ -22,6 +24,8 @@ use crate::domain::execution::{
 };
 use crate::domain::id::{EnvironmentId, ExecutionId};
 use crate::domain::pool::PoolPicture;
+use crate::domain::quota::Quotas;
+use crate::domain::tenant::TenantName;
 use crate::domain::time::WallTime;
 use crate::messages::sandbox_pool::{
     CancelExecution, DeleteEnvironment, DeleteError, Execute, ExecuteError, GetPool, SetUp, SetUpError,
@@ -72,7 +76,7 @@ impl Handler<SetUp> for Pool {
             return script(message.id);
         }
         message.request.validate()?;
-        let mut environment = message.request.environment(message.id, NOW);
+        let mut environment = message.request.environment(message.id, message.tenant, NOW);
         environment.status = EnvironmentStatus::Ready;
         Ok(environment)
     }
@@ -166,7 +170,10 @@ impl FakeStore {
 
 #[async_trait]
 impl Store for FakeStore {
-    async fn insert_environment(&self, _: &Environment) -> Result<(), StoreError> {
+    async fn insert_environment(&self, _: &Environment, _: &Quotas) -> Result<(), StoreError> {
+        unreachable!("a door never writes")
+    }
+    async fn claim_storage(&self, _: EnvironmentId, _: u64, _: &Quotas) -> Result<(), StoreError> {
         unreachable!("a door never writes")
     }
     async fn set_status(&self, _: EnvironmentId, _: EnvironmentStatus) -> Result<bool, StoreError> {
@@ -177,8 +184,11 @@ impl Store for FakeStore {
         Ok(self.environments.iter().find(|environment| environment.id == id).cloned())
     }
     async fn environments(&self) -> Result<Vec<Environment>, StoreError> {
+        unreachable!("a door lists one tenant's only")
+    }
+    async fn environments_of(&self, tenant: &TenantName) -> Result<Vec<Environment>, StoreError> {
         self.check("list the environments")?;
-        Ok(self.environments.clone())
+        Ok(self.environments.iter().filter(|environment| environment.tenant == *tenant).cloned().collect())
     }
     async fn delete_environment(&self, _: EnvironmentId) -> Result<bool, StoreError> {
         unreachable!("a door never writes")
@@ -239,7 +249,6 @@ pub struct House {
 }
 
 /// What is different from an ordinary house.
-#[derive(Default)]
 pub struct Plan {
     pub scripts: Scripts,
     pub store: FakeStore,
@@ -247,6 +256,21 @@ pub struct Plan {
     pub open: bool,
     pub jobs: Option<Arc<crate::adapters::local_queue::LocalQueue>>,
     pub nobody: bool,
+    pub tenants: Arc<TenantRegistry>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            scripts: Scripts::default(),
+            store: FakeStore::default(),
+            intake: Intake::default(),
+            open: false,
+            jobs: None,
+            nobody: false,
+            tenants: Arc::new(registry(Default::default(), Default::default())),
+        }
+    }
 }
 
 impl House {
@@ -282,6 +306,7 @@ impl House {
         let doors = Doors {
             handles,
             store: Arc::new(plan.store),
+            tenants: plan.tenants,
             jobs: plan.jobs.clone().map(|queue| -> Arc<dyn crate::ports::job_queue::JobQueue> { queue }),
             clock: Arc::new(StillClock),
             gpus: None,
@@ -324,7 +349,7 @@ impl House {
 /// An answer, read to its end.
 pub struct Answer {
     pub status: StatusCode,
-    headers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
     pub text: String,
 }
 

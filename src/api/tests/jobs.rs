@@ -13,6 +13,7 @@ use crate::adapters::local_queue::{Bounds, LocalQueue};
 use crate::domain::envelope::Kid;
 use crate::domain::job::{Answer, Job, JobId, JobView, OpenError, QueueRefusal, Request};
 use crate::domain::secret::Secret;
+use crate::domain::tenant::TenantName;
 use crate::messages::crypto::Open;
 use crate::messages::queue_ingress::{CancelJob, GetIngress, IngressPicture, SubmitJob};
 use crate::ports::job_queue::JobQueue as _;
@@ -198,7 +199,7 @@ async fn what_is_wrong_with_a_job_is_said_at_the_door() {
     400 validation_error: webhooks are not sent from this queue: ask /status-sync instead
     400 invalid_request: s3Config must be an object of accessId, accessSecret, …
     "#);
-    assert_eq!(queue.counts().in_queue, 0);
+    assert_eq!(queue.counts(&TenantName::operator()).in_queue, 0);
     let unknown = house.ask(Method::POST, "/v2/e/run", r#"{"input":6}"#).await;
     assert_eq!(unknown.json()["details"]["kid"], "abababababababab");
 }
@@ -239,7 +240,14 @@ async fn health_has_all_eleven_counters_and_a_host_without_a_queue_says_so() {
 async fn a_poll_of_a_job_is_logged_for_those_who_look_closely_only() {
     let (house, queue) = house();
     let id = JobId::local(Uuid::new_v4());
-    queue.submit(Job { id: id.clone(), input: Secret::from("{}".to_owned()), bucket: None }).unwrap();
+    queue
+        .submit(Job {
+            id: id.clone(),
+            tenant: TenantName::operator(),
+            input: Secret::from("{}".to_owned()),
+            bucket: None,
+        })
+        .unwrap();
     let path = format!("/v2/any/status/{id}");
     for (method, path) in [(Method::GET, path.as_str()), (Method::POST, &path), (Method::GET, "/v2/any/status/x")] {
         house.ask(method, path, "").await;

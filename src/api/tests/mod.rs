@@ -7,4 +7,5 @@ mod limits;
 mod routes;
 mod run;
 mod set_up;
+mod tenants;
 mod wire;

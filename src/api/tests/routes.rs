@@ -6,6 +6,7 @@ use super::harness::{BEARER, FakeStore, House, NOW, Plan, Scripts, Told, any_env
 use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
+use crate::domain::tenant::TenantName;
 use crate::domain::time::WallTime;
 use crate::messages::sandbox_pool::DeleteError;
 
@@ -18,9 +19,10 @@ fn environment(number: u128, status: EnvironmentStatus) -> Environment {
         permissions: Default::default(),
         secrets: Vec::new(),
         ttl_seconds: 60,
+        limits: Default::default(),
     };
     let id = EnvironmentId(uuid::Uuid::from_u128(number));
-    Environment { status, execution_count: 2, ..request.environment(id, NOW) }
+    Environment { status, execution_count: 2, ..request.environment(id, TenantName::operator(), NOW) }
 }
 
 fn house_with(environments: Vec<Environment>) -> House {

@@ -161,6 +161,7 @@ async fn what_a_client_of_ours_writes_is_what_the_door_reads() {
         secrets: vec!["A_KEY".to_owned()],
         permissions: Some(Permissions { allow_read: Some(Grant::Switch(true)), ..Permissions::default() }),
         ttl_seconds: Some(5),
+        limits: serde_json::from_str(r#"{"concurrency":2,"rate":{"perSecond":0.5}}"#).unwrap(),
     };
     let text = serde_json::to_string(&body).unwrap();
     assert_eq!(house.ask(Method::POST, PATH, &text).await.status.as_u16(), 200);
@@ -168,4 +169,5 @@ async fn what_a_client_of_ours_writes_is_what_the_door_reads() {
     let [Told::SetUp(request)] = heard.as_slice() else { panic!("one set-up is told") };
     assert_eq!((request.runtime, request.ttl_seconds), (Runtime::Bun, 5));
     assert_eq!(request.permissions.allow_read, Some(Grant::Switch(true)));
+    assert_eq!(request.limits, body.limits.unwrap());
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::api::dto::SetUpBody;
-use crate::api::dto::environment::{Permissions, Runtime};
+use crate::api::dto::environment::{EnvironmentLimits, Permissions, Runtime};
 use crate::cli::client::Client;
 use crate::cli::env::modules;
 use crate::cli::exit;
@@ -32,6 +32,13 @@ pub struct SetUpFlags {
     /// A secret whose placeholder the handler finds in the variable of that name; repeatable
     #[arg(long = "secret", value_name = "NAME")]
     secrets: Vec<String>,
+    /// How much it may be called, such as '{"concurrency": 1, "rate": {"perSecond": 5, "burst": 10}}' [default: no limit]
+    #[arg(long, value_name = "JSON", value_parser = limits)]
+    limits: Option<EnvironmentLimits>,
+}
+
+fn limits(text: &str) -> Result<EnvironmentLimits, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn permissions(text: &str) -> Result<Permissions, String> {
@@ -55,6 +62,7 @@ pub async fn run(flags: SetUpFlags, json: bool, client: &Client, streams: &mut S
         permissions: flags.permissions,
         secrets: flags.secrets,
         ttl_seconds: flags.ttl,
+        limits: flags.limits,
     };
     let answer = client.set_up(&body).await?;
     if json {

@@ -68,6 +68,7 @@ pub async fn show(flags: &ShowFlags, json: bool, client: &Client, streams: &mut 
 fn facts(environment: &EnvironmentBody) -> Vec<Vec<String>> {
     let permissions = serde_json::to_string(&environment.metadata.permissions).unwrap_or_default();
     let secrets: Vec<&str> = environment.metadata.secrets.iter().map(CredentialName::as_str).collect();
+    let limits = environment.limits.map(|limits| serde_json::to_string(&limits).unwrap_or_default());
     let last = environment.last_executed_at.as_deref().unwrap_or("never");
     let mut facts = vec![
         row(["id", &environment.id.to_string()]),
@@ -76,6 +77,7 @@ fn facts(environment: &EnvironmentBody) -> Vec<Vec<String>> {
         row(["main module", &printable(&environment.main_module)]),
         row(["modules", &environment.metadata.module_count.to_string()]),
         row(["permissions", &printable(&permissions)]),
+        row(["limits", &limits.unwrap_or_else(|| "none".to_owned())]),
         row(["created", &printable(&environment.created_at)]),
         row(["lives for", &format!("{} s", environment.ttl_seconds)]),
         row(["calls", &environment.execution_count.to_string()]),

@@ -48,6 +48,16 @@ fn wrong_usage_exits_64_and_help_exits_0() {
         "env setup f --ttl -1",
         "keygen --force",
         "keygen --from k --out f",
+        "tenants set",
+        "tenants set Acme",
+        "tenants set acme --rate often",
+        "tenants set acme --cpu-seconds 1.5",
+        "tokens create --tenant acme",
+        "tokens create --tenant acme --scopes everything",
+        "tokens create --tenant acme --scopes all --expires 30",
+        "tokens create --tenant acme --scopes all --expires 11y",
+        "tokens revoke",
+        "tokens revoke clo_0123456789ab_x",
     ] {
         assert_eq!(ended(line), exit::USAGE, "{line}");
     }
@@ -104,7 +114,7 @@ fn help_texts() {
     let mut cli = Cli::command().term_width(100);
     cli.build();
     all(&mut cli, "help".to_owned(), &mut texts);
-    assert_eq!(texts.len(), 21);
+    assert_eq!(texts.len(), 28);
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);

@@ -7,3 +7,4 @@ mod keygen;
 mod played;
 mod secrets;
 mod submit;
+mod tenants;

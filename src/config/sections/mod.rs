@@ -15,6 +15,7 @@ mod server;
 mod standing;
 mod store;
 mod supervision;
+mod tenants;
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub use store::Store;
 pub use supervision::Supervision;
 
 use super::reader::Reader;
+use crate::domain::quota::Allowance;
 
 /// Everything that can be configured. Paths are absolute, and what was left to be derived is filled in.
 #[derive(Debug, Clone)]
@@ -50,6 +52,8 @@ pub struct Config {
     pub runpod: Runpod,
     pub bucket: Bucket,
     pub jobs: Jobs,
+    /// Of every tenant that has no settings of its own.
+    pub tenants: Allowance,
 }
 
 impl Config {
@@ -70,6 +74,7 @@ impl Config {
             runpod: Runpod::read(reader),
             bucket: Bucket::read(reader),
             jobs: Jobs::read(reader),
+            tenants: tenants::read(reader),
         }
     }
 }

@@ -21,11 +21,14 @@ pub use view::{JobCounts, JobStatus, JobView, QueueRefusal};
 
 use crate::domain::bucket::Bucket;
 use crate::domain::secret::Secret;
+use crate::domain::tenant::TenantName;
 
 /// A job as its source handed it out.
 #[derive(Debug, Clone)]
 pub struct Job {
     pub id: JobId,
+    /// Whose it is; the operator's where its source knows no tenants.
+    pub tenant: TenantName,
     /// The JSON text of its `input`. Sealed or not: it is treated as a secret.
     pub input: Secret,
     /// Where this job's large outputs go, when it brings a place of its own (RunPod's `s3Config`).

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::answer::Answer;
 use super::id::JobId;
 use crate::domain::secret::Secret;
+use crate::domain::tenant::TenantName;
 
 /// RunPod's words for how a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -31,6 +32,8 @@ impl JobStatus {
 #[derive(Debug, Clone)]
 pub struct JobView {
     pub id: JobId,
+    /// Whose it is.
+    pub tenant: TenantName,
     pub status: JobStatus,
     /// From its coming to its being taken, and from there to its end, in milliseconds.
     pub delay_ms: Option<u64>,

@@ -1,11 +1,12 @@
 //! What may start now: a call in what stands ready for it, calls and set-ups that boot, and then, when no call waits,
 //! what shall stand ready for the next.
 
-use super::machine::{Held, Place, Pool, slot_for};
+use super::machine::{Held, Place, Pool, RunningSetUp, WaitingSetUp, slot_for};
 use super::standing::{Have, Next};
 use super::{Effect, StandsFor};
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::sandbox::{Slot, SlotEvent, SlotState};
+use crate::domain::tenant::TenantName;
 use crate::domain::time::Moment;
 
 /// Starts one thing if it may; false when there is nothing to start.
@@ -32,20 +33,21 @@ impl Pool {
         self.refill(now, effects);
     }
 
-    /// Gives what stands ready to waiting calls, one call of each environment after the other.
+    /// Gives what stands ready to waiting calls, in their turns.
     fn claim_what_stands(&mut self, effects: &mut Vec<Effect>) {
-        while self.turns.iter().copied().collect::<Vec<_>>().into_iter().any(|turn| self.claim_for(turn, effects)) {}
+        while self.claim_one(effects) {}
     }
 
-    /// Gives the environment's next call a slot that stands ready and fits, if there is one.
-    fn claim_for(&mut self, environment: EnvironmentId, effects: &mut Vec<Effect>) -> bool {
+    /// Gives the next call that a slot stands ready for that slot, if there is one.
+    fn claim_one(&mut self, effects: &mut Vec<Effect>) -> bool {
         if self.serving() >= self.policy.max_executions {
             return false;
         }
-        let front = self.queues.get(&environment).and_then(|queue| queue.front().copied());
-        let Some(execution) = front else { return false };
-        let Some(slot) = self.fitting(environment, execution) else { return false };
-        self.take_turn(environment);
+        let fits = |pool: &Self, environment, execution| {
+            pool.may_start(environment, execution) && pool.fitting(environment, execution).is_some()
+        };
+        let Some((environment, execution)) = self.take_turn(fits) else { return false };
+        let Some(slot) = self.fitting(environment, execution) else { return true };
         if let Some(call) = self.calls.get_mut(&execution) {
             call.place = Place::InSlot(slot);
         }
@@ -70,17 +72,24 @@ impl Pool {
         fits.min().map(|(_, _, slot)| slot)
     }
 
-    /// Takes the environment's first call off its queue; its next turn comes after everybody else's.
-    fn take_turn(&mut self, environment: EnvironmentId) -> Option<ExecutionId> {
-        self.turns.retain(|turn| *turn != environment);
-        let queue = self.queues.get_mut(&environment)?;
-        let next = queue.pop_front();
-        if queue.is_empty() {
-            self.queues.remove(&environment);
-        } else {
-            self.turns.push_back(environment);
-        }
+    /// Takes the call off the queue whose turn it is, of those that `may` start.
+    fn take_turn(
+        &mut self,
+        may: impl Fn(&Self, EnvironmentId, ExecutionId) -> bool,
+    ) -> Option<(EnvironmentId, ExecutionId)> {
+        let mut turns = std::mem::take(&mut self.turns);
+        let next = turns.next(|environment, execution| may(self, environment, execution));
+        self.turns = turns;
         next
+    }
+
+    /// Whether its environment allows another call beside those that it has. A sandbox counts until nothing of it is
+    /// left, as for `max_executions`: a handler of an environment that allows one call at once has no other beside it,
+    /// not even one that was cancelled.
+    fn may_start(&self, environment: EnvironmentId, execution: ExecutionId) -> bool {
+        let limit = self.calls.get(&execution).and_then(|call| call.wants?.concurrency);
+        let of_it = |held: &&Held| held.serves && held.environment == Some(environment);
+        limit.is_none_or(|limit| self.slots.values().filter(of_it).count() < limit)
     }
 
     fn grant_set_up(&mut self, _: Moment, effects: &mut Vec<Effect>) -> bool {
@@ -89,10 +98,17 @@ impl Pool {
         }
         // One that boots nothing passes those that wait for a boot.
         let may_boot = self.transpiling() < self.policy.transpiles_at_once();
-        let next = self.set_up_queue.iter().position(|waiting| may_boot || !waiting.transpiles);
-        let Some(waiting) = next.and_then(|at| self.set_up_queue.remove(at)) else { return false };
-        self.set_ups.insert(waiting.environment, waiting.transpiles);
-        effects.push(Effect::BeginSetUp { environment: waiting.environment });
+        let able = self.set_up_queue.iter().enumerate().filter(|(_, waiting)| may_boot || !waiting.transpiles);
+        // Whoever has the fewest under way is next; of those, who waits longest.
+        let under_way = |tenant: &TenantName| self.set_ups.values().filter(|running| running.tenant == *tenant).count();
+        let next = able.min_by_key(|(at, waiting)| (under_way(&waiting.tenant), *at)).map(|(at, _)| at);
+        let Some(WaitingSetUp { environment, tenant, transpiles, .. }) =
+            next.and_then(|at| self.set_up_queue.remove(at))
+        else {
+            return false;
+        };
+        self.set_ups.insert(environment, RunningSetUp { tenant, transpiles });
+        effects.push(Effect::BeginSetUp { environment });
         true
     }
 
@@ -103,8 +119,7 @@ impl Pool {
         if self.serving() >= self.policy.max_executions || taken >= boots {
             return false;
         }
-        let Some(environment) = self.turns.front().copied() else { return false };
-        let Some(execution) = self.take_turn(environment) else { return true };
+        let Some((environment, execution)) = self.take_turn(Self::may_start) else { return false };
         let Some(call) = self.calls.get_mut(&execution) else { return true };
         let slot = slot_for(execution, call.attempts);
         call.attempts += 1;
@@ -123,11 +138,14 @@ impl Pool {
         true
     }
 
-    /// Makes what shall stand ready, when no call waits for a boot. A call that comes meanwhile takes what is ready first, or
+    /// Makes what shall stand ready, when no call waits for a boot that it may have. A call that comes meanwhile takes what is ready first, or
     /// the next boot.
     fn refill(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let most = self.policy.boots_at_once.max(1);
-        while !self.draining && self.turns.is_empty() && self.transpiling() + self.count(SlotState::Booting) < most {
+        if self.turns.any(|environment, execution| self.may_start(environment, execution)) {
+            return;
+        }
+        while !self.draining && self.transpiling() + self.count(SlotState::Booting) < most {
             match self.standing.next(&self.have(), now) {
                 Some(Next::Make(stands_for)) => self.make(stands_for, now, effects),
                 Some(Next::MakeRoom(stands_for)) => {
@@ -211,7 +229,7 @@ impl Pool {
 
     /// Set-ups that have a sandbox of their own, for as long as they last.
     pub(super) fn transpiling(&self) -> usize {
-        self.set_ups.values().filter(|transpiles| **transpiles).count()
+        self.set_ups.values().filter(|running| running.transpiles).count()
     }
 
     pub(super) fn count(&self, state: SlotState) -> usize {

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::shares::gives_way;
 use super::standing::Standing;
+use super::turns::Turns;
 use super::{Answer, Effect, Event, PoolPicture, PoolPolicy, Refusal, StandsFor, Wants};
 use crate::domain::execution::Start;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::sandbox::{Slot, SlotEffect, SlotEvent, SlotState};
+use crate::domain::tenant::TenantName;
 use crate::domain::time::Moment;
 
 /// A boot that fails is tried once more: the handler has not begun, so nothing happens twice.
@@ -27,6 +30,7 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) environment: EnvironmentId,
+    tenant: TenantName,
     since: Moment,
     pub(super) attempts: u32,
     pub(super) place: Place,
@@ -36,11 +40,18 @@ pub(super) struct Waiting {
     pub(super) disappointed: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct WaitingSetUp {
     pub(super) environment: EnvironmentId,
+    pub(super) tenant: TenantName,
     pub(super) transpiles: bool,
     since: Moment,
+}
+
+#[derive(Debug)]
+pub(super) struct RunningSetUp {
+    pub(super) tenant: TenantName,
+    pub(super) transpiles: bool,
 }
 
 #[derive(Debug)]
@@ -70,10 +81,8 @@ pub struct Pool {
     pub(super) policy: PoolPolicy,
     pub(super) calls: BTreeMap<ExecutionId, Waiting>,
     pub(super) slots: BTreeMap<SlotId, Held>,
-    pub(super) queues: BTreeMap<EnvironmentId, VecDeque<ExecutionId>>,
-    /// Environments with waiting calls, in the order of their turns.
-    pub(super) turns: VecDeque<EnvironmentId>,
-    pub(super) set_ups: BTreeMap<EnvironmentId, bool>,
+    pub(super) turns: Turns,
+    pub(super) set_ups: BTreeMap<EnvironmentId, RunningSetUp>,
     pub(super) set_up_queue: VecDeque<WaitingSetUp>,
     deletions: BTreeMap<EnvironmentId, Deletion>,
     pub(super) set_ups_turn: bool,
@@ -97,8 +106,7 @@ impl Pool {
             policy,
             calls: BTreeMap::new(),
             slots: BTreeMap::new(),
-            queues: BTreeMap::new(),
-            turns: VecDeque::new(),
+            turns: Turns::default(),
             set_ups: BTreeMap::new(),
             set_up_queue: VecDeque::new(),
             deletions: BTreeMap::new(),
@@ -115,7 +123,9 @@ impl Pool {
         let mut effects = Vec::new();
         match event {
             Event::Swept => self.swept = true,
-            Event::CallCame { execution, environment } => self.call_came(execution, environment, now, &mut effects),
+            Event::CallCame { execution, environment, tenant } => {
+                self.call_came(execution, environment, tenant, now, &mut effects);
+            }
             Event::LookedUp { execution, wants } => self.looked_up(execution, wants, now, &mut effects),
             Event::CallCancelled { execution } => self.end_call(execution, Answer::Cancelled, &mut effects),
             Event::Booted { slot } => self.booted(slot, &mut effects),
@@ -127,8 +137,8 @@ impl Pool {
             Event::Destroyed { slot } => self.step_slot(slot, SlotEvent::Destroyed, &mut effects),
             Event::DestroyFailed { slot } => self.step_slot(slot, SlotEvent::DestroyFailed, &mut effects),
             Event::RetryDue { slot } => self.step_slot(slot, SlotEvent::RetryDue, &mut effects),
-            Event::SetUpCame { environment, transpiles } => {
-                self.set_up_came(WaitingSetUp { environment, transpiles, since: now }, &mut effects);
+            Event::SetUpCame { environment, tenant, transpiles } => {
+                self.set_up_came(WaitingSetUp { environment, tenant, transpiles, since: now }, &mut effects);
             }
             Event::SetUpEnded { environment } => drop(self.set_ups.remove(&environment)),
             Event::DeleteCame { environment } => self.delete_came(environment, &mut effects),
@@ -150,6 +160,7 @@ impl Pool {
         &mut self,
         execution: ExecutionId,
         environment: EnvironmentId,
+        tenant: TenantName,
         now: Moment,
         effects: &mut Vec<Effect>,
     ) {
@@ -159,9 +170,9 @@ impl Pool {
         self.executions_total += 1;
         let refusal = if self.draining {
             Some(Answer::Refused(Refusal::Draining))
-        } else if self.deletions.contains_key(&environment) {
-            Some(Answer::Absent)
-        } else if self.calls.len() >= self.policy.queue.saturating_add(self.policy.max_executions) {
+        } else if self.calls.len() >= self.policy.queue.saturating_add(self.policy.max_executions)
+            && !self.make_room(&tenant, effects)
+        {
             Some(Answer::Refused(Refusal::QueueFull { retry_after: self.retry_after() }))
         } else {
             None
@@ -171,46 +182,29 @@ impl Pool {
             return;
         }
         let place = Place::Arriving;
-        let waiting = Waiting { environment, since: now, attempts: 0, place, wants: None, disappointed: false };
+        let waiting = Waiting { environment, tenant, since: now, attempts: 0, place, wants: None, disappointed: false };
         self.calls.insert(execution, waiting);
         effects.push(Effect::LookUp { execution, environment });
     }
 
+    /// An environment that is being deleted is looked up as well, so that it answers no sooner than one that never was.
     fn looked_up(&mut self, execution: ExecutionId, wants: Option<Wants>, now: Moment, effects: &mut Vec<Effect>) {
         let Some(call) = self.calls.get_mut(&execution) else { return };
         if call.place != Place::Arriving {
             return;
         }
+        let wants = wants.filter(|_| !self.deletions.contains_key(&call.environment));
         let Some(known) = wants else {
             self.calls.remove(&execution);
             effects.push(Effect::Answer { execution, answer: Answer::Absent });
             return;
         };
         call.place = Place::Queued;
+        self.turns.push(&call.tenant, call.environment, execution, false);
         call.wants = wants;
         let patience = self.policy.queue_wait.saturating_sub(now.since(call.since));
-        let environment = call.environment;
-        self.enqueue(environment, execution, false);
-        self.standing.note_call(environment, &known, now);
+        self.standing.note_call(call.environment, &known, now);
         effects.push(Effect::WakeIn(patience));
-    }
-
-    fn enqueue(&mut self, environment: EnvironmentId, execution: ExecutionId, in_front: bool) {
-        let queue = self.queues.entry(environment).or_default();
-        if queue.is_empty() {
-            if in_front { self.turns.push_front(environment) } else { self.turns.push_back(environment) }
-        }
-        if in_front { queue.push_front(execution) } else { queue.push_back(execution) }
-    }
-
-    fn dequeue(&mut self, environment: EnvironmentId, execution: ExecutionId) {
-        if let Some(queue) = self.queues.get_mut(&environment) {
-            queue.retain(|waiting| *waiting != execution);
-            if queue.is_empty() {
-                self.queues.remove(&environment);
-                self.turns.retain(|turn| *turn != environment);
-            }
-        }
     }
 
     /// Answers a call now, wherever it is, and lets go of what it held.
@@ -219,7 +213,7 @@ impl Pool {
         effects.push(Effect::Answer { execution, answer });
         match call.place {
             Place::Arriving => {}
-            Place::Queued => self.dequeue(call.environment, execution),
+            Place::Queued => self.turns.remove(&call.tenant, call.environment, execution),
             Place::InSlot(slot) => {
                 if let Some(held) = self.slots.get_mut(&slot) {
                     held.call = None;
@@ -263,8 +257,7 @@ impl Pool {
         let Some(waiting) = self.calls.get_mut(&execution) else { return };
         waiting.place = Place::Queued;
         waiting.disappointed = true;
-        let environment = waiting.environment;
-        self.enqueue(environment, execution, true);
+        self.turns.push(&waiting.tenant, waiting.environment, execution, true);
     }
 
     fn booted(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {
@@ -287,8 +280,7 @@ impl Pool {
             return;
         }
         waiting.place = Place::Queued;
-        let environment = waiting.environment;
-        self.enqueue(environment, execution, true);
+        self.turns.push(&waiting.tenant, waiting.environment, execution, true);
     }
 
     fn settled(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {
@@ -326,7 +318,9 @@ impl Pool {
     fn set_up_came(&mut self, waiting: WaitingSetUp, effects: &mut Vec<Effect>) {
         let refusal = if self.draining {
             Refusal::Draining
-        } else if self.set_up_queue.len() >= self.policy.set_ups.saturating_mul(SET_UP_QUEUE_FACTOR) {
+        } else if self.set_up_queue.len() >= self.policy.set_ups.saturating_mul(SET_UP_QUEUE_FACTOR)
+            && !self.make_room_for_set_up(&waiting.tenant, effects)
+        {
             Refusal::QueueFull { retry_after: self.retry_after() }
         } else {
             self.set_up_queue.push_back(waiting);
@@ -334,6 +328,28 @@ impl Pool {
             return;
         };
         effects.push(Effect::RefuseSetUp { environment: waiting.environment, refusal });
+    }
+
+    /// Sends the newest waiting call away of whoever has most of them, for one who has less. False when there is none.
+    fn make_room(&mut self, comer: &TenantName, effects: &mut Vec<Effect>) -> bool {
+        let waiting = || self.calls.iter().filter(|(_, call)| !matches!(call.place, Place::InSlot(_)));
+        let Some(tenant) = gives_way(comer, waiting().map(|(_, call)| &call.tenant)) else { return false };
+        let newest = waiting().filter(|(_, call)| call.tenant == *tenant).max_by_key(|(_, call)| call.since);
+        let Some(execution) = newest.map(|(execution, _)| *execution) else { return false };
+        let refusal = Refusal::QueueFull { retry_after: self.retry_after() };
+        self.end_call(execution, Answer::Refused(refusal), effects);
+        true
+    }
+
+    /// The same for set-ups.
+    fn make_room_for_set_up(&mut self, comer: &TenantName, effects: &mut Vec<Effect>) -> bool {
+        let waiting = || self.set_up_queue.iter();
+        let Some(tenant) = gives_way(comer, waiting().map(|set_up| &set_up.tenant)) else { return false };
+        let newest = self.set_up_queue.iter().rposition(|set_up| set_up.tenant == *tenant);
+        let Some(gone) = newest.and_then(|at| self.set_up_queue.remove(at)) else { return false };
+        let refusal = Refusal::QueueFull { retry_after: self.retry_after() };
+        effects.push(Effect::RefuseSetUp { environment: gone.environment, refusal });
+        true
     }
 
     fn delete_came(&mut self, environment: EnvironmentId, effects: &mut Vec<Effect>) {

@@ -8,21 +8,26 @@
 //! ```
 //!
 //! A call in its turn takes a sandbox that stands ready for its environment, else one that stands for its runtime, else
-//! one is booted for it. Waiting calls are served in turns by environment, so that a burst of one does not starve the
-//! others; set-ups and calls take turns, too; what shall stand ready (`standing`) is made when no call waits. A slot
-//! counts against `max_executions` from its claim or its boot for a call until nothing of it is left.
+//! one is booted for it. Waiting calls are served in turns by tenant and by environment, so that a burst of one does not
+//! starve the others; an environment that allows only so many calls at once is passed over while it has them. Set-ups
+//! are served in turns by tenant, and take turns with calls. Who fills the queue gives way to whoever has less of it.
+//! What shall stand ready (`standing`) is made when no call waits that could start. A slot counts against
+//! `max_executions` from its claim or its boot for a call until nothing of it is left.
 //!
 //! Invariants, held by the property tests: every call that came is answered exactly once; never more slots of calls than
-//! `max_executions`, never more boots at once than `boots_at_once`, and always one for the calls; a slot is claimed once,
+//! `max_executions`, never more boots at once than `boots_at_once`, and always one for the calls; never more slots of an
+//! environment's calls than its own limit; a slot is claimed once,
 //! and only by a call that it fits; what stands stays within its memory; no call of an environment begins once its
 //! deletion has; an environment is removed only when no slot of it is left but wedged ones; a drain ends.
 
 mod demand;
 mod grants;
 mod machine;
+mod shares;
 #[cfg(test)]
 mod simulation;
 mod standing;
+mod turns;
 
 use std::time::Duration;
 
@@ -30,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::execution::Start;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
+use crate::domain::tenant::TenantName;
 
 pub use machine::{Pool, set_up_slot};
 pub use standing::{StandingPolicy, StandsFor, Wants};
@@ -76,8 +82,9 @@ pub enum Event {
     CallCame {
         execution: ExecutionId,
         environment: EnvironmentId,
+        tenant: TenantName,
     },
-    /// What the call needs; None: its environment does not exist, or is not ready.
+    /// What the call needs; None: its environment does not exist, is not its caller's, or is not ready.
     LookedUp {
         execution: ExecutionId,
         wants: Option<Wants>,
@@ -123,6 +130,7 @@ pub enum Event {
     /// `transpiles`: it will boot a sandbox of its own.
     SetUpCame {
         environment: EnvironmentId,
+        tenant: TenantName,
         transpiles: bool,
     },
     SetUpEnded {

@@ -101,7 +101,7 @@ impl Simulation {
             let environment = EnvironmentId(Uuid::from_u128(1 + environment));
             // The stock of the runtimes has its time before the first call.
             simulation.came.insert(execution, at + 2000);
-            simulation.at(at + 2000, Event::CallCame { execution, environment });
+            simulation.at(at + 2000, Event::CallCame { execution, environment, tenant: TenantName::operator() });
         }
         while let Some(((now, _), event)) = simulation.agenda.pop_first() {
             for effect in simulation.pool.step(event, Moment(now)) {
@@ -122,7 +122,7 @@ impl Simulation {
     fn perform(&mut self, now: u64, effect: Effect) {
         match effect {
             Effect::LookUp { execution, .. } => {
-                let wants = Wants { runtime: Runtime::Bun, memory_mb: 128, plain: true, bare: true };
+                let wants = Wants { runtime: Runtime::Bun, memory_mb: 128, plain: true, bare: true, concurrency: None };
                 self.at(now, Event::LookedUp { execution, wants: Some(wants) });
             }
             Effect::Boot { slot, .. } => {

@@ -48,6 +48,8 @@ pub struct Wants {
     pub plain: bool,
     /// It brings no variables: a module that was imported before it came cannot have missed any.
     pub bare: bool,
+    /// The most calls of its environment at once; none: as many as there are places.
+    pub concurrency: Option<usize>,
 }
 
 /// Before one was made, a sandbox is taken to need this, in MiB (measured with an idle runtime: 75 to 95).

@@ -10,7 +10,10 @@ use super::*;
 use crate::domain::environment::Runtime;
 use crate::domain::execution::Start;
 use crate::domain::sandbox::SlotState;
+use crate::domain::tenant::TenantName;
 use crate::domain::time::Moment;
+
+mod turns;
 
 fn policy() -> PoolPolicy {
     let standing = StandingPolicy::default();
@@ -36,7 +39,7 @@ fn standing() -> PoolPolicy {
     PoolPolicy { standing, ..policy() }
 }
 
-const WANTS: Wants = Wants { runtime: Runtime::Bun, memory_mb: 128, plain: true, bare: true };
+const WANTS: Wants = Wants { runtime: Runtime::Bun, memory_mb: 128, plain: true, bare: true, concurrency: None };
 
 fn call(n: u128) -> ExecutionId {
     ExecutionId(Uuid::from_u128(n))
@@ -46,6 +49,24 @@ fn env(n: u128) -> EnvironmentId {
     EnvironmentId(Uuid::from_u128(n))
 }
 
+fn tenant(n: u128) -> TenantName {
+    format!("t{n}").parse().unwrap()
+}
+
+/// Environments from 30 on allow one call at once.
+fn wants(environment: u128) -> Wants {
+    Wants { concurrency: (environment >= 30).then_some(1), ..WANTS }
+}
+
+/// Each ten environments are a tenant's.
+fn came(execution: u128, environment: u128) -> Event {
+    Event::CallCame { execution: call(execution), environment: env(environment), tenant: tenant(environment / 10) }
+}
+
+fn set_up_came(environment: u128, transpiles: bool) -> Event {
+    Event::SetUpCame { environment: env(environment), tenant: tenant(environment / 10), transpiles }
+}
+
 fn open(policy: PoolPolicy) -> Pool {
     let mut pool = Pool::new(policy, Uuid::from_u128(7 << 64));
     pool.step(Event::Swept, Moment(0));
@@ -53,8 +74,8 @@ fn open(policy: PoolPolicy) -> Pool {
 }
 
 fn arrive(pool: &mut Pool, execution: u128, environment: u128) -> Vec<Effect> {
-    pool.step(Event::CallCame { execution: call(execution), environment: env(environment) }, Moment(0));
-    pool.step(Event::LookedUp { execution: call(execution), wants: Some(WANTS) }, Moment(0))
+    pool.step(came(execution, environment), Moment(0));
+    pool.step(Event::LookedUp { execution: call(execution), wants: Some(wants(environment)) }, Moment(0))
 }
 
 fn boots(effects: &[Effect]) -> Vec<(SlotId, ExecutionId)> {
@@ -99,22 +120,6 @@ fn nothing_boots_before_the_leftovers_are_swept() {
 }
 
 #[test]
-fn boots_are_bounded_and_environments_take_turns() {
-    let mut pool = open(policy());
-    let mut order = Vec::new();
-    for (execution, environment) in [(1, 10), (2, 10), (3, 10), (4, 10), (5, 20)] {
-        order.extend(boots(&arrive(&mut pool, execution, environment)));
-    }
-    assert_eq!(order.len(), 2, "two boots at once");
-    let effects = pool.step(Event::Booted { slot: order[0].0 }, Moment(1));
-    assert_eq!(boots(&effects)[0].1, call(3));
-    pool.step(Event::Booted { slot: order[1].0 }, Moment(2));
-    pool.step(Event::Settled { slot: order[0].0 }, Moment(3));
-    let effects = pool.step(Event::Destroyed { slot: order[0].0 }, Moment(4));
-    assert_eq!(boots(&effects)[0].1, call(5), "environment 20 does not wait behind all of 10's calls");
-}
-
-#[test]
 fn a_full_queue_refuses_and_a_long_wait_is_refused() {
     let mut pool = open(policy());
     for execution in 1..=7 {
@@ -122,8 +127,7 @@ fn a_full_queue_refuses_and_a_long_wait_is_refused() {
     }
     let full = arrive(&mut pool, 8, 10);
     assert_eq!(answers(&full), []);
-    let came = Event::CallCame { execution: call(9), environment: env(10) };
-    assert!(matches!(answers(&pool.step(came, Moment(0)))[0].1, Answer::Refused(Refusal::QueueFull { .. })));
+    assert!(matches!(answers(&pool.step(came(9, 10), Moment(0)))[0].1, Answer::Refused(Refusal::QueueFull { .. })));
     let late = answers(&pool.step(Event::Tick, Moment(10_000)));
     assert!(!late.is_empty());
     assert!(late.iter().all(|(_, answer)| matches!(answer, Answer::Refused(Refusal::WaitedTooLong { .. }))));
@@ -148,7 +152,7 @@ fn a_deletion_ends_its_calls_and_removes_only_when_no_slot_is_left() {
     let effects = pool.step(Event::DeleteCame { environment: env(10) }, Moment(2));
     assert_eq!(answers(&effects), [(call(1), Answer::Cancelled)]);
     assert!(!effects.contains(&Effect::RemoveEnvironment { environment: env(10) }));
-    let late = pool.step(Event::CallCame { execution: call(2), environment: env(10) }, Moment(3));
+    let late = arrive(&mut pool, 2, 10);
     assert_eq!(answers(&late), [(call(2), Answer::Absent)]);
     let effects = pool.step(Event::Destroyed { slot }, Moment(4));
     assert_eq!(effects, [Effect::RemoveEnvironment { environment: env(10) }]);
@@ -162,7 +166,7 @@ fn a_drain_finishes_what_was_accepted_and_a_hurried_one_cancels_it() {
         pool.step(Event::Booted { slot }, Moment(1));
         let effects = pool.step(Event::Drain { hurry }, Moment(2));
         assert_eq!(answers(&effects).len(), usize::from(hurry));
-        let refused = pool.step(Event::CallCame { execution: call(2), environment: env(10) }, Moment(2));
+        let refused = pool.step(came(2, 10), Moment(2));
         assert_eq!(answers(&refused), [(call(2), Answer::Refused(Refusal::Draining))]);
         pool.step(Event::Settled { slot }, Moment(3));
         assert_eq!(pool.step(Event::Destroyed { slot }, Moment(4)), [Effect::Drained]);
@@ -170,25 +174,10 @@ fn a_drain_finishes_what_was_accepted_and_a_hurried_one_cancels_it() {
 }
 
 #[test]
-fn set_ups_that_boot_leave_a_boot_to_the_calls_and_are_passed_by_those_that_do_not() {
-    let mut pool = open(policy());
-    let came = |n, transpiles| Event::SetUpCame { environment: env(n), transpiles };
-    let begin = |n| Effect::BeginSetUp { environment: env(n) };
-    assert!(pool.step(came(1, true), Moment(0)).contains(&begin(1)));
-    assert!(!pool.step(came(2, true), Moment(0)).contains(&begin(2)), "half of two boots is one");
-    assert!(pool.step(came(3, false), Moment(0)).contains(&begin(3)), "it needs no boot");
-    assert_eq!(boots(&arrive(&mut pool, 1, 10)).len(), 1, "the other boot is the calls'");
-    assert_eq!(boots(&arrive(&mut pool, 2, 10)), []);
-    pool.step(Event::SetUpEnded { environment: env(3) }, Moment(1));
-    let effects = pool.step(Event::SetUpEnded { environment: env(1) }, Moment(1));
-    assert_eq!(effects.len(), 2, "a call and the second set-up");
-}
-
-#[test]
 fn a_set_up_that_waits_too_long_is_refused() {
     let mut pool = open(policy());
     for n in 1..=2 {
-        pool.step(Event::SetUpCame { environment: env(n), transpiles: true }, Moment(0));
+        pool.step(set_up_came(n, true), Moment(0));
     }
     let effects = pool.step(Event::Tick, Moment(10_000));
     let refused = |effect: &Effect| matches!(effect, Effect::RefuseSetUp { environment, .. } if *environment == env(2));
@@ -227,7 +216,7 @@ fn stocked(policy: PoolPolicy) -> Pool {
 
 /// Runs a call to its end; says how it started. What stands next is made.
 fn serve(pool: &mut Pool, execution: u128, environment: u128, now: u64) -> Start {
-    pool.step(Event::CallCame { execution: call(execution), environment: env(environment) }, Moment(now));
+    pool.step(came(execution, environment), Moment(now));
     let mut effects = pool.step(Event::LookedUp { execution: call(execution), wants: Some(WANTS) }, Moment(now));
     if let Some((slot, _)) = boots(&effects).first().copied() {
         effects = pool.step(Event::Booted { slot }, Moment(now));
@@ -264,7 +253,7 @@ fn a_call_takes_nothing_that_it_does_not_fit() {
         for n in 1..=3 {
             serve(&mut pool, n, 10, 1000);
         }
-        pool.step(Event::CallCame { execution: call(9), environment: env(10) }, Moment(2000));
+        pool.step(came(9, 10), Moment(2000));
         let effects = pool.step(Event::LookedUp { execution: call(9), wants: Some(wants) }, Moment(2000));
         let start = started(&effects).first().map_or(Start::Cold, |(_, start)| *start);
         assert_eq!(start, expected, "{wants:?}");
@@ -370,7 +359,7 @@ enum Act {
 fn any_act() -> impl Strategy<Value = Act> {
     let index = 0..64usize;
     prop_oneof![
-        6 => (0..40u128, 0..4u128).prop_map(|(c, e)| Act::Call(c, e)),
+        6 => (0..40u128, 28..32u128).prop_map(|(c, e)| Act::Call(c, e)),
         6 => (index.clone(), prop::bool::weighted(0.9)).prop_map(|(i, f)| Act::Found(i, f)),
         5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Stand(i, ok)),
         1 => index.clone().prop_map(Act::Lose),
@@ -382,7 +371,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         2 => index.clone().prop_map(Act::Retry),
         2 => (100..120u128, any::<bool>()).prop_map(|(e, t)| Act::SetUp(e, t)),
         2 => index.clone().prop_map(Act::SetUpEnd),
-        1 => (0..4u128).prop_map(Act::Delete),
+        1 => (28..32u128).prop_map(Act::Delete),
         2 => index.prop_map(Act::DeleteEnd),
         2 => (0..6000u64).prop_map(Act::Pass),
         1 => any::<bool>().prop_map(Act::Drain),
@@ -425,10 +414,12 @@ impl World {
                     return None;
                 }
                 self.call_env.insert(call(c), env(e));
-                Event::CallCame { execution: call(c), environment: env(e) }
+                came(c, e)
             }
-            Act::Found(i, found) => {
-                Event::LookedUp { execution: take(&mut self.looking, i)?, wants: found.then_some(WANTS) }
+            Act::Found(i, is_there) => {
+                let execution = take(&mut self.looking, i)?;
+                let number = self.call_env[&execution].0.as_u128();
+                Event::LookedUp { execution, wants: is_there.then(|| wants(number)) }
             }
             Act::Stand(i, ok) => {
                 let slot = take(&mut self.warming, i)?;
@@ -459,7 +450,7 @@ impl World {
                 if !self.set_ups_seen.insert(env(e)) {
                     return None;
                 }
-                Event::SetUpCame { environment: env(e), transpiles }
+                set_up_came(e, transpiles)
             }
             Act::SetUpEnd(i) => Event::SetUpEnded { environment: take(&mut self.set_ups, i)? },
             Act::Delete(e) => {
@@ -479,6 +470,16 @@ impl World {
         })
     }
 
+    /// Sandboxes of its calls, until nothing of them is left; not those that only stood.
+    fn is_within_its_limit(&self, environment: EnvironmentId) -> Result<(), TestCaseError> {
+        let held = [&self.booting, &self.running, &self.destroying, &self.wedged].into_iter().flatten();
+        let serves = |slot: &SlotId| !self.stands_for.contains_key(slot) || self.claimed.contains(slot);
+        let of_it = held.filter(|slot| serves(slot) && self.slot_env.get(*slot) == Some(&environment));
+        let limit = wants(environment.0.as_u128()).concurrency.unwrap_or(usize::MAX);
+        prop_assert!(of_it.count() <= limit, "more sandboxes of an environment than its limit");
+        Ok(())
+    }
+
     fn perform(&mut self, effect: Effect) -> Result<(), TestCaseError> {
         match effect {
             Effect::LookUp { execution, .. } => self.looking.push(execution),
@@ -487,6 +488,7 @@ impl World {
                 prop_assert!(!self.deleting.contains(&environment), "no call begins once its deletion has");
                 prop_assert!(self.slot_env.insert(slot, environment).is_none(), "a slot's number is used once");
                 self.booting.push(slot);
+                self.is_within_its_limit(environment)?;
             }
             Effect::Stand { slot, stands_for } => {
                 if let StandsFor::Environment(environment) = stands_for {
@@ -511,6 +513,7 @@ impl World {
                 }
                 self.slot_env.insert(slot, environment);
                 self.running.push(slot);
+                self.is_within_its_limit(environment)?;
             }
             Effect::Destroy { slot } => {
                 self.booting.retain(|s| *s != slot);

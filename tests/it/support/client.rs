@@ -65,6 +65,11 @@ impl Client {
         Self { standing: Some(standing), ..self }
     }
 
+    /// The same caller at another address.
+    pub fn at(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
+    }
+
     pub async fn send(&self, method: &str, path: &str, body: Option<String>) -> Answer {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);

@@ -27,6 +27,7 @@ use crate::domain::job::{
 use crate::domain::lease::LeasePolicy;
 use crate::domain::restart::Generation;
 use crate::domain::secret::Secret;
+use crate::domain::tenant::TenantName;
 use crate::messages::comfy_process::{InstanceStood, InterruptJob, JobProgressed, RunJob, RunRefused};
 use crate::messages::crypto::{Open, Seal, SealError};
 use crate::messages::handle::Handle;
@@ -566,5 +567,6 @@ impl World {
 }
 
 pub fn job(id: &str, input: &str) -> Job {
-    Job { id: id.parse().unwrap(), input: Secret::from(input.to_owned()), bucket: None }
+    let tenant = TenantName::operator();
+    Job { id: id.parse().unwrap(), tenant, input: Secret::from(input.to_owned()), bucket: None }
 }
