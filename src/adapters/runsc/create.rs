@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use slog::{debug, warn};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::channel::Incoming;
 use super::dialogue::is_ready;
@@ -23,6 +24,7 @@ use super::{CLOSING_PATIENCE, RunscEngine, Tools, flags, host, tree};
 use crate::domain::credential::{CredentialName, Placeholder};
 use crate::domain::egress::{Policy, Rule};
 use crate::domain::execution::ProcessEnd;
+use crate::domain::id::EnvironmentId;
 use crate::domain::layout;
 use crate::domain::time::whole_millis;
 use crate::ports::cgroup::CgroupLimits;
@@ -124,6 +126,7 @@ impl RunscEngine {
             Policy::of(permissions.allow_net.as_ref()).map(|policy| (policy, Whose::Environment))
         };
         let passage = policy.map(|(policy, whose)| Passage { policy, whose, placeholders, headers: Vec::new() });
+        let volumes = self.volumes.path(&EnvironmentId(Uuid::nil()).volume_name()).parent().map(Path::to_owned);
         let way_out = self.gates.clone().zip(passage);
         let slot = spec.slot;
         let slot_dir = self.layout.slot(spec.slot);
@@ -143,6 +146,8 @@ impl RunscEngine {
                     (rootfs, duty)
                 }
                 (Purpose::StandForRuntime, None) => {
+                    // Whichever volume it will be shown lies there.
+                    bound.extend(volumes.filter(|volumes| volumes.exists()));
                     let tree = tree::plant(&slot_dir, &rootfs).map_err(host("mounting the sandbox's root"))?;
                     (tree.root, Duty::Stand { emitted: tree.emitted })
                 }
@@ -173,6 +178,7 @@ impl RunscEngine {
         };
         let (written, making, closed) =
             tokio::task::spawn_blocking(write).await.map_err(host("writing the sandbox's bundle"))??;
+        let _ = entered.maps_ids.set(tools.can_map_ids && closed.is_none());
         if let Some(path) = closed.filter(|_| tools.can_map_ids) {
             self.warn_of_closed_path(&path);
         }

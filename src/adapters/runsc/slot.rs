@@ -26,6 +26,8 @@ pub(super) struct Slot {
     pub process: OnceLock<Box<dyn Process>>,
     /// What stands for its environment's secrets in this sandbox, by the variable's name.
     pub placeholders: OnceLock<BTreeMap<String, String>>,
+    /// It has host ids of its own, to which what it is shown must be open.
+    pub maps_ids: OnceLock<bool>,
     /// What was in use when the runner was ready.
     pub idle: OnceLock<CgroupUsage>,
     /// There from `ready` until the slot is claimed.
@@ -65,6 +67,7 @@ impl Slot {
             cgroup: OnceLock::new(),
             process: OnceLock::new(),
             placeholders: OnceLock::new(),
+            maps_ids: OnceLock::new(),
             idle: OnceLock::new(),
             parked: Mutex::new(None),
             claimed: watch::Sender::new(false),

@@ -67,7 +67,7 @@ impl RunscEngine {
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
         let making = slot.begin_making().await.ok_or(SandboxError::Unknown(id))?;
         let (slot_dir, volume) = (self.layout.slot(id), self.volumes.path(&environment.volume_name()));
-        let maps_ids = self.tools().await?.can_map_ids;
+        let maps_ids = slot.maps_ids.get().is_none_or(|maps| *maps);
         let graft = move || {
             let _making = making;
             let duty = duty_of(&volume)?;

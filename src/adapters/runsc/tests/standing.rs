@@ -72,6 +72,23 @@ async fn a_standing_sandbox_answers_as_a_cold_one_does() {
 }
 
 #[tokio::test]
+async fn directories_that_are_closed_to_others_cost_the_ids_and_not_the_tier() {
+    let world = World::gvisor();
+    fs::set_permissions(world.dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    for (runtime, tier) in Runtime::ALL.into_iter().flat_map(|runtime| TIERS.map(|tier| (runtime, tier))) {
+        let standing = world.standing(runtime, tier).await;
+        let evidence = world.claim(standing, tier).await.unwrap();
+        assert_eq!(
+            evidence.settlement,
+            Some(Settlement::Result(RESULT.to_owned())),
+            "{runtime} {tier:?}: {evidence:?}"
+        );
+        world.engine().destroy(standing.0).await.unwrap();
+    }
+    world.assert_clean().await;
+}
+
+#[tokio::test]
 async fn typescript_that_set_up_emitted_is_found_in_a_sandbox_that_was_made_without_it() {
     let world = World::gvisor();
     let slot = SlotId(Uuid::new_v4());
