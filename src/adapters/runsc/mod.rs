@@ -24,6 +24,7 @@
 mod capture;
 mod channel;
 mod create;
+mod delivery;
 mod destroy;
 mod dialogue;
 mod egress;

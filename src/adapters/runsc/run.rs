@@ -31,8 +31,10 @@ const TRANSPILED_CAP: usize = 32 << 20;
 /// A control character takes six bytes in JSON, and an error has two texts of `messageBytes` and a short one.
 const ERROR_GROWTH: usize = 16;
 const FRAME_FIELDS: usize = 4096;
-/// Of one installed file beside its content: its path, and what is around it.
-const INSTALLED_ENTRY: usize = 300;
+/// Of one file in an installer's announcement: its path as JSON, and its size.
+const ANNOUNCED_ENTRY: usize = 300;
+/// The largest frame with files' bytes.
+const DELIVERED_CAP: usize = 1 << 20;
 
 /// The task that the request asks for.
 #[derive(Serialize)]
@@ -139,8 +141,7 @@ impl RunscEngine {
         let registry = self.settings.registries.first().ok_or_else(|| cannot_ask(RequestError::NoRegistry))?;
         let InstallLimits { bytes, files } = self.settings.installs;
         let asked = Asked::Install { packages: &packages, registry: &registry.url, most: Most { bytes, files } };
-        // Base64, and each file's path.
-        let frame_cap = bytes / 3 * 4 + files * INSTALLED_ENTRY + FRAME_FIELDS;
+        let frame_cap = (files * ANNOUNCED_ENTRY + FRAME_FIELDS).max(DELIVERED_CAP);
         let (seen, evidence) = self.perform(id, Task::Install, asked, limits, frame_cap).await?;
         match seen {
             Some(Settled::Installed(answer)) => Ok(answer),
@@ -167,11 +168,14 @@ impl RunscEngine {
             log_bytes: runner_limits.log_bytes,
             installs: self.settings.installs,
         };
-        let channel_cap = u64::try_from(2 * caps.log_bytes + frame_cap).unwrap_or(u64::MAX);
+        let delivered = if task == Task::Install { caps.installs.bytes } else { 0 };
+        let channel_cap = u64::try_from(2 * caps.log_bytes + frame_cap + delivered).unwrap_or(u64::MAX);
         let request = Request { nonce: &nonce, asked, limits: runner_limits };
         let body = serde_json::to_vec(&request).map_err(host("writing the request"))?;
         let request = encode(&body).ok_or_else(|| cannot_ask(RequestError::TooLarge))?;
-        let before = self.restrict(&slot, limits)?;
+        // A set-up's tasks are as short as the host can make them: they count as boots, which have no quota either.
+        let cpu_quota_us = self.settings.cpu_quota_us.filter(|_| task == Task::Execute);
+        let before = self.restrict(&slot, limits, cpu_quota_us)?;
         debug!(self.log, "slot.claimed"; "slot" => %id, "ms" => stopwatch.millis());
 
         let work = watch::Task {
@@ -184,14 +188,14 @@ impl RunscEngine {
     }
 
     /// The call's limits instead of the boot's. Returns what was used up to now.
-    fn restrict(&self, slot: &Slot, limits: Limits) -> Result<CgroupUsage, SandboxError> {
+    fn restrict(&self, slot: &Slot, limits: Limits, cpu_quota_us: Option<u64>) -> Result<CgroupUsage, SandboxError> {
         let cgroup = slot.cgroup()?;
         let idle = slot.idle.get().map_or(0, |usage| usage.memory_bytes);
         let allowance = idle.clamp(ALLOWANCE.0, ALLOWANCE.1);
         let cpus = std::thread::available_parallelism().map_or(1, |cpus| u64::try_from(cpus.get()).unwrap_or(1));
         let in_force = CgroupLimits {
             memory_bytes: Some(allowance + limits.memory_mb * MIB),
-            cpu_quota_us: self.settings.cpu_quota_us,
+            cpu_quota_us,
             pids: Some(self.settings.pids + OWN_PIDS + 2 * cpus),
         };
         cgroup.set_limits(&in_force).map_err(host("limiting the call"))?;
