@@ -13,7 +13,9 @@ use tokio::sync::Notify;
 use crate::domain::environment::{Environment, EnvironmentStatus};
 use crate::domain::execution::{Call, Captured, End, Evidence, ExecutionRecord, Limits, Phase, ProcessEnd, Settlement};
 use crate::domain::id::{EnvironmentId, SlotId};
+use crate::domain::package_set::{KeepSets, KeptFacts, KeptSet, PackageSet};
 use crate::domain::time::WallTime;
+use crate::ports::packages::{HeldSet, Packages};
 use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
 use crate::ports::store::{Store, StoreError};
 use crate::ports::volumes::{VolumeError, Volumes};
@@ -148,6 +150,10 @@ impl Volumes for VolumesDouble {
         Ok(())
     }
 
+    async fn make_with(&self, name: &str, files: BTreeMap<String, Vec<u8>>, _: PathBuf) -> Result<(), VolumeError> {
+        self.make(name, files).await
+    }
+
     async fn remove(&self, name: &str) -> Result<(), VolumeError> {
         locked(&self.names).remove(name);
         Ok(())
@@ -159,6 +165,40 @@ impl Volumes for VolumesDouble {
 
     fn path(&self, name: &str) -> PathBuf {
         PathBuf::from(name)
+    }
+}
+
+/// Sets of packages that are names only.
+#[derive(Default)]
+pub struct PackagesDouble {
+    /// Identities, with when they were resolved.
+    pub kept: Mutex<BTreeMap<String, WallTime>>,
+}
+
+#[async_trait]
+impl Packages for PackagesDouble {
+    async fn find(&self, wanted: &PackageSet, keep: KeepSets, now: WallTime) -> Result<Option<HeldSet>, VolumeError> {
+        let kept = locked(&self.kept).get(&wanted.identity()).copied();
+        Ok(kept.filter(|at| keep.is_fresh(*at, now)).map(|_| HeldSet::new(PathBuf::new(), Arc::default())))
+    }
+
+    async fn keep(
+        &self,
+        wanted: &PackageSet,
+        _: BTreeMap<String, Vec<u8>>,
+        now: WallTime,
+    ) -> Result<HeldSet, VolumeError> {
+        locked(&self.kept).insert(wanted.identity(), now);
+        Ok(HeldSet::new(PathBuf::new(), Arc::default()))
+    }
+
+    async fn list(&self) -> Result<Vec<KeptSet>, VolumeError> {
+        let facts = |at: &WallTime| Some(KeptFacts { resolved_at: *at, used_at: *at, users: 0 });
+        Ok(locked(&self.kept).iter().map(|(name, at)| KeptSet { name: name.clone(), facts: facts(at) }).collect())
+    }
+
+    async fn remove(&self, name: &str) -> Result<bool, VolumeError> {
+        Ok(locked(&self.kept).remove(name).is_some())
     }
 }
 
@@ -240,10 +280,11 @@ impl Store for StoreDouble {
     }
 }
 
-/// The three together, as the actors share them.
+/// The four together, as the actors share them.
 #[derive(Clone, Default)]
 pub struct World {
     pub engine: Arc<EngineDouble>,
+    pub packages: Arc<PackagesDouble>,
     pub volumes: Arc<VolumesDouble>,
     pub store: Arc<StoreDouble>,
 }

@@ -10,6 +10,7 @@ use slog::Logger;
 
 use super::gpu::GpuParts;
 use super::host::Home;
+use crate::actors::sandbox_pool::InstallPolicy;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::egress::{self, HostEgress};
@@ -18,13 +19,14 @@ use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, S
 use crate::adapters::sandboxes_off::SandboxesOff;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::systemd::SystemdNotifier;
-use crate::adapters::volumes::HostVolumes;
+use crate::adapters::volumes::{HostPackages, HostVolumes};
 use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
 use crate::config::{self, Config, LogFormat};
 use crate::domain::egress::{Caps, Reach};
 use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
+use crate::domain::package_set::KeepSets;
 use crate::domain::pool::PoolPolicy;
 use crate::domain::restart::RestartPolicy;
 use crate::ports::cgroup::Cgroups;
@@ -33,6 +35,7 @@ use crate::ports::egress::EgressGates;
 use crate::ports::gpu::Gpus;
 use crate::ports::job_queue::JobQueue;
 use crate::ports::notify::ServiceNotifier;
+use crate::ports::packages::Packages;
 use crate::ports::process::Zombies;
 use crate::ports::sandbox::SandboxEngine;
 use crate::ports::store::StoreError;
@@ -54,6 +57,7 @@ pub struct Parts {
     pub clock: Arc<SystemClock>,
     pub store: Arc<SqliteStore>,
     pub volumes: Arc<dyn Volumes>,
+    pub packages: Arc<dyn Packages>,
     /// None: nothing gets out of any sandbox.
     pub egress: Option<Arc<HostEgress>>,
     pub engine: Arc<dyn SandboxEngine>,
@@ -84,6 +88,8 @@ impl Parts {
     pub async fn build(config: &Config, home: &Home, log: &Logger) -> Result<Self, StoreError> {
         let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
         refuse_lost_store(&config.store.path, &*volumes).await?;
+        // Beside the volumes, which share its files.
+        let packages = HostPackages::new(config.daemon.state_dir.join("packages"), log.clone());
         let store = SqliteStore::open(&config.store.path, config.store.read_connections).await?;
         let isolated = !config.sandbox.disable_gvisor;
         let mut warnings = Vec::new();
@@ -99,6 +105,7 @@ impl Parts {
             engine,
             cgroups,
             volumes,
+            packages: Arc::new(packages),
             egress,
             zombies: Arc::new(HostZombies),
             notifier: Arc::new(SystemdNotifier),
@@ -273,10 +280,17 @@ pub fn pool_policy(sandbox: &config::Sandbox) -> PoolPolicy {
     }
 }
 
-/// What a set-up's install task may use, where there is a registry and a way to it.
-fn install_limits(sandbox: &config::Sandbox) -> Option<Limits> {
+/// How packages are installed, where there is a registry and a way to it.
+fn installs(config: &Config) -> Option<InstallPolicy> {
+    let sandbox = &config.sandbox;
     let limits = Limits { timeout: sandbox.install_deadline, memory_mb: INSTALL_MEMORY_MB };
-    (sandbox.egress.enabled && !sandbox.registries.is_empty()).then_some(limits)
+    let registry = sandbox.registries.first().filter(|_| sandbox.egress.enabled)?;
+    Some(InstallPolicy { registry: registry.url.clone(), limits, keep: keep_sets(config) })
+}
+
+/// How long sets of packages are kept.
+pub fn keep_sets(config: &Config) -> KeepSets {
+    KeepSets { fresh: config.sandbox.dependencies_fresh, unused: config.reaper.unused_packages }
 }
 
 /// When children are restarted.
@@ -307,7 +321,8 @@ pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool:
         log: parts.log.new(slog::o!("actor" => "sandbox_pool")),
         policy: pool_policy(&config.sandbox),
         transpile_limits: TRANSPILE_LIMITS,
-        install_limits: install_limits(&config.sandbox),
+        packages: Arc::clone(&parts.packages),
+        installs: installs(config),
         isolated: parts.isolated,
         keep_output: config.store.keep_output,
     }

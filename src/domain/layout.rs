@@ -4,6 +4,7 @@
 //!   workspace/<name>                     the modules as they came: what the handler sees at /workspace
 //!   workspace/node_modules/<path>        the packages that were installed at set-up
 //!   lock/bun.lock                        which versions those are, and their sums
+//!   lock/packages.json                   what was asked for, and the digest of what was installed
 //!   emitted/file/workspace/<name>.js     Deno only: what its compiler made of the TypeScript among them, at set-up
 //! ```
 //!
@@ -20,7 +21,7 @@ pub const LOCK: &str = "bun.lock";
 /// The volume's folder with Deno's emitted JavaScript, in the form of its own cache.
 pub const EMITTED: &str = "emitted";
 
-/// What was installed, as the volume's files. `installed` has paths below `node_modules/`, and the lock file.
+/// What was installed, as files of a volume. `installed` has paths below `node_modules/`, and the lock file.
 pub fn installed(installed: BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (String, Vec<u8>)> {
     installed.into_iter().map(|(path, content)| {
         let folder = if path == LOCK { "lock" } else { WORKSPACE };

@@ -21,6 +21,7 @@ pub mod layout;
 pub mod lease;
 pub mod module_name;
 pub mod package;
+pub mod package_set;
 pub mod placement;
 pub mod pool;
 pub mod redacted;

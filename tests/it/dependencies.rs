@@ -1,9 +1,14 @@
 //! Packages of npm: installed in a sandbox over the way out, from the registries only, without scripts (row E1).
 
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::support::daemon::TOKEN;
 use crate::support::registry::{Package, Registry};
-use crate::support::{Answer, Daemon, RUNTIMES, Settings};
+use crate::support::{Answer, Daemon, RUNTIMES, Settings, eventually};
 
 const MIB: usize = 1 << 20;
 
@@ -32,17 +37,20 @@ fn registry() -> Registry {
     ])
 }
 
+/// All set-ups of a test may install at once, whatever the cores.
 async fn daemon(registry: &Registry) -> Daemon {
-    Daemon::start_with(
-        Settings::default().set("sandbox.registries", &registry.url).set("sandbox.install_deadline", "20 s"),
-    )
-    .await
+    let settings = Settings::default().set("sandbox.registries", &registry.url);
+    Daemon::start_with(settings.set("sandbox.install_deadline", "20 s").set("sandbox.boots_at_once", "8")).await
 }
 
 async fn set_up(daemon: &Daemon, runtime: &str, npm: Value, source: &str) -> Answer {
     let request = json!({ "mainModule": "main.js", "modules": { "main.js": source }, "runtime": runtime,
         "dependencies": { "npm": npm } });
     daemon.client().set_up(request).await
+}
+
+fn volume(daemon: &Daemon, made: &Answer) -> PathBuf {
+    daemon.home.state().join("volumes").join(made.json["volumeName"].as_str().unwrap())
 }
 
 #[tokio::test]
@@ -68,12 +76,119 @@ export const handler = async (event) => {
             &json!(["__x", "quiet", "refused", "refused", false, false]),
             "{runtime}"
         );
-        let volume = daemon.home.state().join("volumes").join(made.json["volumeName"].as_str().unwrap());
-        let lock = std::fs::read_to_string(volume.join("lock/bun.lock")).unwrap();
+        let lock = std::fs::read_to_string(volume(&daemon, &made).join("lock/bun.lock")).unwrap();
         assert!(lock.contains("@in/side"), "{lock}");
         assert_eq!(daemon.client().delete(id).await.status, 204);
     }
+    // The second runtime's set-up found what the first one's had installed.
+    assert_eq!(registry.asked_for("pad"), 1);
     daemon.assert_nothing_left().await;
+}
+
+const READS_AND_WRITES: &str = "import pad from 'pad'; import fs from 'node:fs';
+export const handler = () => {
+  const tried = (act) => { try { act(); return 'done' } catch (error) { return error.code ?? error.name } };
+  return [pad('x'), tried(() => fs.writeFileSync('/workspace/node_modules/pad/index.js', '')),
+    tried(() => fs.appendFileSync('/workspace/node_modules/pad/index.js', 'x')),
+    tried(() => fs.chmodSync('/workspace/node_modules/pad/index.js', 0o777)),
+    tried(() => fs.linkSync('/workspace/node_modules/pad/index.js', '/tmp/x')),
+    tried(() => fs.utimesSync('/workspace/node_modules/pad/index.js', 0, 0))];
+};";
+
+#[tokio::test]
+async fn environments_with_the_same_packages_share_one_installation_that_none_of_them_can_change() {
+    let registry = registry();
+    let daemon = daemon(&registry).await;
+    // All at once, on both runtimes, in either order.
+    let orders = [json!(["pad", "scripted"]), json!(["scripted", "pad@latest"])];
+    let set_ups =
+        (0..4).map(|number| set_up(&daemon, RUNTIMES[number % 2], orders[number / 2].clone(), READS_AND_WRITES));
+    let made = futures_util::future::join_all(set_ups).await;
+    for answer in &made {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    assert_eq!(registry.asked_for("pad"), 1, "{:?}", registry.asked.lock().unwrap());
+    let file = |answer: &Answer| volume(&daemon, answer).join("workspace/node_modules/pad/index.js");
+    let shared = std::fs::metadata(file(&made[0])).unwrap();
+    assert_eq!(shared.nlink(), 5, "four environments, and what is kept for more");
+    for answer in &made {
+        assert_eq!(std::fs::metadata(file(answer)).unwrap().ino(), shared.ino());
+        let id = answer.json["id"].as_str().unwrap();
+        let body = json!({ "limits": { "timeoutMs": 30000 } });
+        let told = daemon.client().execute(id, body).await;
+        let [text, attempts @ ..] = told.expect("ok").result().as_array().unwrap().as_slice() else { panic!() };
+        assert_eq!(text, "__x");
+        assert!(attempts.iter().all(|attempt| attempt != "done"), "{attempts:?}");
+    }
+    let after = std::fs::metadata(file(&made[0])).unwrap();
+    assert_eq!((after.len(), after.mode(), after.mtime()), (shared.len(), shared.mode(), shared.mtime()));
+    // What one environment's end takes away is its own.
+    for answer in &made[..3] {
+        assert_eq!(daemon.client().delete(answer.json["id"].as_str().unwrap()).await.status, 204);
+    }
+    assert_eq!(std::fs::metadata(file(&made[3])).unwrap().nlink(), 2);
+    daemon.assert_nothing_left().await;
+}
+
+#[tokio::test]
+async fn packages_go_when_they_are_unused_or_old_and_environments_keep_theirs() {
+    let registry = registry();
+    let settings = Settings::default()
+        .set("sandbox.registries", &registry.url)
+        .set("sandbox.dependencies_fresh", "4 s")
+        .set("reaper.unused_packages", "0 s")
+        .set("reaper.interval", "1 s");
+    let daemon = Daemon::start_with(settings).await;
+    let source = "import pad from 'pad'; export const handler = () => pad('x')";
+    let first = set_up(&daemon, "bun", json!(["pad"]), source).await;
+    let kept = || std::fs::read_dir(daemon.home.state().join("packages")).unwrap().count();
+    eventually("the kept packages' end", Duration::from_secs(20), async || match kept() {
+        0 => Ok(()),
+        number => Err(format!("{number} are kept")),
+    })
+    .await;
+    let id = first.json["id"].as_str().unwrap();
+    let told = daemon.client().execute(id, json!({ "limits": { "timeoutMs": 30000 } })).await;
+    assert_eq!(told.expect("ok").result(), "__x");
+    // The range is resolved anew.
+    assert_eq!(set_up(&daemon, "bun", json!(["pad"]), source).await.status, 200);
+    assert_eq!(registry.asked_for("pad"), 2);
+    daemon.assert_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_while_it_installs_leaves_nothing_half_made() {
+    let registry = registry();
+    let daemon = daemon(&registry).await;
+    let client = daemon.client();
+    let begun = tokio::spawn(async move {
+        let body =
+            json!({ "mainModule": "main.js", "modules": { "main.js": "" }, "dependencies": { "npm": ["hangs"] } });
+        drop(client.request("POST", "/environments/setup").bearer_auth(TOKEN).json(&body).send().await);
+    });
+    eventually("the install", Duration::from_secs(20), async || match registry.asked_for("hangs") {
+        0 => Err("the registry was not asked".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    let home = daemon.kill_only();
+    begun.await.unwrap();
+    // As if it had been killed a moment later, too.
+    let packages = home.state().join("packages");
+    std::fs::create_dir_all(packages.join(".making-0123.4/workspace/node_modules/pad")).unwrap();
+    let settings = Settings::default().set("sandbox.registries", &registry.url);
+    let daemon = Daemon::start_in(home, settings).await;
+    daemon.assert_nothing_left().await;
+    eventually("empty folders", Duration::from_secs(20), async || {
+        let left = |folder: &str| std::fs::read_dir(daemon.home.state().join(folder)).map_or(0, Iterator::count);
+        match (left("packages"), left("volumes")) {
+            (0, 0) => Ok(()),
+            left => Err(format!("{left:?}")),
+        }
+    })
+    .await;
+    let listed = daemon.client().send("GET", "/environments", None).await;
+    assert_eq!(listed.json, json!([]));
 }
 
 #[tokio::test]
@@ -107,6 +222,7 @@ async fn e1_what_a_registry_may_do_is_contained_and_nothing_half_made_is_left() 
         assert_eq!((made.status, made.json["code"].as_str()), (500, Some("setup_failed")), "{name}: {}", made.text);
         assert!(made.text.contains("installing the dependencies"), "{name}: {}", made.text);
     }
+    assert_eq!(std::fs::read_dir(daemon.home.state().join("packages")).map_or(0, Iterator::count), 0);
     for name in ["files", "links"] {
         // Whether the installer takes them or not: nothing of the host is in them.
         let made = set_up(&daemon, "bun", json!([name]), "import fs from 'node:fs'; export const handler = () => fs.existsSync('/workspace/node_modules/needed/passwd')").await;

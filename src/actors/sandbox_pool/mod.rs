@@ -11,6 +11,7 @@
 
 mod calls;
 mod deletions;
+mod packages;
 mod set_up;
 mod sweep;
 
@@ -27,16 +28,20 @@ use crate::domain::environment::Environment;
 use crate::domain::execution::Limits;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
+use crate::domain::package_set::PackageSet;
 use crate::domain::pool::{Effect, Event, Pool, PoolPolicy};
 use crate::messages::child::Drain;
 use crate::messages::sandbox_pool::{DeleteError, GetHoldings, GetPool, PoolHoldings, SetUpError};
 use crate::ports::clock::Clock;
+use crate::ports::packages::{HeldSet, Packages};
 use crate::ports::sandbox::{SandboxEngine, SandboxError};
 use crate::ports::store::Store;
 use crate::ports::volumes::Volumes;
 use crate::telemetry::error_chain;
 
 use calls::PendingCall;
+pub use packages::InstallPolicy;
+use packages::Installs;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -51,14 +56,15 @@ const MAILBOX: usize = 4096;
 pub struct Deps {
     pub engine: Arc<dyn SandboxEngine>,
     pub volumes: Arc<dyn Volumes>,
+    pub packages: Arc<dyn Packages>,
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     pub log: Logger,
     pub policy: PoolPolicy,
     /// For the transpile task of a set-up.
     pub transpile_limits: Limits,
-    /// For the install task of a set-up; None: there are no registries, and dependencies are refused.
-    pub install_limits: Option<Limits>,
+    /// None: there are no registries, and dependencies are refused.
+    pub installs: Option<InstallPolicy>,
     /// Whether calls run in gVisor; false only with `DISABLE_GVISOR`.
     pub isolated: bool,
     /// Whether the store keeps what handlers returned and printed.
@@ -72,6 +78,7 @@ pub struct SandboxPool {
     machine: Pool,
     calls: HashMap<ExecutionId, PendingCall>,
     set_ups: HashMap<EnvironmentId, PendingSetUp>,
+    installs: Installs,
     deletions: HashMap<EnvironmentId, Vec<oneshot::Sender<Result<(), DeleteError>>>>,
     /// Answers whose record is being written: a drained pool stays until they are out.
     answering: usize,
@@ -86,8 +93,12 @@ pub struct SandboxPool {
 
 struct PendingSetUp {
     request: crate::domain::environment::SetUpRequest,
+    packages: Option<WantedPackages>,
     reply: oneshot::Sender<Result<Environment, SetUpError>>,
 }
+
+/// Kept already, or to be installed.
+type WantedPackages = Result<HeldSet, (PackageSet, InstallPolicy)>;
 
 impl SandboxPool {
     /// A pool for one life.
@@ -99,6 +110,7 @@ impl SandboxPool {
             machine,
             calls: HashMap::new(),
             set_ups: HashMap::new(),
+            installs: Installs::default(),
             deletions: HashMap::new(),
             answering: 0,
             drained: false,

@@ -1,20 +1,22 @@
-//! Set-ups: recorded, transpiled in a sandbox, written, sealed, made ready. Whatever fails is undone.
+//! Set-ups: recorded, transpiled in a sandbox, given their packages, written, sealed, made ready. Whatever fails is undone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use actix::prelude::*;
 use slog::{info, warn};
 use tokio::sync::oneshot;
 
-use super::{Deps, PendingSetUp, SandboxPool, kind_of};
-use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
+use super::packages::{InstallPolicy, Installs, obtain};
+use super::{Deps, PendingSetUp, SandboxPool, WantedPackages, kind_of};
+use crate::domain::environment::{Environment, EnvironmentStatus, SetUpInvalid, SetUpRequest};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
 use crate::domain::layout;
-use crate::domain::package::packages;
+use crate::domain::package_set::PackageSet;
 use crate::domain::pool::{Event, set_up_slot};
 use crate::messages::sandbox_pool::{SetUp, SetUpError};
-use crate::ports::sandbox::{Installed, Purpose, SlotSpec, Transpiled};
+use crate::ports::sandbox::{Purpose, SlotSpec, Transpiled};
 use crate::telemetry::error_chain;
 
 impl Handler<SetUp> for SandboxPool {
@@ -25,22 +27,48 @@ impl Handler<SetUp> for SandboxPool {
         if let Err(invalid) = request.validate() {
             return Box::pin(std::future::ready(Err(invalid.into())));
         }
-        let installs = request.dependencies.count() > 0;
-        if installs && self.deps.install_limits.is_none() {
-            return Box::pin(std::future::ready(Err(SetUpInvalid::DependenciesNotEnabled.into())));
-        }
+        let packages = match self.packages_of(&request) {
+            Ok(packages) => packages,
+            Err(invalid) => return Box::pin(std::future::ready(Err(invalid.into()))),
+        };
         let (reply, answer) = oneshot::channel();
-        let transpiles = installs || layout::needs_transpiling(request.runtime, request.modules.keys());
-        self.set_ups.insert(id, PendingSetUp { request, reply });
-        self.step(Event::SetUpCame { environment: id, transpiles }, ctx);
+        match packages {
+            None => self.set_up_came(id, PendingSetUp { request, packages: None, reply }, ctx),
+            Some((set, policy)) => {
+                let (packages, now) = (Arc::clone(&self.deps.packages), self.deps.clock.wall());
+                let look =
+                    async move { packages.find(&set, policy.keep, now).await.ok().flatten().ok_or((set, policy)) };
+                self.spawn(ctx, look, move |pool, packages, ctx| {
+                    pool.set_up_came(id, PendingSetUp { request, packages: Some(packages), reply }, ctx);
+                });
+            }
+        }
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
 }
 
 impl SandboxPool {
+    /// The packages that are asked for, and how they are installed here.
+    fn packages_of(&self, request: &SetUpRequest) -> Result<Option<(PackageSet, InstallPolicy)>, SetUpInvalid> {
+        let Some(policy) = &self.deps.installs else {
+            let none = request.dependencies.count() == 0;
+            return if none { Ok(None) } else { Err(SetUpInvalid::DependenciesNotEnabled) };
+        };
+        let set = PackageSet::of(&request.dependencies.npm, &policy.registry)?;
+        Ok(set.map(|set| (set, policy.clone())))
+    }
+
+    /// A set-up whose packages are kept already boots nothing for them.
+    fn set_up_came(&mut self, id: EnvironmentId, pending: PendingSetUp, ctx: &mut Context<Self>) {
+        let installs = matches!(pending.packages, Some(Err(_)));
+        let transpiles = installs || layout::needs_transpiling(pending.request.runtime, pending.request.modules.keys());
+        self.set_ups.insert(id, pending);
+        self.step(Event::SetUpCame { environment: id, transpiles }, ctx);
+    }
+
     pub(super) fn begin_set_up(&mut self, id: EnvironmentId, ctx: &mut Context<Self>) {
-        let Some(PendingSetUp { request, reply }) = self.set_ups.remove(&id) else { return };
-        let work = set_up(self.deps.clone(), id, request);
+        let Some(PendingSetUp { request, packages, reply }) = self.set_ups.remove(&id) else { return };
+        let work = set_up(self.deps.clone(), self.installs.clone(), id, request, packages);
         self.spawn(ctx, work, move |pool, made, ctx| {
             match &made {
                 Ok(environment) => info!(pool.deps.log, "environment.ready"; "environment" => %id,
@@ -53,11 +81,17 @@ impl SandboxPool {
     }
 }
 
-async fn set_up(deps: Deps, id: EnvironmentId, request: SetUpRequest) -> Result<Environment, SetUpError> {
+async fn set_up(
+    deps: Deps,
+    installs: Installs,
+    id: EnvironmentId,
+    request: SetUpRequest,
+    packages: Option<WantedPackages>,
+) -> Result<Environment, SetUpError> {
     let environment = request.environment(id, deps.clock.wall());
     let recorded = deps.store.insert_environment(&environment).await;
     recorded.map_err(|error| host("recording the environment", &error, FailureKind::Retryable))?;
-    match build(&deps, id, request).await {
+    match build(&deps, &installs, id, request, packages).await {
         Ok(()) => Ok(Environment { status: EnvironmentStatus::Ready, ..environment }),
         Err(error) => {
             undo(&deps, id).await;
@@ -66,16 +100,28 @@ async fn set_up(deps: Deps, id: EnvironmentId, request: SetUpRequest) -> Result<
     }
 }
 
-async fn build(deps: &Deps, id: EnvironmentId, request: SetUpRequest) -> Result<(), SetUpError> {
+async fn build(
+    deps: &Deps,
+    installs: &Installs,
+    id: EnvironmentId,
+    request: SetUpRequest,
+    packages: Option<WantedPackages>,
+) -> Result<(), SetUpError> {
     let javascript = if layout::needs_transpiling(request.runtime, request.modules.keys()) {
         transpile(deps, id, &request).await?
     } else {
         BTreeMap::new()
     };
-    let installed = install(deps, id, &request).await?;
-    let mut files = layout::files(request.modules, javascript);
-    files.extend(layout::installed(installed));
-    let made = deps.volumes.make(&id.volume_name(), files).await;
+    let held = match packages {
+        None => None,
+        Some(Ok(held)) => Some(held),
+        Some(Err((set, policy))) => Some(obtain(deps, &policy, installs, id, set).await?),
+    };
+    let files = layout::files(request.modules, javascript);
+    let made = match held {
+        None => deps.volumes.make(&id.volume_name(), files).await,
+        Some(held) => deps.volumes.make_with(&id.volume_name(), files, held.tree.clone()).await,
+    };
     made.map_err(|error| host("writing the volume", &error, FailureKind::Retryable))?;
     let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
     readied.map(drop).map_err(|error| host("recording the environment", &error, FailureKind::Retryable))
@@ -106,32 +152,6 @@ async fn transpile(
     }
 }
 
-/// The files of the packages that are asked for.
-async fn install(
-    deps: &Deps,
-    id: EnvironmentId,
-    request: &SetUpRequest,
-) -> Result<BTreeMap<String, Vec<u8>>, SetUpError> {
-    let packages = packages(&request.dependencies.npm).map_err(SetUpInvalid::from)?;
-    let Some(limits) = deps.install_limits.filter(|_| !packages.is_empty()) else { return Ok(BTreeMap::new()) };
-    let slot = set_up_slot(id);
-    let spec = SlotSpec { slot, runtime: Runtime::Bun, purpose: Purpose::Install, memory_mb: limits.memory_mb };
-    let answer = async {
-        deps.engine.create(spec).await?;
-        deps.engine.install(slot, packages, limits).await
-    }
-    .await;
-    if let Err(error) = deps.engine.destroy(slot).await {
-        warn!(deps.log, "slot.wedged"; "slot" => %slot, "error" => error_chain(&error));
-    }
-    const DOING: &str = "installing the dependencies";
-    match answer {
-        Ok(Installed::Files(files)) => Ok(files),
-        Ok(Installed::Failed(cause)) => Err(SetUpError::Host { doing: DOING, cause, kind: FailureKind::Permanent }),
-        Err(error) => Err(host(DOING, &error, kind_of(&error))),
-    }
-}
-
 /// Takes back what a failed set-up left. What cannot be taken back now is the Reaper's: its record is not ready.
 async fn undo(deps: &Deps, id: EnvironmentId) {
     let removed = deps.volumes.remove(&id.volume_name()).await;
@@ -144,7 +164,7 @@ async fn undo(deps: &Deps, id: EnvironmentId) {
     }
 }
 
-fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -> SetUpError {
+pub(super) fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -> SetUpError {
     SetUpError::Host { doing, cause: error_chain(error).to_string(), kind }
 }
 

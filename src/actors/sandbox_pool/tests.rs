@@ -10,6 +10,7 @@ use crate::adapters::clock::PausedClock;
 use crate::domain::environment::{Dependencies, Permissions, Runtime, SetUpRequest};
 use crate::domain::execution::{Call, ExecutionReport, Outcome};
 use crate::domain::id::RequestId;
+use crate::domain::package_set::KeepSets;
 use crate::domain::pool::Refusal;
 use crate::domain::restart::Generation;
 use crate::messages::sandbox_pool::{
@@ -67,12 +68,17 @@ fn start_under(world: &World, parent: &Addr<Parent>) -> Addr<SandboxPool> {
     let deps = Deps {
         engine: world.engine.clone(),
         volumes: world.volumes.clone(),
+        packages: world.packages.clone(),
         store: world.store.clone(),
         clock: Arc::new(PausedClock::start()),
         log: Logger::root(slog::Discard, slog::o!()),
         policy,
         transpile_limits: limits(),
-        install_limits: Some(limits()),
+        installs: Some(InstallPolicy {
+            registry: "https://registry.example/".into(),
+            limits: limits(),
+            keep: KeepSets { fresh: Duration::from_secs(3600), unused: Duration::from_secs(60) },
+        }),
         isolated: true,
         keep_output: false,
     };
@@ -265,4 +271,27 @@ async fn packages_that_cannot_be_installed_leave_neither_record_nor_volume_nor_s
     assert!(world.engine.live.lock().unwrap().is_empty());
     let made = pool.send(SetUp { id, request: with("present@1") }).await.unwrap().unwrap();
     assert!(made.metadata.has_dependencies && world.engine.live.lock().unwrap().is_empty());
+}
+
+#[actix::test]
+async fn packages_are_installed_once_for_all_environments_that_name_the_same_until_they_are_too_old() {
+    let world = World::default();
+    let pool = start(&world);
+    let javascript: std::collections::BTreeMap<_, _> = [("main.js".to_owned(), String::new())].into();
+    let with = || SetUpRequest {
+        main_module: "main.js".into(),
+        modules: javascript.clone(),
+        dependencies: Dependencies { npm: vec!["pad@1".into()], deno: Vec::new() },
+        ..request()
+    };
+    let set_up = async |n| {
+        let id = EnvironmentId(Uuid::from_u128(n));
+        pool.send(SetUp { id, request: with() }).await.unwrap().unwrap();
+        world.engine.created.lock().unwrap().len()
+    };
+    assert_eq!([set_up(1).await, set_up(2).await], [1, 1]);
+    settle(3_600_000).await;
+    assert_eq!(set_up(3).await, 2);
+    let both = tokio::join!(set_up(4), set_up(5));
+    assert_eq!(both, (2, 2));
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::egress::Egress;
-use super::{HOUR, MINUTE, Reader, secs};
+use super::{DAY, HOUR, MINUTE, Reader, secs};
 use crate::config::value::Value;
 use crate::domain::execution::MIN_MEMORY_MB;
 use crate::domain::package::Registry;
@@ -54,6 +54,8 @@ pub struct Sandbox {
     /// Of one environment's packages, unpacked.
     pub dependencies_bytes: usize,
     pub dependencies_files: usize,
+    /// From when they were resolved on, for further environments.
+    pub dependencies_fresh: Duration,
     pub egress: Egress,
     /// The cgroup below which sandboxes' cgroups are made, as a path from the hierarchy's root; the daemon's own if none.
     pub cgroup_parent: Option<PathBuf>,
@@ -88,6 +90,7 @@ impl Sandbox {
             install_deadline: reader.span("sandbox.install_deadline", secs(1)..=secs(HOUR)),
             dependencies_bytes: reader.whole::<usize>("sandbox.dependencies_mib", 1..=1024) << 20,
             dependencies_files: reader.whole("sandbox.dependencies_files", 1..=1_000_000),
+            dependencies_fresh: reader.span("sandbox.dependencies_fresh", secs(0)..=secs(3650 * DAY)),
             egress: Egress::read(reader),
             cgroup_parent: cgroup_parent(reader),
         }

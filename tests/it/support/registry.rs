@@ -42,6 +42,12 @@ impl Registry {
         });
         Self { url, asked }
     }
+
+    /// How often the list of a package's versions was asked for.
+    pub fn asked_for(&self, package: &str) -> usize {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|path| path.trim_start_matches('/') == package).count()
+    }
 }
 
 fn serve(stream: TcpStream, archives: &[(Package, Vec<u8>)], base: &str, told: &Mutex<Vec<String>>) {

@@ -42,6 +42,10 @@ impl Volumes for Folder {
         Ok(())
     }
 
+    async fn make_with(&self, name: &str, files: BTreeMap<String, Vec<u8>>, _tree: PathBuf) -> Result<(), VolumeError> {
+        self.make(name, files).await
+    }
+
     async fn remove(&self, _name: &str) -> Result<(), VolumeError> {
         Ok(())
     }

@@ -1,0 +1,128 @@
+//! An environment's packages: found among those that are kept, else installed once for all set-ups that wait for the same.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
+use slog::{info, warn};
+
+use super::set_up::host;
+use super::{Deps, kind_of};
+use crate::domain::environment::Runtime;
+use crate::domain::execution::Limits;
+use crate::domain::failure::FailureKind;
+use crate::domain::id::EnvironmentId;
+use crate::domain::layout;
+use crate::domain::package_set::{KeepSets, PackageSet};
+use crate::domain::pool::set_up_slot;
+use crate::messages::sandbox_pool::SetUpError;
+use crate::ports::packages::HeldSet;
+use crate::ports::sandbox::{Installed, Purpose, SlotSpec};
+use crate::telemetry::error_chain;
+
+const DOING: &str = "installing the dependencies";
+
+/// How packages are installed and kept.
+#[derive(Debug, Clone)]
+pub struct InstallPolicy {
+    /// The registry that is asked; part of what makes two sets the same.
+    pub registry: String,
+    /// For an install task.
+    pub limits: Limits,
+    pub keep: KeepSets,
+}
+
+type Install = BoxFuture<'static, Result<HeldSet, SetUpError>>;
+
+/// The installs under way, by their sets' identities. Whoever wants the same waits for the same, and shares its failure, too:
+/// a registry that hangs is not waited for once more by each.
+#[derive(Clone, Default)]
+pub(super) struct Installs(Arc<Mutex<HashMap<String, WeakShared<Install>>>>);
+
+impl Installs {
+    fn join(&self, identity: String, begin: impl FnOnce() -> Install) -> Shared<Install> {
+        let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.retain(|_, install| install.upgrade().is_some());
+        if let Some(install) = under_way.get(&identity).and_then(WeakShared::upgrade) {
+            return install;
+        }
+        let install = begin().shared();
+        under_way.extend(install.downgrade().map(|weak| (identity, weak)));
+        install
+    }
+}
+
+/// The set, whole; it is held until the environment has its files.
+pub(super) async fn obtain(
+    deps: &Deps,
+    policy: &InstallPolicy,
+    installs: &Installs,
+    id: EnvironmentId,
+    set: PackageSet,
+) -> Result<HeldSet, SetUpError> {
+    let found = deps.packages.find(&set, policy.keep, deps.clock.wall()).await;
+    match found.map_err(|error| host("looking for the packages", &error, FailureKind::Retryable))? {
+        Some(held) => Ok(held),
+        None => {
+            let (deps, limits) = (deps.clone(), policy.limits);
+            installs.join(set.identity(), move || install(deps, limits, id, set).boxed()).await
+        }
+    }
+}
+
+async fn install(deps: Deps, limits: Limits, id: EnvironmentId, set: PackageSet) -> Result<HeldSet, SetUpError> {
+    let slot = set_up_slot(id);
+    let spec = SlotSpec { slot, runtime: Runtime::Bun, purpose: Purpose::Install, memory_mb: limits.memory_mb };
+    // Its ranges become versions from now on.
+    let resolved_at = deps.clock.wall();
+    let answer = async {
+        deps.engine.create(spec).await?;
+        deps.engine.install(slot, set.packages.clone(), limits).await
+    }
+    .await;
+    if let Err(error) = deps.engine.destroy(slot).await {
+        warn!(deps.log, "slot.wedged"; "slot" => %slot, "error" => error_chain(&error));
+    }
+    let files = match answer {
+        Ok(Installed::Files(files)) => layout::installed(files).collect(),
+        Ok(Installed::Failed(cause)) => {
+            return Err(SetUpError::Host { doing: DOING, cause, kind: FailureKind::Permanent });
+        }
+        Err(error) => return Err(host(DOING, &error, kind_of(&error))),
+    };
+    let kept = deps.packages.keep(&set, files, resolved_at).await;
+    let held = kept.map_err(|error| host("keeping the packages", &error, FailureKind::Retryable))?;
+    info!(deps.log, "packages.installed"; "environment" => %id, "packages" => set.packages.len());
+    Ok(held)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_wants_the_same_at_once_waits_for_the_same_and_later_ones_begin_anew() {
+        let installs = Installs::default();
+        let begun = Cell::new(0);
+        let join = |identity: &str| {
+            installs.join(identity.to_owned(), || {
+                begun.set(begun.get() + 1);
+                let held = HeldSet::new(PathBuf::from(begun.get().to_string()), Arc::default());
+                async move {
+                    tokio::task::yield_now().await;
+                    Ok(held)
+                }
+                .boxed()
+            })
+        };
+        let (first, second, third) = tokio::join!(join("a"), join("a"), join("b"));
+        assert_eq!(begun.get(), 2);
+        let [first, second, third] = [first, second, third].map(Result::unwrap);
+        assert!(first.tree == second.tree && first.tree != third.tree);
+        drop(join("a").await);
+        assert_eq!(begun.get(), 3);
+    }
+}
