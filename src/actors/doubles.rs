@@ -109,17 +109,11 @@ impl SandboxEngine for EngineDouble {
         Ok(Transpiled::Modules(modules))
     }
 
-    async fn install(
-        &self,
-        _: SlotId,
-        packages: BTreeMap<String, String>,
-        _: Limits,
-    ) -> Result<Installed, SandboxError> {
-        if packages.contains_key("absent") {
+    async fn install(&self, _: SlotId, wanted: PackageSet, _: Limits) -> Result<Installed, SandboxError> {
+        if wanted.identity().iter().any(|line| line.starts_with("absent@")) {
             return Ok(Installed::Failed("there is no such package".into()));
         }
-        let file = |name: String| (format!("node_modules/{name}/index.js"), b"1".to_vec());
-        Ok(Installed::Files(packages.into_keys().map(file).collect()))
+        Ok(Installed::Files([(wanted.kind().record(), b"1".to_vec())].into()))
     }
 
     async fn destroy(&self, slot: SlotId) -> Result<(), SandboxError> {
@@ -150,7 +144,12 @@ impl Volumes for VolumesDouble {
         Ok(())
     }
 
-    async fn make_with(&self, name: &str, files: BTreeMap<String, Vec<u8>>, _: PathBuf) -> Result<(), VolumeError> {
+    async fn make_with(
+        &self,
+        name: &str,
+        files: BTreeMap<String, Vec<u8>>,
+        _: Vec<PathBuf>,
+    ) -> Result<(), VolumeError> {
         self.make(name, files).await
     }
 
@@ -178,7 +177,7 @@ pub struct PackagesDouble {
 #[async_trait]
 impl Packages for PackagesDouble {
     async fn find(&self, wanted: &PackageSet, keep: KeepSets, now: WallTime) -> Result<Option<HeldSet>, VolumeError> {
-        let kept = locked(&self.kept).get(&wanted.identity()).copied();
+        let kept = locked(&self.kept).get(&wanted.identity().join(" ")).copied();
         Ok(kept.filter(|at| keep.is_fresh(*at, now)).map(|_| HeldSet::new(PathBuf::new(), Arc::default())))
     }
 
@@ -188,7 +187,7 @@ impl Packages for PackagesDouble {
         _: BTreeMap<String, Vec<u8>>,
         now: WallTime,
     ) -> Result<HeldSet, VolumeError> {
-        locked(&self.kept).insert(wanted.identity(), now);
+        locked(&self.kept).insert(wanted.identity().join(" "), now);
         Ok(HeldSet::new(PathBuf::new(), Arc::default()))
     }
 

@@ -182,7 +182,9 @@ async fn boot_one(engine: &dyn SandboxEngine, runtime: Runtime, version: &str) -
     };
     let slot = SlotId(Uuid::new_v4());
     let clock = SystemClock::start();
-    let created = engine.create(SlotSpec { slot, runtime, purpose: Purpose::Transpile, memory_mb: 128 }).await;
+    let created = engine
+        .create(SlotSpec { slot, runtime, purpose: Purpose::Transpile { dependencies: Vec::new() }, memory_mb: 128 })
+        .await;
     let took = clock.uptime().as_millis();
     let destroyed = engine.destroy(slot).await;
     match created.and(destroyed) {

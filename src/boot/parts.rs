@@ -26,7 +26,8 @@ use crate::config::{self, Config, LogFormat};
 use crate::domain::egress::{Caps, Reach};
 use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
-use crate::domain::package_set::KeepSets;
+use crate::domain::package::Registry;
+use crate::domain::package_set::{KeepSets, Sources};
 use crate::domain::pool::PoolPolicy;
 use crate::domain::restart::RestartPolicy;
 use crate::ports::cgroup::Cgroups;
@@ -217,6 +218,8 @@ fn engine_settings(config: &Config) -> Settings {
         pids: sandbox.pids,
         tmp_mb: sandbox.tmp_mb,
         registries: sandbox.registries.clone(),
+        jsr: sandbox.jsr.clone(),
+        module_hosts: sandbox.module_hosts.clone(),
         installs: InstallLimits { bytes: sandbox.dependencies_bytes, files: sandbox.dependencies_files },
         output: OutputLimits {
             keep: kib(sandbox.output_keep_kib.saturating_mul(1024)),
@@ -280,12 +283,18 @@ pub fn pool_policy(sandbox: &config::Sandbox) -> PoolPolicy {
     }
 }
 
-/// How packages are installed, where there is a registry and a way to it.
+/// How dependencies are installed, where there is anything that they may come from, and a way to it.
 fn installs(config: &Config) -> Option<InstallPolicy> {
     let sandbox = &config.sandbox;
     let limits = Limits { timeout: sandbox.install_deadline, memory_mb: INSTALL_MEMORY_MB };
-    let registry = sandbox.registries.first().filter(|_| sandbox.egress.enabled)?;
-    Some(InstallPolicy { registry: registry.url.clone(), limits, keep: keep_sets(config) })
+    let address = |registry: Option<&Registry>| registry.map(|registry| registry.url.clone());
+    let sources = Sources {
+        registry: address(sandbox.registries.first()),
+        jsr: address(sandbox.jsr.as_ref()),
+        hosts: sandbox.module_hosts.clone(),
+    };
+    let any = sandbox.egress.enabled && sources != Sources::default();
+    any.then(|| InstallPolicy { sources, limits, keep: keep_sets(config) })
 }
 
 /// How long sets of packages are kept.

@@ -20,6 +20,7 @@ pub mod json;
 pub mod layout;
 pub mod lease;
 pub mod module_name;
+pub mod module_specifier;
 pub mod package;
 pub mod package_set;
 pub mod placement;

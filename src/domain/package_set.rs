@@ -1,39 +1,141 @@
-//! Sets of packages that environments share: what makes two the same, how long one is good for further environments, and
+//! Sets of dependencies that environments share: what makes two the same, how long one is good for further environments, and
 //! when nobody needs it any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::domain::package::{self, PackageError};
+use crate::domain::egress::{Policy, Rule};
+use crate::domain::environment::{Dependencies, Runtime, SetUpInvalid};
+use crate::domain::module_specifier::Specifiers;
+use crate::domain::package;
 use crate::domain::time::WallTime;
 
-/// Packages as an environment names them, and where they come from.
+/// Where dependencies may come from on this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// The address of npm's registry.
+    pub registry: Option<String>,
+    /// The address of JSR.
+    pub jsr: Option<String>,
+    /// Hosts of modules that are named by address.
+    pub hosts: Vec<Rule>,
+}
+
+/// Dependencies as an environment names them, and where they come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PackageSet {
-    /// Ranges of versions by name.
-    pub packages: BTreeMap<String, String>,
-    /// The address of the registry.
-    pub registry: String,
+pub enum PackageSet {
+    /// Packages of npm: ranges of versions by name.
+    Npm { packages: BTreeMap<String, String>, registry: String },
+    /// Deno's modules by specifier; packages of npm that they import are looked up, too.
+    Modules { specifiers: BTreeSet<String>, sources: Sources },
+}
+
+/// What sort of set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetKind {
+    Npm,
+    Modules,
+}
+
+impl SetKind {
+    pub const ALL: [SetKind; 2] = [SetKind::Npm, SetKind::Modules];
+
+    /// Begins the set's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SetKind::Npm => "npm",
+            SetKind::Modules => "modules",
+        }
+    }
+
+    /// Whose installer makes it.
+    pub fn installer(self) -> Runtime {
+        match self {
+            SetKind::Npm => Runtime::Bun,
+            SetKind::Modules => Runtime::Deno,
+        }
+    }
+
+    /// Where a file that was installed lies in a volume; None where an installer has no business.
+    pub fn place(self, path: &str) -> Option<String> {
+        let below = |folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder));
+        match self {
+            SetKind::Npm if path == "bun.lock" => Some("lock/bun.lock".to_owned()),
+            SetKind::Npm => below(&["node_modules/"]).then(|| format!("workspace/{path}")),
+            SetKind::Modules if path == "deno.lock" => Some("lock/deno.lock".to_owned()),
+            SetKind::Modules if below(&["remote/http/", "remote/https/"]) => Some(path.to_owned()),
+            SetKind::Modules => {
+                let emitted = path.strip_prefix("gen/").filter(|_| below(&["gen/http/", "gen/https/"]))?;
+                Some(format!("emitted/{emitted}"))
+            }
+        }
+    }
+
+    /// Where the set's own record lies in a volume.
+    pub fn record(self) -> String {
+        format!("lock/{}.json", self.as_str())
+    }
 }
 
 impl PackageSet {
-    /// None where nothing is named.
+    /// The sets that an environment needs.
     ///
     /// # Errors
-    /// The first entry that is no package, or one that is named twice.
-    pub fn of(entries: &[String], registry: &str) -> Result<Option<Self>, PackageError> {
-        let packages = package::packages(entries)?;
-        Ok((!packages.is_empty()).then(|| Self { packages, registry: registry.to_owned() }))
+    /// What is no dependency, is named twice, or comes from where this host installs nothing from.
+    pub fn of(named: &Dependencies, sources: &Sources) -> Result<Vec<Self>, SetUpInvalid> {
+        let specifiers = Specifiers::read(&named.deno)?;
+        let entries: Vec<String> = named.npm.iter().chain(&specifiers.npm).cloned().collect();
+        let packages = package::packages(&entries)?;
+        let mut sets = Vec::new();
+        if !packages.is_empty() {
+            let registry = sources.registry.clone().ok_or(SetUpInvalid::DependenciesNotEnabled)?;
+            sets.push(Self::Npm { packages, registry });
+        }
+        if !specifiers.jsr.is_empty() && sources.jsr.is_none() {
+            return Err(SetUpInvalid::JsrNotEnabled);
+        }
+        // No rule admits nothing.
+        let listed = Policy::Only(sources.hosts.clone());
+        if let Some((_, to)) = specifiers.urls.iter().find(|(_, to)| listed.judge(to).is_err()) {
+            return Err(SetUpInvalid::HostNotListed(to.to_string()));
+        }
+        let specifiers: BTreeSet<String> =
+            specifiers.jsr.into_iter().chain(specifiers.urls.into_iter().map(|(url, _)| url)).collect();
+        if !specifiers.is_empty() {
+            sets.push(Self::Modules { specifiers, sources: sources.clone() });
+        }
+        Ok(sets)
     }
 
-    /// A text that two sets share only when they are the same, whatever runtime they are for.
-    pub fn identity(&self) -> String {
-        // No name, range or address has a line's end in it.
-        let mut text = format!("packages 1\n{}\n", self.registry);
-        for (name, range) in &self.packages {
-            text.extend([name, "@", range, "\n"]);
+    pub fn kind(&self) -> SetKind {
+        match self {
+            PackageSet::Npm { .. } => SetKind::Npm,
+            PackageSet::Modules { .. } => SetKind::Modules,
         }
-        text
+    }
+
+    /// How many are named.
+    pub fn len(&self) -> usize {
+        match self {
+            PackageSet::Npm { packages, .. } => packages.len(),
+            PackageSet::Modules { specifiers, .. } => specifiers.len(),
+        }
+    }
+
+    /// Lines that two sets share only when they are the same, whatever runtime they are for. No name, range, address or
+    /// specifier has a line's end in it.
+    pub fn identity(&self) -> Vec<String> {
+        match self {
+            PackageSet::Npm { packages, registry } => {
+                let named = packages.iter().map(|(name, range)| format!("{name}@{range}"));
+                [format!("npm {registry}")].into_iter().chain(named).collect()
+            }
+            PackageSet::Modules { specifiers, sources } => {
+                let from = |source: &Option<String>| source.clone().unwrap_or_default();
+                let head = [format!("jsr {}", from(&sources.jsr)), format!("npm {}", from(&sources.registry))];
+                head.into_iter().chain(specifiers.iter().cloned()).collect()
+            }
+        }
     }
 }
 
@@ -93,9 +195,17 @@ mod tests {
 
     const KEEP: KeepSets = KeepSets { fresh: Duration::from_secs(100), unused: Duration::from_secs(10) };
 
-    fn set(entries: &[&str], registry: &str) -> PackageSet {
-        let entries: Vec<String> = entries.iter().map(|&entry| entry.to_owned()).collect();
-        PackageSet::of(&entries, registry).unwrap().unwrap()
+    fn sources() -> Sources {
+        Sources {
+            registry: Some("https://r/".into()),
+            jsr: Some("https://j/".into()),
+            hosts: vec!["*.m.example".parse().unwrap()],
+        }
+    }
+
+    fn sets(npm: &[&str], deno: &[&str], sources: &Sources) -> Result<Vec<PackageSet>, SetUpInvalid> {
+        let own = |entries: &[&str]| entries.iter().map(|&entry| entry.to_owned()).collect();
+        PackageSet::of(&Dependencies { npm: own(npm), deno: own(deno) }, sources)
     }
 
     fn kept(resolved_at: i64, used_at: i64, users: u64) -> KeptSet {
@@ -105,12 +215,49 @@ mod tests {
 
     #[test]
     fn the_same_packages_of_the_same_registry_are_the_same_set() {
-        let identity = set(&["b@1", "a"], "https://r/").identity();
-        assert_eq!(identity, set(&["a@latest", "b@1"], "https://r/").identity());
-        for other in [set(&["a", "b@2"], "https://r/"), set(&["a", "b@1"], "https://s/"), set(&["a"], "https://r/")] {
-            assert_ne!(identity, other.identity());
+        let identity = |npm: &[&str], deno: &[&str], from: &Sources| sets(npm, deno, from).unwrap()[0].identity();
+        let elsewhere = Sources { registry: Some("https://s/".into()), ..sources() };
+        let one = identity(&["b@1", "a"], &[], &sources());
+        assert_eq!(one, identity(&["a@latest", "b@1"], &[], &sources()));
+        assert_eq!(one, identity(&["a"], &["npm:b@1"], &sources()));
+        for other in [
+            identity(&["a", "b@2"], &[], &sources()),
+            identity(&["a", "b@1"], &[], &elsewhere),
+            identity(&["a"], &[], &sources()),
+            identity(&[], &["jsr:@a/b"], &sources()),
+        ] {
+            assert_ne!(one, other);
         }
-        assert_eq!(PackageSet::of(&[], "https://r/"), Ok(None));
+        assert_eq!(sets(&[], &[], &Sources::default()), Ok(Vec::new()));
+        assert_eq!(sets(&["a"], &["jsr:@a/b", "https://x.m.example/y.ts"], &sources()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_comes_from_nowhere_on_this_host_is_refused_by_name() {
+        let none = Sources::default();
+        assert_eq!(sets(&["a"], &[], &none), Err(SetUpInvalid::DependenciesNotEnabled));
+        assert_eq!(sets(&[], &["jsr:@a/b"], &none), Err(SetUpInvalid::JsrNotEnabled));
+        let elsewhere = sets(&[], &["https://m.example/y.ts"], &sources());
+        assert_eq!(elsewhere, Err(SetUpInvalid::HostNotListed("m.example:443".into())));
+        assert!(matches!(sets(&["a"], &["npm:a@2"], &sources()), Err(SetUpInvalid::Package(_))));
+    }
+
+    #[test]
+    fn an_installer_has_its_own_folders_and_no_others() {
+        let place = |kind: SetKind, path: &str| kind.place(path).unwrap_or_default();
+        assert_eq!(place(SetKind::Npm, "node_modules/a/b.js"), "workspace/node_modules/a/b.js");
+        assert_eq!(place(SetKind::Modules, "gen/https/a/b.js"), "emitted/https/a/b.js");
+        assert_eq!(place(SetKind::Modules, "remote/http/a/b"), "remote/http/a/b");
+        for (kind, path) in [
+            (SetKind::Npm, "main.js"),
+            (SetKind::Npm, "remote/https/a"),
+            (SetKind::Npm, "deno.lock"),
+            (SetKind::Modules, "gen/file/workspace/main.ts.js"),
+            (SetKind::Modules, "node_modules/a"),
+            (SetKind::Modules, "npm/a"),
+        ] {
+            assert_eq!(kind.place(path), None, "{path}");
+        }
     }
 
     #[test]

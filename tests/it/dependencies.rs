@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::daemon::TOKEN;
-use crate::support::registry::{Package, Registry};
+use crate::support::registry::{self, Package, Registry};
 use crate::support::{Answer, Daemon, RUNTIMES, Settings, eventually};
 
 const MIB: usize = 1 << 20;
@@ -240,4 +240,119 @@ async fn e1_what_a_registry_may_do_is_contained_and_nothing_half_made_is_left() 
     assert_eq!(std::fs::read_dir(daemon.home.state().join("volumes")).map_or(0, Iterator::count), 0);
     daemon.assert_nothing_left().await;
     daemon.client().assert_healthy_call("bun").await;
+}
+
+/// A registry with modules of JSR and by address, and a daemon that takes them from there.
+async fn modules() -> (Registry, Daemon) {
+    let mut pages = registry::jsr(
+        "demo",
+        &[
+            (
+                "/mod.ts",
+                "import { deep } from './deep.ts'; import { other } from 'jsr:@in/other@^1'; export enum Kind { A = 7 }
+export const demo = (text: string): string => deep(text) + other() + Kind.A;",
+            ),
+            ("/deep.ts", "export const deep = (text: string): string => `<${text}>`;"),
+            ("/sub.ts", "export const sub: number = 5;"),
+        ],
+    );
+    pages.extend(registry::jsr("other", &[("/mod.ts", "export const other = (): string => 'other';")]));
+    let web = |path: &str, text: &str| (path.to_owned(), text.as_bytes().to_vec());
+    pages.extend([
+        web("/web/mod.ts", "import { b } from './b.ts'; export const a = (n: number): number => b + n;"),
+        web("/web/b.ts", "export const b = 40;"),
+        web("/web/file.ts", "import 'file:///etc/passwd'; export const f = 1;"),
+        web("/web/far.ts", "import 'http://127.0.0.2:9/x.ts'; export const f = 1;"),
+        web("/web/broken.ts", "export const ="),
+    ]);
+    let registry =
+        Registry::start_with(vec![package("pad", json!({ "type": "module" }), "export default (x) => '_' + x")], pages);
+    let settings = Settings::default()
+        .set("sandbox.registries", &registry.url)
+        .set("sandbox.jsr", &registry.url)
+        .set("sandbox.module_hosts", registry.url.trim_start_matches("http://"))
+        .set("sandbox.install_deadline", "20 s");
+    let daemon = Daemon::start_with(settings).await;
+    (registry, daemon)
+}
+
+async fn set_up_deno(daemon: &Daemon, deno: Value, main: &str, source: &str) -> Answer {
+    let request = json!({ "mainModule": main, "modules": { main: source }, "dependencies": { "deno": deno } });
+    daemon.client().set_up(request).await
+}
+
+#[tokio::test]
+async fn modules_of_jsr_and_by_address_are_resolved_at_set_up_and_used_offline() {
+    let (registry, daemon) = modules().await;
+    let address = format!("{}/web/mod.ts", registry.url);
+    let source = format!(
+        "import {{ demo }} from 'jsr:@in/demo@1'; import {{ sub }} from 'jsr:@in/demo@1/sub';
+import {{ a }} from '{address}'; import pad from 'pad'; import padded from 'npm:pad';
+import fs from 'node:fs';
+export const handler = async (event) => {{
+  let late = 'loaded', reached = 'reached', written = 'written';
+  try {{ await import(event.data + '/web/never.ts') }} catch {{ late = 'refused' }}
+  try {{ await fetch(event.data) }} catch {{ reached = 'refused' }}
+  try {{ fs.writeFileSync('/tmp/.deno/remote/x', '') }} catch {{ written = 'refused' }}
+  return [demo('x'), sub, a(2), pad('y'), padded('z'), late, reached, written];
+}};"
+    );
+    for main in ["main.js", "main.ts"] {
+        let source = if main == "main.ts" { source.replace("(event)", "(event: any)") } else { source.clone() };
+        let named = json!(["jsr:@in/demo@1", "jsr:@in/demo@1/sub", address, "npm:pad@1.0.0"]);
+        let made = set_up_deno(&daemon, named, main, &source).await;
+        assert_eq!(made.status, 200, "{}", made.text);
+        assert_eq!(made.json["metadata"]["dependencyCount"], 4);
+        let volume = volume(&daemon, &made);
+        let lock = std::fs::read_to_string(volume.join("lock/deno.lock")).unwrap();
+        assert!(lock.contains("@in/other@1.0.0"), "{lock}");
+        // What is TypeScript among all of it was emitted already, and the environment's own with it.
+        assert!(volume.join("emitted/http").is_dir());
+        let own = volume.join("emitted/file/workspace/main.ts.js");
+        let emitted = std::fs::read_to_string(own).unwrap_or_default();
+        assert_eq!(emitted.contains("sourceMappingURL"), main == "main.ts", "{emitted}");
+        let body = json!({ "data": registry.url, "limits": { "timeoutMs": 30000 } });
+        let told = daemon.client().execute(made.json["id"].as_str().unwrap(), body).await;
+        let expected = json!(["<x>other7", 5, 42, "_y", "_z", "refused", "refused", "refused"]);
+        assert_eq!(told.expect("ok").result(), &expected, "{main}");
+        assert_eq!(daemon.client().delete(made.json["id"].as_str().unwrap()).await.status, 204);
+    }
+    let asked = registry.asked.lock().unwrap().iter().filter(|path| *path == "/@in/demo/meta.json").count();
+    assert_eq!(asked, 1, "the second set-up found what the first had resolved");
+    daemon.assert_nothing_left().await;
+}
+
+#[tokio::test]
+async fn e1_what_modules_may_do_is_contained_and_nothing_half_made_is_left() {
+    let (registry, daemon) = modules().await;
+    let source = "export const handler = () => 1";
+    for entry in ["file:///etc/passwd", "--allow-all", "data:text/javascript,1", "https://user@host/x.ts", "jsr:@in"] {
+        set_up_deno(&daemon, json!([entry]), "main.js", source).await.expect_error(400, "validation_error");
+    }
+    let unlisted = set_up_deno(&daemon, json!(["https://elsewhere.example/x.ts"]), "main.js", source).await;
+    unlisted.expect_error(400, "validation_error");
+    assert!(unlisted.text.contains("elsewhere.example:443"), "{}", unlisted.text);
+    let request = json!({ "mainModule": "main.js", "modules": { "main.js": source }, "runtime": "bun",
+        "dependencies": { "deno": ["jsr:@in/demo"] } });
+    daemon.client().set_up(request).await.expect_error(400, "validation_error");
+    assert!(registry.asked.lock().unwrap().is_empty());
+    let at = |path: &str| format!("{}/{path}", registry.url);
+    for entry in [
+        at("web/absent.ts"),
+        at("web/file.ts"),
+        at("web/far.ts"),
+        at("web/broken.ts"),
+        at("wanders"),
+        at("hangs"),
+        "jsr:@in/absent".to_owned(),
+        "jsr:@in/demo@7".to_owned(),
+    ] {
+        let made = set_up_deno(&daemon, json!([entry]), "main.js", source).await;
+        assert_eq!((made.status, made.json["code"].as_str()), (500, Some("setup_failed")), "{entry}: {}", made.text);
+        assert!(made.text.contains("installing the dependencies"), "{entry}: {}", made.text);
+    }
+    for folder in ["packages", "volumes"] {
+        assert_eq!(std::fs::read_dir(daemon.home.state().join(folder)).map_or(0, Iterator::count), 0, "{folder}");
+    }
+    daemon.assert_nothing_left().await;
 }

@@ -28,12 +28,11 @@ use crate::domain::environment::Environment;
 use crate::domain::execution::Limits;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
-use crate::domain::package_set::PackageSet;
 use crate::domain::pool::{Effect, Event, Pool, PoolPolicy};
 use crate::messages::child::Drain;
 use crate::messages::sandbox_pool::{DeleteError, GetHoldings, GetPool, PoolHoldings, SetUpError};
 use crate::ports::clock::Clock;
-use crate::ports::packages::{HeldSet, Packages};
+use crate::ports::packages::Packages;
 use crate::ports::sandbox::{SandboxEngine, SandboxError};
 use crate::ports::store::Store;
 use crate::ports::volumes::Volumes;
@@ -41,7 +40,7 @@ use crate::telemetry::error_chain;
 
 use calls::PendingCall;
 pub use packages::InstallPolicy;
-use packages::Installs;
+use packages::{Installs, Wanted};
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -63,7 +62,7 @@ pub struct Deps {
     pub policy: PoolPolicy,
     /// For the transpile task of a set-up.
     pub transpile_limits: Limits,
-    /// None: there are no registries, and dependencies are refused.
+    /// None: they come from nowhere, and dependencies are refused.
     pub installs: Option<InstallPolicy>,
     /// Whether calls run in gVisor; false only with `DISABLE_GVISOR`.
     pub isolated: bool,
@@ -93,12 +92,9 @@ pub struct SandboxPool {
 
 struct PendingSetUp {
     request: crate::domain::environment::SetUpRequest,
-    packages: Option<WantedPackages>,
+    wanted: Vec<Wanted>,
     reply: oneshot::Sender<Result<Environment, SetUpError>>,
 }
-
-/// Kept already, or to be installed.
-type WantedPackages = Result<HeldSet, (PackageSet, InstallPolicy)>;
 
 impl SandboxPool {
     /// A pool for one life.

@@ -1,4 +1,4 @@
-//! An environment's packages: found among those that are kept, else installed once for all set-ups that wait for the same.
+//! An environment's dependencies: found among those that are kept, else installed once for all set-ups that wait for the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,12 +8,11 @@ use slog::{info, warn};
 
 use super::set_up::host;
 use super::{Deps, kind_of};
-use crate::domain::environment::Runtime;
+use crate::domain::environment::SetUpInvalid;
 use crate::domain::execution::Limits;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
-use crate::domain::layout;
-use crate::domain::package_set::{KeepSets, PackageSet};
+use crate::domain::package_set::{KeepSets, PackageSet, Sources};
 use crate::domain::pool::set_up_slot;
 use crate::messages::sandbox_pool::SetUpError;
 use crate::ports::packages::HeldSet;
@@ -22,11 +21,10 @@ use crate::telemetry::error_chain;
 
 const DOING: &str = "installing the dependencies";
 
-/// How packages are installed and kept.
+/// How dependencies are installed and kept.
 #[derive(Debug, Clone)]
 pub struct InstallPolicy {
-    /// The registry that is asked; part of what makes two sets the same.
-    pub registry: String,
+    pub sources: Sources,
     /// For an install task.
     pub limits: Limits,
     pub keep: KeepSets,
@@ -52,47 +50,66 @@ impl Installs {
     }
 }
 
+/// A set that an environment needs.
+pub(super) enum Wanted {
+    Kept(HeldSet),
+    Install(PackageSet),
+}
+
+/// Looks for each set. One that cannot be looked for is looked for again when its turn comes.
+pub(super) async fn look(deps: Deps, sets: Vec<PackageSet>) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    for set in sets {
+        wanted.push(find(&deps, &set).await.ok().flatten().map_or(Wanted::Install(set), Wanted::Kept));
+    }
+    wanted
+}
+
 /// The set, whole; it is held until the environment has its files.
 pub(super) async fn obtain(
     deps: &Deps,
-    policy: &InstallPolicy,
     installs: &Installs,
     id: EnvironmentId,
     set: PackageSet,
 ) -> Result<HeldSet, SetUpError> {
-    let found = deps.packages.find(&set, policy.keep, deps.clock.wall()).await;
-    match found.map_err(|error| host("looking for the packages", &error, FailureKind::Retryable))? {
-        Some(held) => Ok(held),
-        None => {
-            let (deps, limits) = (deps.clone(), policy.limits);
-            installs.join(set.identity(), move || install(deps, limits, id, set).boxed()).await
-        }
+    if let Some(held) = find(deps, &set).await? {
+        return Ok(held);
     }
+    let limits = deps.installs.as_ref().ok_or(SetUpInvalid::DependenciesNotEnabled)?.limits;
+    let deps = deps.clone();
+    installs.join(set.identity().join("\n"), move || install(deps, limits, id, set).boxed()).await
+}
+
+async fn find(deps: &Deps, set: &PackageSet) -> Result<Option<HeldSet>, SetUpError> {
+    let Some(policy) = &deps.installs else { return Ok(None) };
+    let found = deps.packages.find(set, policy.keep, deps.clock.wall()).await;
+    found.map_err(|error| host("looking for the dependencies", &error, FailureKind::Retryable))
 }
 
 async fn install(deps: Deps, limits: Limits, id: EnvironmentId, set: PackageSet) -> Result<HeldSet, SetUpError> {
     let slot = set_up_slot(id);
-    let spec = SlotSpec { slot, runtime: Runtime::Bun, purpose: Purpose::Install, memory_mb: limits.memory_mb };
+    let spec =
+        SlotSpec { slot, runtime: set.kind().installer(), purpose: Purpose::Install, memory_mb: limits.memory_mb };
     // Its ranges become versions from now on.
     let resolved_at = deps.clock.wall();
     let answer = async {
         deps.engine.create(spec).await?;
-        deps.engine.install(slot, set.packages.clone(), limits).await
+        deps.engine.install(slot, set.clone(), limits).await
     }
     .await;
     if let Err(error) = deps.engine.destroy(slot).await {
         warn!(deps.log, "slot.wedged"; "slot" => %slot, "error" => error_chain(&error));
     }
     let files = match answer {
-        Ok(Installed::Files(files)) => layout::installed(files).collect(),
+        Ok(Installed::Files(files)) => files,
         Ok(Installed::Failed(cause)) => {
             return Err(SetUpError::Host { doing: DOING, cause, kind: FailureKind::Permanent });
         }
         Err(error) => return Err(host(DOING, &error, kind_of(&error))),
     };
     let kept = deps.packages.keep(&set, files, resolved_at).await;
-    let held = kept.map_err(|error| host("keeping the packages", &error, FailureKind::Retryable))?;
-    info!(deps.log, "packages.installed"; "environment" => %id, "packages" => set.packages.len());
+    let held = kept.map_err(|error| host("keeping the dependencies", &error, FailureKind::Retryable))?;
+    info!(deps.log, "packages.installed"; "environment" => %id, "kind" => set.kind().as_str(), "named" => set.len());
     Ok(held)
 }
 

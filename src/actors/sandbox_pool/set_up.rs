@@ -1,15 +1,15 @@
 //! Set-ups: recorded, transpiled in a sandbox, given their packages, written, sealed, made ready. Whatever fails is undone.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use actix::prelude::*;
 use slog::{info, warn};
 use tokio::sync::oneshot;
 
-use super::packages::{InstallPolicy, Installs, obtain};
-use super::{Deps, PendingSetUp, SandboxPool, WantedPackages, kind_of};
-use crate::domain::environment::{Environment, EnvironmentStatus, SetUpInvalid, SetUpRequest};
+use super::packages::{Installs, Wanted, look, obtain};
+use super::{Deps, PendingSetUp, SandboxPool, kind_of};
+use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
 use crate::domain::layout;
@@ -27,48 +27,36 @@ impl Handler<SetUp> for SandboxPool {
         if let Err(invalid) = request.validate() {
             return Box::pin(std::future::ready(Err(invalid.into())));
         }
-        let packages = match self.packages_of(&request) {
-            Ok(packages) => packages,
+        let sources = self.deps.installs.as_ref().map(|policy| policy.sources.clone()).unwrap_or_default();
+        let sets = match PackageSet::of(&request.dependencies, &sources) {
+            Ok(sets) => sets,
             Err(invalid) => return Box::pin(std::future::ready(Err(invalid.into()))),
         };
         let (reply, answer) = oneshot::channel();
-        match packages {
-            None => self.set_up_came(id, PendingSetUp { request, packages: None, reply }, ctx),
-            Some((set, policy)) => {
-                let (packages, now) = (Arc::clone(&self.deps.packages), self.deps.clock.wall());
-                let look =
-                    async move { packages.find(&set, policy.keep, now).await.ok().flatten().ok_or((set, policy)) };
-                self.spawn(ctx, look, move |pool, packages, ctx| {
-                    pool.set_up_came(id, PendingSetUp { request, packages: Some(packages), reply }, ctx);
-                });
-            }
+        if sets.is_empty() {
+            self.set_up_came(id, PendingSetUp { request, wanted: Vec::new(), reply }, ctx);
+        } else {
+            let look = look(self.deps.clone(), sets);
+            self.spawn(ctx, look, move |pool, wanted, ctx| {
+                pool.set_up_came(id, PendingSetUp { request, wanted, reply }, ctx);
+            });
         }
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
 }
 
 impl SandboxPool {
-    /// The packages that are asked for, and how they are installed here.
-    fn packages_of(&self, request: &SetUpRequest) -> Result<Option<(PackageSet, InstallPolicy)>, SetUpInvalid> {
-        let Some(policy) = &self.deps.installs else {
-            let none = request.dependencies.count() == 0;
-            return if none { Ok(None) } else { Err(SetUpInvalid::DependenciesNotEnabled) };
-        };
-        let set = PackageSet::of(&request.dependencies.npm, &policy.registry)?;
-        Ok(set.map(|set| (set, policy.clone())))
-    }
-
-    /// A set-up whose packages are kept already boots nothing for them.
+    /// A set-up whose dependencies are kept already boots nothing for them.
     fn set_up_came(&mut self, id: EnvironmentId, pending: PendingSetUp, ctx: &mut Context<Self>) {
-        let installs = matches!(pending.packages, Some(Err(_)));
+        let installs = pending.wanted.iter().any(|wanted| matches!(wanted, Wanted::Install(_)));
         let transpiles = installs || layout::needs_transpiling(pending.request.runtime, pending.request.modules.keys());
         self.set_ups.insert(id, pending);
         self.step(Event::SetUpCame { environment: id, transpiles }, ctx);
     }
 
     pub(super) fn begin_set_up(&mut self, id: EnvironmentId, ctx: &mut Context<Self>) {
-        let Some(PendingSetUp { request, packages, reply }) = self.set_ups.remove(&id) else { return };
-        let work = set_up(self.deps.clone(), self.installs.clone(), id, request, packages);
+        let Some(PendingSetUp { request, wanted, reply }) = self.set_ups.remove(&id) else { return };
+        let work = set_up(self.deps.clone(), self.installs.clone(), id, request, wanted);
         self.spawn(ctx, work, move |pool, made, ctx| {
             match &made {
                 Ok(environment) => info!(pool.deps.log, "environment.ready"; "environment" => %id,
@@ -86,12 +74,12 @@ async fn set_up(
     installs: Installs,
     id: EnvironmentId,
     request: SetUpRequest,
-    packages: Option<WantedPackages>,
+    wanted: Vec<Wanted>,
 ) -> Result<Environment, SetUpError> {
     let environment = request.environment(id, deps.clock.wall());
     let recorded = deps.store.insert_environment(&environment).await;
     recorded.map_err(|error| host("recording the environment", &error, FailureKind::Retryable))?;
-    match build(&deps, &installs, id, request, packages).await {
+    match build(&deps, &installs, id, request, wanted).await {
         Ok(()) => Ok(Environment { status: EnvironmentStatus::Ready, ..environment }),
         Err(error) => {
             undo(&deps, id).await;
@@ -105,23 +93,28 @@ async fn build(
     installs: &Installs,
     id: EnvironmentId,
     request: SetUpRequest,
-    packages: Option<WantedPackages>,
+    wanted: Vec<Wanted>,
 ) -> Result<(), SetUpError> {
+    // Held until the volume has their files.
+    let mut held = Vec::new();
+    for wanted in wanted {
+        held.push(match wanted {
+            Wanted::Kept(set) => set,
+            Wanted::Install(set) => obtain(deps, installs, id, set).await?,
+        });
+    }
+    let trees: Vec<PathBuf> = held.iter().map(|set| set.tree.clone()).collect();
     let javascript = if layout::needs_transpiling(request.runtime, request.modules.keys()) {
-        transpile(deps, id, &request).await?
+        transpile(deps, id, &request, trees.clone()).await?
     } else {
         BTreeMap::new()
     };
-    let held = match packages {
-        None => None,
-        Some(Ok(held)) => Some(held),
-        Some(Err((set, policy))) => Some(obtain(deps, &policy, installs, id, set).await?),
-    };
     let files = layout::files(request.modules, javascript);
-    let made = match held {
-        None => deps.volumes.make(&id.volume_name(), files).await,
-        Some(held) => deps.volumes.make_with(&id.volume_name(), files, held.tree.clone()).await,
+    let made = match trees.is_empty() {
+        true => deps.volumes.make(&id.volume_name(), files).await,
+        false => deps.volumes.make_with(&id.volume_name(), files, trees).await,
     };
+    drop(held);
     made.map_err(|error| host("writing the volume", &error, FailureKind::Retryable))?;
     let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
     readied.map(drop).map_err(|error| host("recording the environment", &error, FailureKind::Retryable))
@@ -131,12 +124,14 @@ async fn transpile(
     deps: &Deps,
     id: EnvironmentId,
     request: &SetUpRequest,
+    dependencies: Vec<PathBuf>,
 ) -> Result<BTreeMap<String, String>, SetUpError> {
     let slot = set_up_slot(id);
     let limits = deps.transpile_limits;
     let typescript = request.modules.iter().filter(|(name, _)| layout::is_typescript(name));
     let modules = typescript.map(|(name, source)| (name.clone(), source.clone())).collect();
-    let spec = SlotSpec { slot, runtime: request.runtime, purpose: Purpose::Transpile, memory_mb: limits.memory_mb };
+    let purpose = Purpose::Transpile { dependencies };
+    let spec = SlotSpec { slot, runtime: request.runtime, purpose, memory_mb: limits.memory_mb };
     let answer = async {
         deps.engine.create(spec).await?;
         deps.engine.transpile(slot, modules, limits).await

@@ -10,7 +10,7 @@ use crate::adapters::clock::PausedClock;
 use crate::domain::environment::{Dependencies, Permissions, Runtime, SetUpRequest};
 use crate::domain::execution::{Call, ExecutionReport, Outcome};
 use crate::domain::id::RequestId;
-use crate::domain::package_set::KeepSets;
+use crate::domain::package_set::{KeepSets, Sources};
 use crate::domain::pool::Refusal;
 use crate::domain::restart::Generation;
 use crate::messages::sandbox_pool::{
@@ -75,7 +75,7 @@ fn start_under(world: &World, parent: &Addr<Parent>) -> Addr<SandboxPool> {
         policy,
         transpile_limits: limits(),
         installs: Some(InstallPolicy {
-            registry: "https://registry.example/".into(),
+            sources: Sources { registry: Some("https://registry.example/".into()), ..Sources::default() },
             limits: limits(),
             keep: KeepSets { fresh: Duration::from_secs(3600), unused: Duration::from_secs(60) },
         }),

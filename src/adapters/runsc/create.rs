@@ -18,8 +18,9 @@ use super::slot::{Making, Slot};
 use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
 use super::tools::{is_open_to_all, rootfs_of};
-use super::{CLOSING_PATIENCE, RunscEngine, Tools, flags, host};
+use super::{CLOSING_PATIENCE, RunscEngine, Settings, Tools, flags, host, mount_points};
 use crate::domain::egress::{Policy, Rule};
+use crate::domain::environment::{Permissions, Runtime};
 use crate::domain::execution::ProcessEnd;
 use crate::domain::layout;
 use crate::domain::time::whole_millis;
@@ -102,14 +103,15 @@ impl RunscEngine {
         let image = self.settings.images.get(&spec.runtime).cloned();
         let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
         let installs = spec.purpose == Purpose::Install;
-        let (permissions, volume) = match spec.purpose {
+        let (permissions, volume, dependencies) = match spec.purpose {
             Purpose::Execute { environment, permissions } => {
-                (permissions, Some(self.volumes.path(&environment.volume_name())))
+                (permissions, Some(self.volumes.path(&environment.volume_name())), Vec::new())
             }
-            Purpose::Transpile | Purpose::Install => Default::default(),
+            Purpose::Transpile { dependencies } => (Permissions::default(), None, dependencies),
+            Purpose::Install => Default::default(),
         };
         let policy = if installs {
-            let rules: Vec<Rule> = self.settings.registries.iter().map(|registry| registry.rule.clone()).collect();
+            let rules = self.install_rules(spec.runtime);
             (!rules.is_empty()).then_some((Policy::Only(rules), Whose::Operator))
         } else {
             Policy::of(permissions.allow_net.as_ref()).map(|policy| (policy, Whose::Environment))
@@ -121,17 +123,21 @@ impl RunscEngine {
         let (runtime, memory_mb, tmp_mb) = (spec.runtime, spec.memory_mb, self.settings.tmp_mb);
         let runner = tools.runners.of(runtime);
         let gvisor = tools.engine.kind == Kind::Runsc;
+        let jsr = self.settings.jsr.as_ref().map(|jsr| jsr.url.clone());
         let write = move || {
             let rootfs = rootfs_of(&image, runtime).ok_or(SandboxError::RuntimeMissing(runtime))?;
             let [rootfs, runner] = [real(&rootfs)?, real(&runner)?];
             let duty = match volume {
                 Some(volume) => duty_of(&volume)?,
                 None if installs => Duty::Install,
-                None => Duty::Transpile,
+                None => transpile_duty(&dependencies)?,
             };
+            mount_points::make(&rootfs, &duty.bound_at())?;
+            // What else is bound lies beside these.
             let workspace = match &duty {
                 Duty::Call { workspace, .. } => Some(workspace),
-                Duty::Transpile | Duty::Install => None,
+                Duty::Transpile { packages, remote } => packages.as_ref().or(remote.as_ref()),
+                Duty::Install => None,
             };
             let closed = [Some(&rootfs), Some(&runner), workspace]
                 .into_iter()
@@ -141,7 +147,7 @@ impl RunscEngine {
             let host_ids = map_ids.filter(|_| closed.is_none());
             let egress = way_out.map(|(gates, policy)| Egress::open(&*gates, slot, policy, host_ids)).transpose()?;
             let bundle =
-                Bundle { runtime, gvisor, permissions, memory_mb, tmp_mb, rootfs, runner, duty, egress, host_ids };
+                Bundle { runtime, gvisor, permissions, memory_mb, tmp_mb, rootfs, runner, duty, egress, jsr, host_ids };
             let config = config_json(&bundle).map_err(host("describing the sandbox"))?;
             write_config(&slot_dir, &config).map_err(host("writing the sandbox's bundle"))?;
             Ok((Written { slot_dir, egress: bundle.egress.is_some() }, making, closed))
@@ -152,6 +158,19 @@ impl RunscEngine {
             self.warn_of_closed_path(&path);
         }
         Ok((written, making))
+    }
+
+    /// What an installer may reach: where packages come from, and on Deno also where modules do.
+    fn install_rules(&self, runtime: Runtime) -> Vec<Rule> {
+        let Settings { registries, jsr, module_hosts, .. } = &self.settings;
+        let registries = registries.iter().map(|registry| registry.rule.clone());
+        match runtime {
+            Runtime::Bun => registries.collect(),
+            Runtime::Deno => {
+                let jsr = jsr.iter().map(|jsr| jsr.rule.clone());
+                registries.chain(jsr).chain(module_hosts.iter().cloned()).collect()
+            }
+        }
     }
 
     fn warn_of_closed_path(&self, path: &Path) {
@@ -192,9 +211,18 @@ impl RunscEngine {
 /// Engines bind no links: runc refuses them, and what a link leads to is what must be open to all.
 /// What a call's sandbox sees of its environment's volume.
 fn duty_of(volume: &Path) -> Result<Duty, SandboxError> {
-    let emitted = volume.join(layout::EMITTED);
-    let emitted = emitted.is_dir().then(|| real(&emitted)).transpose()?;
-    Ok(Duty::Call { workspace: real(&volume.join(layout::WORKSPACE))?, emitted })
+    let folder = |name: &str| Some(volume.join(name)).filter(|path| path.is_dir());
+    let [emitted, remote] = [layout::EMITTED, layout::REMOTE].map(|name| folder(name).as_deref().map(real).transpose());
+    Ok(Duty::Call { workspace: real(&volume.join(layout::WORKSPACE))?, emitted: emitted?, remote: remote? })
+}
+
+/// What a set-up's compiler sees of the dependencies' trees.
+fn transpile_duty(dependencies: &[PathBuf]) -> Result<Duty, SandboxError> {
+    let find = |folder: &str| {
+        let found = dependencies.iter().map(|tree| tree.join(folder)).find(|path| path.is_dir());
+        found.as_deref().map(real).transpose()
+    };
+    Ok(Duty::Transpile { packages: find(layout::PACKAGES)?, remote: find(layout::REMOTE)? })
 }
 
 fn real(path: &Path) -> Result<PathBuf, SandboxError> {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::settings::InstallLimits;
+use crate::domain::package_set::SetKind;
 
 const MOST_PATH: usize = 1024;
 
@@ -19,20 +20,17 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// None: this may not be installed. `admits` says which plain paths may be; more than `most` never may.
-    pub(super) fn announced(
-        files: Vec<(String, usize)>,
-        most: InstallLimits,
-        admits: fn(&str) -> bool,
-    ) -> Option<Self> {
+    /// None: this may not be installed, for `kind` has no place for it, or it is more than `most`.
+    pub(super) fn announced(files: Vec<(String, usize)>, most: InstallLimits, kind: SetKind) -> Option<Self> {
         let bytes = files.iter().try_fold(0_usize, |sum, (_, size)| sum.checked_add(*size))?;
-        let good = |path: &str| path.len() <= MOST_PATH && path.split('/').all(is_plain) && admits(path);
+        let good = |path: &str| path.len() <= MOST_PATH && path.split('/').all(is_plain);
         let mut known = BTreeSet::new();
         let good = files.iter().all(|(path, _)| good(path) && known.insert(path.as_str()));
         if !good || bytes > most.bytes || files.len() > most.files {
             return None;
         }
-        let awaited = files.into_iter().rev().collect();
+        let placed = files.iter().rev().map(|(path, size)| Some((kind.place(path)?, *size)));
+        let awaited = placed.collect::<Option<_>>()?;
         let mut delivery = Self { awaited, bytes: Vec::new(), whole: BTreeMap::new() };
         delivery.keep_whole();
         Some(delivery)
@@ -52,7 +50,7 @@ impl Delivery {
         Some(())
     }
 
-    /// All files, once the last byte is there.
+    /// All files by their paths in a volume, once the last byte is there.
     pub(super) fn files(&mut self) -> Option<BTreeMap<String, Vec<u8>>> {
         self.awaited.is_empty().then(|| std::mem::take(&mut self.whole))
     }
@@ -77,13 +75,9 @@ mod tests {
 
     const MOST: InstallLimits = InstallLimits { bytes: 1000, files: 20 };
 
-    fn any_path(_: &str) -> bool {
-        true
-    }
-
     fn announced(files: &[(&str, usize)]) -> Option<Delivery> {
-        let files = files.iter().map(|(path, size)| ((*path).to_owned(), *size)).collect();
-        Delivery::announced(files, MOST, any_path)
+        let files = files.iter().map(|(path, size)| (format!("node_modules/{path}"), *size)).collect();
+        Delivery::announced(files, MOST, SetKind::Npm)
     }
 
     #[test]
@@ -94,9 +88,9 @@ mod tests {
         assert!(announced(&[("a", 1), ("a", 1)]).is_none());
         assert!(announced(&[("a", 1001)]).is_none());
         assert!(announced(&[("a", usize::MAX), ("b", 2)]).is_none());
-        let many: Vec<_> = (0..21).map(|number| (number.to_string(), 0)).collect();
-        assert!(Delivery::announced(many, MOST, any_path).is_none());
-        assert!(Delivery::announced(vec![("a".to_owned(), 1)], MOST, |path| path != "a").is_none());
+        let names: Vec<_> = (0..21).map(|number| number.to_string()).collect();
+        assert!(announced(&names.iter().map(|name| (name.as_str(), 0)).collect::<Vec<_>>()).is_none());
+        assert!(Delivery::announced(vec![("main.js".to_owned(), 1)], MOST, SetKind::Npm).is_none());
         assert!(announced(&[("a/b", 1), ("a.b", 999)]).is_some());
     }
 
@@ -106,8 +100,9 @@ mod tests {
             contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..20),
             cut in 1_usize..50,
         ) {
-            let files = contents.iter().enumerate().map(|(number, bytes)| (number.to_string(), bytes.len())).collect();
-            let mut delivery = Delivery::announced(files, MOST, any_path).unwrap();
+            let name = |number: usize| format!("node_modules/{number}");
+            let files = contents.iter().enumerate().map(|(number, bytes)| (name(number), bytes.len())).collect();
+            let mut delivery = Delivery::announced(files, MOST, SetKind::Npm).unwrap();
             let stream = contents.concat();
             for piece in stream.chunks(cut) {
                 prop_assert!(delivery.files().is_none());
@@ -115,7 +110,8 @@ mod tests {
             }
             prop_assert!(delivery.take(b"x").is_none());
             let whole = delivery.files().unwrap();
-            let numbered = contents.into_iter().enumerate().map(|(number, bytes)| (number.to_string(), bytes));
+            let place = |number: usize| format!("workspace/{}", name(number));
+            let numbered = contents.into_iter().enumerate().map(|(number, bytes)| (place(number), bytes));
             prop_assert_eq!(whole, numbered.collect::<BTreeMap<_, _>>());
         }
     }

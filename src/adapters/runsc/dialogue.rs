@@ -20,7 +20,7 @@ use super::result::check_result;
 use super::settings::InstallLimits;
 use crate::domain::environment::SourceFault;
 use crate::domain::execution::{ErrorReport, FailureFrameKind, LogEntry, Phase, Settlement};
-use crate::domain::layout::LOCK;
+use crate::domain::package_set::SetKind;
 use crate::ports::sandbox::{Installed, Transpiled};
 
 /// The version of the protocol that this daemon speaks.
@@ -37,7 +37,7 @@ pub(super) enum Task {
     Execute,
     /// The modules' names: the answer is about exactly these.
     Transpile(BTreeSet<String>),
-    Install,
+    Install(SetKind),
 }
 
 /// The caps that the dialogue holds the runner to.
@@ -134,11 +134,14 @@ impl Dialogue {
                 transpiled(asked, message.modules, message.errors)
                     .map(|answer| Said::Settled(Settled::Transpiled(answer)))
             }
-            ("installed", FILES) if self.task == Task::Install => {
-                self.delivery = Some(Delivery::announced(message.files?, self.caps.installs, is_installed)?);
+            ("installed", FILES) => {
+                let Task::Install(kind) = self.task else {
+                    return None;
+                };
+                self.delivery = Some(Delivery::announced(message.files?, self.caps.installs, kind)?);
                 Some(Said::Delivering)
             }
-            ("installed", ERROR_TEXT) if self.task == Task::Install => {
+            ("installed", ERROR_TEXT) if matches!(self.task, Task::Install(_)) => {
                 Some(Said::Settled(Settled::Installed(Installed::Failed(one_line(&message.message?)))))
             }
             _ => None,
@@ -258,11 +261,6 @@ fn transpiled(
         }
         _ => None,
     }
-}
-
-/// Packages, and the lock file.
-fn is_installed(path: &str) -> bool {
-    path == LOCK || path.starts_with("node_modules/")
 }
 
 fn one_line(text: &str) -> String {

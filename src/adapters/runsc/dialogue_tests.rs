@@ -62,7 +62,7 @@ fn a_failure_settles_in_either_phase() {
 #[test]
 fn an_install_is_settled_by_files_as_they_were_announced_or_by_a_reason() {
     let announced = |files: serde_json::Value| {
-        let mut talk = dialogue(Task::Install);
+        let mut talk = dialogue(Task::Install(SetKind::Npm));
         let said = talk.step(&frame(json!({"type": "installed", "files": files})));
         (talk, said)
     };
@@ -70,11 +70,11 @@ fn an_install_is_settled_by_files_as_they_were_announced_or_by_a_reason() {
     assert_eq!(said, None);
     assert_eq!(talk.step(b"abc1"), None);
     let file = |path: &str, content: &[u8]| (path.to_owned(), content.to_vec());
-    let files = BTreeMap::from([file("bun.lock", b"abc"), file("node_modules/@a/b/x.js", b"1234")]);
+    let files = BTreeMap::from([file("lock/bun.lock", b"abc"), file("workspace/node_modules/@a/b/x.js", b"1234")]);
     assert_eq!(talk.step(b"234"), Some(Settled::Installed(Installed::Files(files))));
     let (mut talk, _) = announced(json!([["bun.lock", 3]]));
     assert_eq!(talk.step(b"abcd"), FORGED);
-    let empty = BTreeMap::from([file("bun.lock", b"")]);
+    let empty = BTreeMap::from([file("lock/bun.lock", b"")]);
     assert_eq!(announced(json!([["bun.lock", 0]])).1, Some(Settled::Installed(Installed::Files(empty))));
     for wrong in [
         json!([["node_modules/../../x", 1]]),
@@ -86,7 +86,10 @@ fn an_install_is_settled_by_files_as_they_were_announced_or_by_a_reason() {
         assert_eq!(announced(wrong.clone()).1, FORGED, "{wrong}");
     }
     let failed = frame(json!({"type": "installed", "message": "a\nb"}));
-    assert_eq!(dialogue(Task::Install).step(&failed), Some(Settled::Installed(Installed::Failed("a b".into()))));
+    assert_eq!(
+        dialogue(Task::Install(SetKind::Npm)).step(&failed),
+        Some(Settled::Installed(Installed::Failed("a b".into())))
+    );
     assert_eq!(dialogue(Task::Execute).step(&failed), FORGED);
 }
 

@@ -1,6 +1,6 @@
 //! One task in a ready sandbox: its limits are put in force, its request is sent, and what was seen becomes evidence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -17,6 +17,7 @@ use super::watch::{self, Seen, watch};
 use super::{RunscEngine, host};
 use crate::domain::execution::{Call, Evidence, Limits, Settlement, judge};
 use crate::domain::id::SlotId;
+use crate::domain::package_set::PackageSet;
 use crate::ports::cgroup::{CgroupLimits, CgroupUsage};
 use crate::ports::sandbox::{Installed, SandboxError, Transpiled};
 
@@ -40,9 +41,38 @@ const DELIVERED_CAP: usize = 1 << 20;
 #[derive(Serialize)]
 #[serde(tag = "task", rename_all = "lowercase")]
 enum Asked<'a> {
-    Execute { main: &'a str, event: Event<'a>, context: Context },
-    Transpile { modules: &'a BTreeMap<String, String> },
-    Install { packages: &'a BTreeMap<String, String>, registry: &'a str, most: Most },
+    Execute {
+        main: &'a str,
+        event: Event<'a>,
+        context: Context,
+    },
+    Transpile {
+        modules: &'a BTreeMap<String, String>,
+    },
+    Install {
+        #[serde(flatten)]
+        wanted: Wanted<'a>,
+        most: Most,
+    },
+}
+
+/// What the installer of a set is told of it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Wanted<'a> {
+    Npm { packages: &'a BTreeMap<String, String>, registry: &'a str },
+    Modules { modules: &'a BTreeSet<String>, jsr: Option<&'a str>, registry: Option<&'a str> },
+}
+
+impl<'a> Wanted<'a> {
+    fn of(set: &'a PackageSet) -> Self {
+        match set {
+            PackageSet::Npm { packages, registry } => Wanted::Npm { packages, registry },
+            PackageSet::Modules { specifiers: modules, sources } => {
+                Wanted::Modules { modules, jsr: sources.jsr.as_deref(), registry: sources.registry.as_deref() }
+            }
+        }
+    }
 }
 
 /// The installer's own caps.
@@ -89,8 +119,6 @@ enum RequestError {
     DataNotJson,
     #[error("the request is too large for a frame")]
     TooLarge,
-    #[error("no registry is configured (sandbox.registries)")]
-    NoRegistry,
 }
 
 impl RunscEngine {
@@ -132,17 +160,16 @@ impl RunscEngine {
         }
     }
 
-    pub(super) async fn install_packages(
+    pub(super) async fn install_set(
         &self,
         id: SlotId,
-        packages: BTreeMap<String, String>,
+        wanted: PackageSet,
         limits: Limits,
     ) -> Result<Installed, SandboxError> {
-        let registry = self.settings.registries.first().ok_or_else(|| cannot_ask(RequestError::NoRegistry))?;
         let InstallLimits { bytes, files } = self.settings.installs;
-        let asked = Asked::Install { packages: &packages, registry: &registry.url, most: Most { bytes, files } };
+        let asked = Asked::Install { wanted: Wanted::of(&wanted), most: Most { bytes, files } };
         let frame_cap = (files * ANNOUNCED_ENTRY + FRAME_FIELDS).max(DELIVERED_CAP);
-        let (seen, evidence) = self.perform(id, Task::Install, asked, limits, frame_cap).await?;
+        let (seen, evidence) = self.perform(id, Task::Install(wanted.kind()), asked, limits, frame_cap).await?;
         match seen {
             Some(Settled::Installed(answer)) => Ok(answer),
             other => Err(failed(other, evidence)),
@@ -168,7 +195,7 @@ impl RunscEngine {
             log_bytes: runner_limits.log_bytes,
             installs: self.settings.installs,
         };
-        let delivered = if task == Task::Install { caps.installs.bytes } else { 0 };
+        let delivered = if matches!(task, Task::Install(_)) { caps.installs.bytes } else { 0 };
         let channel_cap = u64::try_from(2 * caps.log_bytes + frame_cap + delivered).unwrap_or(u64::MAX);
         let request = Request { nonce: &nonce, asked, limits: runner_limits };
         let body = serde_json::to_vec(&request).map_err(host("writing the request"))?;

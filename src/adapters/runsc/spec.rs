@@ -38,6 +38,8 @@ pub(super) struct Bundle {
     pub duty: Duty,
     /// None: nothing gets out.
     pub egress: Option<Egress>,
+    /// The address that Deno knows JSR's modules by.
+    pub jsr: Option<String>,
     /// The first host id of the sandbox's user namespace. None: no user namespace of its own.
     pub host_ids: Option<u32>,
 }
@@ -45,12 +47,31 @@ pub(super) struct Bundle {
 /// What the sandbox is for.
 #[derive(Debug, Clone)]
 pub(super) enum Duty {
-    /// A call: `workspace` is bound to `/workspace`, and `emitted`, where there is some, into Deno's cache.
-    Call { workspace: PathBuf, emitted: Option<PathBuf> },
-    /// A set-up's TypeScript: the transpiler writes the modules to a `/workspace` of its own.
-    Transpile,
-    /// A set-up's packages: the installer works in `/tmp`.
+    /// A call: `workspace` is bound to `/workspace`, and into Deno's cache, where there are some, what was `emitted` and the
+    /// modules from elsewhere.
+    Call { workspace: PathBuf, emitted: Option<PathBuf>, remote: Option<PathBuf> },
+    /// A set-up's TypeScript: the transpiler writes the modules to a `/workspace` of its own, beside dependencies.
+    Transpile { packages: Option<PathBuf>, remote: Option<PathBuf> },
+    /// A set-up's dependencies: the installer works in `/tmp`.
     Install,
+}
+
+/// Where an environment's parts are bound, beside its modules.
+const PACKAGES_AT: &str = "/workspace/node_modules";
+const EMITTED_AT: &str = "/tmp/.deno/gen";
+const REMOTE_AT: &str = "/tmp/.deno/remote";
+
+impl Duty {
+    /// The places in the image that its parts need.
+    pub(super) fn bound_at(&self) -> Vec<&'static str> {
+        let (packages, emitted, remote) = match self {
+            Duty::Call { emitted, remote, .. } => (&None, emitted, remote),
+            Duty::Transpile { packages, remote } => (packages, &None, remote),
+            Duty::Install => (&None, &None, &None),
+        };
+        let parts = [(PACKAGES_AT, packages), (EMITTED_AT, emitted), (REMOTE_AT, remote)];
+        parts.into_iter().filter(|(_, part)| part.is_some()).map(|(at, _)| at).collect()
+    }
 }
 
 /// The size of an installer's /tmp: archives, what is in them, and the answer.
@@ -126,18 +147,14 @@ fn arguments(bundle: &Bundle) -> Vec<String> {
 fn command(bundle: &Bundle) -> Vec<String> {
     let fixed = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     match bundle.runtime {
-        Runtime::Deno if matches!(bundle.duty, Duty::Transpile) => fixed(&[
-            "/usr/bin/deno",
-            "run",
-            "--quiet",
-            "--no-prompt",
-            "--no-config",
-            "--no-lock",
-            "--no-check",
+        Runtime::Deno if matches!(bundle.duty, Duty::Transpile { .. } | Duty::Install) => {
+            let install = matches!(bundle.duty, Duty::Install);
+            let mut words = fixed(&["/usr/bin/deno", "run", "--quiet", "--no-prompt", "--no-config", "--no-lock"]);
             // It starts Deno's own compiler; none of the modules is run.
-            "--allow-all",
-            "/runtime/transpiler.js",
-        ]),
+            words.extend(fixed(&["--no-check", "--allow-all"]));
+            words.push(if install { "/runtime/resolver.js" } else { "/runtime/transpiler.js" }.to_owned());
+            words
+        }
         Runtime::Deno => {
             let mut words = fixed(&[
                 "/usr/bin/deno",
@@ -190,6 +207,8 @@ fn environment(bundle: &Bundle) -> Vec<String> {
     };
     let shared = ["PATH=/usr/bin", "HOME=/tmp", "TMPDIR=/tmp", "NO_COLOR=1", "LANG=C.UTF-8"];
     let mut entries: Vec<String> = shared.iter().chain(own).map(|&entry| entry.to_owned()).collect();
+    let jsr = bundle.jsr.iter().filter(|_| bundle.runtime == Runtime::Deno);
+    entries.extend(jsr.map(|address| format!("JSR_URL={address}")));
     if bundle.egress.is_some() {
         entries.extend(egress::environment());
         entries.push(trust.to_owned());
@@ -215,20 +234,33 @@ fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
         mounts.push(bind(egress::SOCKET, &egress.socket)?);
     }
     match &bundle.duty {
-        Duty::Call { workspace, emitted } => {
+        Duty::Call { workspace, emitted, remote } => {
             mounts.push(bind("/workspace", workspace)?);
-            if let Some(emitted) = emitted {
-                // Deno writes its analysis beside what was emitted; without a place for that an import takes longer.
-                let cache = ["nosuid", "nodev", "noexec", "mode=1777", "size=16m"];
-                mounts.push(mount("/tmp/.deno", "tmpfs", "tmpfs", &cache)?);
-                mounts.push(bind("/tmp/.deno/gen", emitted)?);
-            }
+            mounts.extend(deno_cache("size=16m", emitted.as_ref(), remote.as_ref())?);
         }
         Duty::Install => {}
-        Duty::Transpile => {
+        Duty::Transpile { packages, remote } => {
             let own = ["nosuid", "nodev", "noexec", "mode=1777", "size=32m"];
             mounts.push(mount("/workspace", "tmpfs", "tmpfs", &own)?);
+            if let Some(packages) = packages {
+                mounts.push(bind(PACKAGES_AT, packages)?);
+            }
+            mounts.extend(deno_cache("size=64m", None, remote.as_ref())?);
         }
+    }
+    Ok(mounts)
+}
+
+/// Deno writes its analysis beside what is bound into its cache; without a place for that an import takes longer.
+fn deno_cache(size: &str, emitted: Option<&PathBuf>, remote: Option<&PathBuf>) -> Result<Vec<Mount>, OciSpecError> {
+    let mut mounts = Vec::new();
+    for (at, bound) in [(EMITTED_AT, emitted), (REMOTE_AT, remote)] {
+        let Some(bound) = bound else { continue };
+        if mounts.is_empty() {
+            let cache = ["nosuid", "nodev", "noexec", "mode=1777", size];
+            mounts.push(mount("/tmp/.deno", "tmpfs", "tmpfs", &cache)?);
+        }
+        mounts.push(bind(at, bound)?);
     }
     Ok(mounts)
 }

@@ -29,7 +29,7 @@ pub(super) fn make(
     root: &Path,
     name: &str,
     files: &BTreeMap<String, Vec<u8>>,
-    tree: Option<&Path>,
+    trees: &[PathBuf],
 ) -> Result<(), VolumeError> {
     if let Some(path) = files.keys().find(|path| !is_plain(path)) {
         return Err(VolumeError::Name(path.clone()));
@@ -44,7 +44,7 @@ pub(super) fn make(
     let staging = format!("{MAKING}{name}");
     let path = root.join(&staging);
     mkdirat(&directory, staging.as_str(), Mode::S_IRWXU).map_err(|error| failed("create", &path)(error.into()))?;
-    let made = fill(&directory, &staging, &path, files, tree).and_then(|()| {
+    let made = fill(&directory, &staging, &path, files, trees).and_then(|()| {
         renameat2(&directory, staging.as_str(), &directory, name, RenameFlags::RENAME_NOREPLACE)
             .map_err(|error| failed("create", &root.join(name))(error.into()))?;
         directory.sync_all().map_err(failed("flush", root))
@@ -61,13 +61,17 @@ fn fill(
     staging: &str,
     path: &Path,
     files: &BTreeMap<String, Vec<u8>>,
-    tree: Option<&Path>,
+    trees: &[PathBuf],
 ) -> Result<(), VolumeError> {
     let top = open_directory(root, staging).map_err(failed("open", path))?;
     let mut directories = make_directories(&top, path, files)?;
-    let linked = tree.map(|tree| link_all(tree, &top, path)).transpose()?.unwrap_or_default();
-    directories.extend(linked.directories);
-    let singly = files.len() + directories.len() <= FLUSHED_SINGLY && !linked.copied;
+    let mut copied = false;
+    for tree in trees {
+        let linked = link_all(tree, &top, path)?;
+        directories.extend(linked.directories);
+        copied |= linked.copied;
+    }
+    let singly = files.len() + directories.len() <= FLUSHED_SINGLY && !copied;
     let mut unflushed: Vec<(File, PathBuf)> = Vec::new();
     for (name, content) in files {
         let full = path.join(name);

@@ -46,12 +46,17 @@ impl HostVolumes {
 impl Volumes for HostVolumes {
     async fn make(&self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<(), VolumeError> {
         let (root, name) = (self.root.clone(), checked(name)?);
-        blocking(move || making::make(&root, &name, &files, None)).await
+        blocking(move || making::make(&root, &name, &files, &[])).await
     }
 
-    async fn make_with(&self, name: &str, files: BTreeMap<String, Vec<u8>>, tree: PathBuf) -> Result<(), VolumeError> {
+    async fn make_with(
+        &self,
+        name: &str,
+        files: BTreeMap<String, Vec<u8>>,
+        trees: Vec<PathBuf>,
+    ) -> Result<(), VolumeError> {
         let (root, name) = (self.root.clone(), checked(name)?);
-        blocking(move || making::make(&root, &name, &files, Some(&tree))).await
+        blocking(move || making::make(&root, &name, &files, &trees)).await
     }
 
     async fn remove(&self, name: &str) -> Result<(), VolumeError> {

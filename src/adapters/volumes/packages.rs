@@ -1,9 +1,9 @@
-//! Sets of packages in a directory of this host (`ports::packages`), beside the volumes and made like them.
+//! Sets of dependencies in a directory of this host (`ports::packages`), beside the volumes and made like them.
 //!
-//!     <root>/<sha256 of the set's identity>.<when it was resolved>/workspace/node_modules/…, lock/bun.lock
-//!     …/lock/packages.json      what was asked for, and the digest of the rest
+//!     <root>/<kind>-<sha256 of the set's identity>.<when it was resolved>/    files as in a volume
+//!     …/lock/<kind>.json        what was asked for, and the digest of the rest
 //!
-//! Environments have hard links to all of it: the number of links of `packages.json` is the number of its users, counted by
+//! Environments have hard links to all of it: the number of links of that record is the number of its users, counted by
 //! the file system, so that no crash can make it wrong. The tree's own time is when it was last used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -20,13 +20,11 @@ use sha2::{Digest, Sha256};
 use slog::{Logger, warn};
 
 use super::{blocking, failed, list, making, remove};
-use crate::domain::package_set::{KeepSets, KeptFacts, KeptSet, PackageSet};
+use crate::domain::package_set::{KeepSets, KeptFacts, KeptSet, PackageSet, SetKind};
 use crate::domain::time::WallTime;
 use crate::ports::packages::{HeldSet, Packages};
 use crate::ports::volumes::VolumeError;
 use crate::telemetry::error_chain;
-
-const RECORD: &str = "lock/packages.json";
 
 /// The sets beneath one directory. It is made, with its parents, when the first set is.
 #[derive(Clone)]
@@ -44,11 +42,10 @@ struct Shared {
     known_good: Mutex<HashSet<String>>,
 }
 
-/// `packages.json`.
 #[derive(Serialize, Deserialize)]
 struct Record {
-    registry: String,
-    packages: BTreeMap<String, String>,
+    /// The set's identity.
+    wanted: Vec<String>,
     /// Of all files but this one.
     digest: String,
 }
@@ -62,9 +59,9 @@ impl HostPackages {
     /// None when a set of this name is not whole.
     fn facts(&self, name: &str) -> Option<KeptFacts> {
         let tree = self.root.join(name);
-        let users = tree.join(RECORD).metadata().ok()?.nlink().saturating_sub(1);
+        let (key, resolved_at) = parse(name)?;
+        let users = tree.join(record_in(key)?).metadata().ok()?.nlink().saturating_sub(1);
         let used_at = tree.metadata().ok()?.mtime();
-        let (_, resolved_at) = parse(name)?;
         Some(KeptFacts { resolved_at, used_at: WallTime(used_at.saturating_mul(1000)), users })
     }
 
@@ -93,7 +90,7 @@ impl HostPackages {
             return Ok(None);
         }
         if !lock(&self.shared.known_good).contains(&name) {
-            if let Err(error) = compare(&held.tree) {
+            if let Err(error) = compare(&held.tree, key) {
                 warn!(self.log, "packages.damaged"; "set" => &name, "error" => error_chain(&error));
                 drop(held);
                 self.remove_now(&name)?;
@@ -135,11 +132,11 @@ impl Packages for HostPackages {
             for (path, content) in &files {
                 digest.add(path, content);
             }
-            let record = Record { registry: wanted.registry, packages: wanted.packages, digest: digest.finish() };
+            let record = Record { wanted: wanted.identity(), digest: digest.finish() };
             let record = serde_json::to_vec_pretty(&record).map_err(io::Error::from);
-            files.insert(RECORD.to_owned(), record.map_err(failed("describe", &packages.root.join(&name)))?);
+            files.insert(wanted.kind().record(), record.map_err(failed("describe", &packages.root.join(&name)))?);
             let held = packages.hold(&name);
-            making::make(&packages.root, &name, &files, None)?;
+            making::make(&packages.root, &name, &files, &[])?;
             lock(&packages.shared.known_good).insert(name);
             touch(&held.tree, now)?;
             Ok(held)
@@ -163,7 +160,13 @@ impl Packages for HostPackages {
 }
 
 fn key(set: &PackageSet) -> String {
-    hex(&Sha256::digest(set.identity()))
+    format!("{}-{}", set.kind().as_str(), hex(&Sha256::digest(set.identity().join("\n"))))
+}
+
+/// Where the record of a set with this key lies in it.
+fn record_in(key: &str) -> Option<String> {
+    let kind = SetKind::ALL.into_iter().find(|kind| key.starts_with(kind.as_str()))?;
+    Some(kind.record())
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -188,10 +191,11 @@ impl TreeDigest {
 }
 
 /// Whether the files are still those that were kept.
-fn compare(tree: &Path) -> Result<(), VolumeError> {
+fn compare(tree: &Path, key: &str) -> Result<(), VolumeError> {
+    let own = record_in(key).unwrap_or_default();
     let read = |path: &Path| std::fs::read(path).map_err(failed("read", path));
-    let record: Record = serde_json::from_slice(&read(&tree.join(RECORD))?)
-        .map_err(|error| failed("read", &tree.join(RECORD))(error.into()))?;
+    let record: Record = serde_json::from_slice(&read(&tree.join(&own))?)
+        .map_err(|error| failed("read", &tree.join(&own))(error.into()))?;
     let mut paths = BTreeSet::new();
     let mut pending = vec![String::new()];
     while let Some(folder) = pending.pop() {
@@ -201,7 +205,7 @@ fn compare(tree: &Path) -> Result<(), VolumeError> {
             let below = format!("{folder}{}", entry.file_name().to_string_lossy());
             if entry.file_type().map_err(failed("list", &at))?.is_dir() {
                 pending.push(format!("{below}/"));
-            } else if below != RECORD {
+            } else if below != own {
                 paths.insert(below);
             }
         }

@@ -22,7 +22,12 @@ fn again(folder: &TempDir) -> HostPackages {
 }
 
 fn wanted() -> PackageSet {
-    PackageSet::of(&["pad@1".to_owned()], "https://registry.example/").unwrap().unwrap()
+    pad("1")
+}
+
+fn pad(range: &str) -> PackageSet {
+    let packages = BTreeMap::from([("pad".to_owned(), range.to_owned())]);
+    PackageSet::Npm { packages, registry: "https://registry.example/".into() }
 }
 
 fn installed() -> BTreeMap<String, Vec<u8>> {
@@ -33,7 +38,7 @@ fn installed() -> BTreeMap<String, Vec<u8>> {
 
 async fn volume(volumes: &HostVolumes, name: &str, held: &HeldSet) -> PathBuf {
     let main = BTreeMap::from([(MAIN.to_owned(), b"main".to_vec())]);
-    volumes.make_with(name, main, held.tree.clone()).await.unwrap();
+    volumes.make_with(name, main, vec![held.tree.clone()]).await.unwrap();
     volumes.path(name)
 }
 
@@ -53,7 +58,7 @@ async fn environments_share_a_sets_files_and_keep_them_when_it_goes() {
     let held = packages.keep(&wanted(), installed(), WallTime(1000)).await.unwrap();
     let first = volume(&volumes, "env-1", &held).await;
     let second = volume(&volumes, "env-2", &held).await;
-    for path in [INDEX, "lock/bun.lock", RECORD] {
+    for path in [INDEX, "lock/bun.lock", "lock/npm.json"] {
         assert_eq!(inode(&first.join(path)), inode(&second.join(path)), "{path}");
         assert_eq!(first.join(path).metadata().unwrap().permissions().mode() & 0o7777, 0o444);
     }
@@ -85,8 +90,7 @@ async fn the_newest_fresh_set_is_found_and_counts_as_used() {
     assert!(found.tree.to_string_lossy().ends_with(".50000"));
     assert!(facts(&packages).await.into_iter().flatten().any(|facts| facts.used_at == WallTime(60_000)));
     assert!(packages.find(&wanted(), KEEP, WallTime(150_000)).await.unwrap().is_none(), "too old");
-    let other = PackageSet::of(&["pad@2".to_owned()], "https://registry.example/").unwrap().unwrap();
-    assert!(packages.find(&other, KEEP, WallTime(60_000)).await.unwrap().is_none());
+    assert!(packages.find(&pad("2"), KEEP, WallTime(60_000)).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -131,7 +135,7 @@ async fn a_module_in_a_packages_place_is_an_error_and_leaves_nothing() {
     let (packages, volumes) = start(&folder);
     let held = packages.keep(&wanted(), installed(), WallTime(0)).await.unwrap();
     let module = BTreeMap::from([(INDEX.to_owned(), b"own".to_vec())]);
-    let made = volumes.make_with("env-1", module, held.tree.clone()).await;
+    let made = volumes.make_with("env-1", module, vec![held.tree.clone()]).await;
     assert!(matches!(made, Err(VolumeError::File { action: "create", .. })), "{made:?}");
     assert_eq!(volumes.list().await.unwrap(), Vec::<String>::new());
     assert_eq!(facts(&packages).await[0].unwrap().users, 0);

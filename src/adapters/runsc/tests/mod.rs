@@ -42,7 +42,12 @@ impl Volumes for Folder {
         Ok(())
     }
 
-    async fn make_with(&self, name: &str, files: BTreeMap<String, Vec<u8>>, _tree: PathBuf) -> Result<(), VolumeError> {
+    async fn make_with(
+        &self,
+        name: &str,
+        files: BTreeMap<String, Vec<u8>>,
+        _trees: Vec<PathBuf>,
+    ) -> Result<(), VolumeError> {
         self.make(name, files).await
     }
 
@@ -97,6 +102,8 @@ impl World {
             pids: 100,
             tmp_mb: 64,
             registries: Vec::new(),
+            jsr: None,
+            module_hosts: Vec::new(),
             installs: InstallLimits { bytes: 1 << 20, files: 100 },
             output: OutputLimits { keep: 64 << 10, discard: 8 << 20, ..OutputLimits::default() },
         };
