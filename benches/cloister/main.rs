@@ -15,6 +15,7 @@ mod boxes;
 mod daemon;
 mod memory;
 mod rival;
+mod set_up;
 mod start;
 mod table;
 mod worker;
@@ -76,6 +77,9 @@ async fn main() {
         for runtime in ["deno", "bun"] {
             table.add(cold(runtime).await);
         }
+    }
+    if picks("P7") {
+        set_up::rows().await.into_iter().for_each(|row| table.add(row));
     }
     if picks("P8") || picks("P9") {
         worker::rows().await.into_iter().for_each(|row| table.add(row));
