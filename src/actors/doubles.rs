@@ -1,6 +1,7 @@
 //! In-memory doubles of the ports, for the actors' tests: each can be told to fail, to wait, or to hang.
 
 pub mod comfy;
+pub mod credentials;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -279,11 +280,12 @@ impl Store for StoreDouble {
     }
 }
 
-/// The four together, as the actors share them.
+/// All of them together, as the actors share them.
 #[derive(Clone, Default)]
 pub struct World {
     pub engine: Arc<EngineDouble>,
     pub packages: Arc<PackagesDouble>,
     pub volumes: Arc<VolumesDouble>,
     pub store: Arc<StoreDouble>,
+    pub credentials: Arc<credentials::CredentialsDouble>,
 }

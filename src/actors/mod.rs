@@ -4,7 +4,7 @@
 pub mod comfy_process;
 pub mod crypto;
 #[cfg(test)]
-mod doubles;
+pub mod doubles;
 pub mod egress;
 pub mod queue_ingress;
 pub mod reaper;

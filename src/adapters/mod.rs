@@ -4,6 +4,7 @@ pub mod bucket;
 pub mod cgroup;
 pub mod clock;
 pub mod comfy;
+pub mod credentials;
 #[cfg(test)]
 pub mod doubles;
 pub mod egress;

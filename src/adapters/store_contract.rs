@@ -47,6 +47,7 @@ pub(super) fn environment(seed: u64) -> Environment {
                 allow_hrtime: Some(true),
                 ..Permissions::default()
             },
+            secrets: vec!["A_KEY".parse().expect("a name")],
             module_count: 3,
             dependency_count: 0,
             has_dependencies: false,

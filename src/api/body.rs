@@ -15,6 +15,9 @@ pub const SET_UP_BYTES: usize = 10 << 20;
 /// The largest execute body: 1 MiB, as the first system had it.
 pub const EXECUTE_BYTES: usize = 1 << 20;
 
+/// The largest body of a secret, with its hosts: 64 KiB.
+pub const SECRET_BYTES: usize = 64 << 10;
+
 /// The largest body of `/run`: 10 MiB, and of `/runsync`: 20 MiB, as RunPod has them.
 pub const RUN_BYTES: usize = 10 << 20;
 pub const RUNSYNC_BYTES: usize = 20 << 20;

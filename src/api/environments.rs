@@ -1,5 +1,7 @@
 //! Routes that make, show and delete environments, and the plain `GET /health`.
 
+use std::collections::BTreeSet;
+
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
@@ -9,6 +11,7 @@ use crate::api::body::{self, SET_UP_BYTES};
 use crate::api::dto::EnvironmentBody;
 use crate::api::error::ApiError;
 use crate::api::{Doors, answer};
+use crate::domain::credential::CredentialName;
 use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::id::EnvironmentId;
 use crate::domain::json::Fields;
@@ -65,9 +68,17 @@ fn parse(bytes: &[u8]) -> Result<SetUpRequest, ApiError> {
             .strict("dependencies", "an object of npm and deno, each a list of strings")?
             .unwrap_or_default(),
         permissions: fields.strict("permissions", PERMISSIONS)?.unwrap_or_default(),
+        secrets: secrets(fields.read("secrets", "a list of the names of secrets")?)?,
         ttl_seconds: fields.read("ttlSeconds", "a whole number of seconds, 0 or more")?.unwrap_or_default(),
     };
     Ok(request)
+}
+
+/// Each once, in one order.
+fn secrets(names: Option<Vec<String>>) -> Result<Vec<CredentialName>, ApiError> {
+    let named = names.unwrap_or_default().into_iter().map(|name| name.parse().map_err(SetUpInvalid::SecretName));
+    let named: BTreeSet<CredentialName> = named.collect::<Result<_, _>>()?;
+    Ok(named.into_iter().collect())
 }
 
 /// Absent and empty mean the default, as in the first system.

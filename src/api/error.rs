@@ -9,6 +9,7 @@ use actix_web::{HttpResponse, ResponseError};
 use crate::api::answer;
 use crate::api::body::BodyError;
 use crate::api::dto::ErrorBody;
+use crate::domain::credential::CredentialInvalid;
 use crate::domain::environment::SetUpInvalid;
 use crate::domain::execution::EnvInvalid;
 use crate::domain::failure::FailureKind;
@@ -16,6 +17,7 @@ use crate::domain::id::EnvironmentId;
 use crate::domain::job::{OpenError, QueueRefusal};
 use crate::domain::json::Malformed;
 use crate::domain::pool::Refusal;
+use crate::messages::egress::CredentialRefused;
 use crate::messages::handle::HandleError;
 use crate::messages::sandbox_pool::{DeleteError, ExecuteError, SetUpError};
 use crate::ports::store::StoreError;
@@ -42,6 +44,10 @@ pub enum ApiError {
     Execute(#[from] ExecuteError),
     #[error(transparent)]
     Delete(#[from] DeleteError),
+    #[error(transparent)]
+    SecretInvalid(#[from] CredentialInvalid),
+    #[error(transparent)]
+    Secret(#[from] CredentialRefused),
     #[error(transparent)]
     Query(#[from] StoreError),
     #[error("environment {0} does not exist")]
@@ -156,7 +162,10 @@ impl ApiError {
             ApiError::Body(error) => Look::of_body(*error),
             ApiError::Json(_) => Look::plain(StatusCode::BAD_REQUEST, "invalid_request"),
             ApiError::Id => Look::plain(StatusCode::BAD_REQUEST, "invalid_id"),
-            ApiError::Env(_) | ApiError::SetUpInvalid(_) => INVALID,
+            ApiError::Env(_) | ApiError::SetUpInvalid(_) | ApiError::SecretInvalid(_) => INVALID,
+            ApiError::Secret(CredentialRefused::Absent(_)) => NOT_FOUND,
+            ApiError::Secret(CredentialRefused::Full(_)) => Look::plain(StatusCode::CONFLICT, "too_many_secrets"),
+            ApiError::Secret(CredentialRefused::Host { kind, .. }) => Look::of_failure(*kind, "secret_failed"),
             ApiError::SetUp(SetUpError::Invalid(_) | SetUpError::Source(_)) => INVALID,
             ApiError::SetUp(SetUpError::Refused(refusal)) | ApiError::Execute(ExecuteError::Refused(refusal)) => {
                 Look::of_refusal(*refusal)

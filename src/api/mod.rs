@@ -23,6 +23,7 @@ mod held;
 mod jobs;
 mod parting;
 mod pieces;
+mod secrets;
 mod server;
 
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use crate::domain::execution::LimitPolicy;
 use crate::messages::comfy_process::GetInstance;
 use crate::messages::crypto::{GetCrypto, Open};
-use crate::messages::egress::GetEgress;
+use crate::messages::egress::{GetCredentials, GetEgress, PutCredential, RemoveCredential};
 use crate::messages::handle::Handle;
 use crate::messages::queue_ingress::{CancelJob, GetIngress, SubmitJob};
 use crate::messages::reaper::GetReaper;
@@ -57,6 +58,9 @@ pub struct Handles {
     pub reaper: Handle<GetReaper>,
     /// Published where sandboxes have a way out.
     pub egress: Handle<GetEgress>,
+    pub put_secret: Handle<PutCredential>,
+    pub remove_secret: Handle<RemoveCredential>,
+    pub secrets: Handle<GetCredentials>,
     pub health: Handle<GetHealth>,
     pub open: Handle<Open>,
     /// These three lead to the ingress of this host's own queue.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
+use super::egress::WayOut;
 use super::gpu;
 use super::parts::{self, Parts};
 use crate::actors::egress::{self, Egress};
@@ -103,7 +104,7 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
             RunningChild { drain: address.recipient(), dismiss: Box::new(dismiss) }
         }
     };
-    let mut specs = Vec::from_iter(parts.egress.clone().map(|proxy| egress(proxy, parts, handles)));
+    let mut specs = Vec::from_iter(parts.egress.clone().map(|way_out| egress(way_out, parts, handles)));
     specs.extend([
         // On a host that does GPU work a missing sandbox is told, and does not keep jobs away.
         ChildSpec { name: "sandbox_pool", essential: !gpu::is_on(config), start: Box::new(pool) },
@@ -113,17 +114,28 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
 }
 
 /// Before the pool, so that it goes after it: calls that are being drained may still reach what they may reach.
-fn egress(proxy: Arc<dyn EgressProxy>, parts: &Parts, handles: &Handles) -> ChildSpec {
-    let deps = egress::Deps { proxy, log: parts.log.new(slog::o!("actor" => "egress")) };
-    let handle = handles.egress.clone();
+fn egress(WayOut { proxy, credentials }: WayOut, parts: &Parts, handles: &Handles) -> ChildSpec {
+    let deps = egress::Deps {
+        proxy: proxy as Arc<dyn EgressProxy>,
+        credentials,
+        clock: parts.clock.clone(),
+        log: parts.log.new(slog::o!("actor" => "egress")),
+    };
+    let handles = handles.clone();
     let start = move |seat| {
         let arbiter = Arbiter::new();
         let deps = deps.clone();
         let address = Egress::start_in_arbiter(&arbiter.handle(), move |_| Egress::new(deps, seat));
-        handle.publish(&address);
-        let handle = handle.clone();
+        handles.egress.publish(&address);
+        handles.put_secret.publish(&address);
+        handles.remove_secret.publish(&address);
+        handles.secrets.publish(&address);
+        let handles = handles.clone();
         let dismiss = move || {
-            handle.withdraw();
+            handles.egress.withdraw();
+            handles.put_secret.withdraw();
+            handles.remove_secret.withdraw();
+            handles.secrets.withdraw();
             arbiter.stop();
         };
         RunningChild { drain: address.recipient(), dismiss: Box::new(dismiss) }

@@ -12,10 +12,12 @@ use serde::Serialize;
 use slog::Logger;
 use uuid::Uuid;
 
+use super::egress::key_sources;
 use super::exit::Exit;
 use super::parts;
 use super::settings::{load, print};
 use crate::adapters::clock::SystemClock;
+use crate::adapters::credentials;
 use crate::adapters::volumes::HostVolumes;
 use crate::cli::DoctorFlags;
 use crate::config::Config;
@@ -59,6 +61,7 @@ pub fn doctor(flags: &DoctorFlags) -> Exit {
     let run_dir = std::env::temp_dir().join(format!("cloister-doctor-{}", std::process::id()));
     config.daemon.run_dir.clone_from(&run_dir);
     let system = actix::System::new();
+    findings.extend(secrets_key(&config));
     findings.extend(system.block_on(gpu_work::findings(&config)));
     findings.extend(system.block_on(sandboxes(&config)));
     let _ = std::fs::remove_dir_all(run_dir);
@@ -111,6 +114,19 @@ fn directory(what: &'static str, path: &PathBuf) -> Finding {
             Finding::new(what, Verdict::Bad, text)
         }
     }
+}
+
+/// None where no secret could be put into anything.
+fn secrets_key(config: &Config) -> Option<Finding> {
+    const WHAT: &str = "secrets' key";
+    if !config.sandbox.enabled || !config.sandbox.egress.enabled {
+        return None;
+    }
+    Some(match credentials::look(&key_sources(config)) {
+        Ok(Some(path)) => Finding::new(WHAT, Verdict::Good, path.display().to_string()),
+        Ok(None) => Finding::new(WHAT, Verdict::Good, "none yet: the daemon makes one at its first start"),
+        Err(problem) => Finding::new(WHAT, Verdict::Bad, error_chain(&problem).to_string()),
+    })
 }
 
 fn port(config: &Config) -> Finding {

@@ -35,6 +35,13 @@ impl Tls {
     }
 }
 
+impl Tls {
+    /// For who speaks TLS without a client of HTTP.
+    pub fn config(&self) -> ClientConfig {
+        self.0.clone()
+    }
+}
+
 /// What every client of the daemon begins as. No proxy of the surroundings gets to see a job, and redirects are
 /// followed by hand, where they are at all.
 pub fn builder(tls: &Tls) -> ClientBuilder {

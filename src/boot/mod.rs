@@ -7,6 +7,7 @@
 
 mod children;
 mod doctor;
+mod egress;
 mod exit;
 mod gpu;
 mod gpu_children;

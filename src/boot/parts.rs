@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use slog::Logger;
 
+use super::egress::{EgressError, WayOut};
 use super::gpu::GpuParts;
 use super::host::Home;
 use crate::actors::sandbox_pool::InstallPolicy;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
-use crate::adapters::egress::{self, HostEgress};
 use crate::adapters::process::{HostSpawner, HostZombies};
 use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
@@ -23,7 +23,6 @@ use crate::adapters::volumes::{HostPackages, HostVolumes};
 use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
 use crate::config::{self, Config, LogFormat};
-use crate::domain::egress::{Caps, Reach};
 use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
 use crate::domain::package::Registry;
@@ -53,6 +52,15 @@ const BODIES_AT_ONCE: usize = 128 << 20;
 const WITHOUT_GVISOR: &str =
     "gVisor is disabled: handlers run in plain containers that share the host's kernel; for development only";
 
+/// Why a daemon cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum PartsError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+}
+
 /// Every adapter of one daemon.
 pub struct Parts {
     pub clock: Arc<SystemClock>,
@@ -60,7 +68,7 @@ pub struct Parts {
     pub volumes: Arc<dyn Volumes>,
     pub packages: Arc<dyn Packages>,
     /// None: nothing gets out of any sandbox.
-    pub egress: Option<Arc<HostEgress>>,
+    pub egress: Option<WayOut>,
     pub engine: Arc<dyn SandboxEngine>,
     /// None where the host has no usable hierarchy; the engine says why.
     pub cgroups: Option<Arc<dyn Cgroups>>,
@@ -82,27 +90,27 @@ pub fn logger(log: &config::Log) -> (Logger, Guard) {
 }
 
 impl Parts {
-    /// Builds all of them. Only the store can fail: a host that cannot make sandboxes still answers, and says why.
+    /// Builds all of them. A host that cannot make sandboxes still answers, and says why.
     ///
     /// # Errors
-    /// When the store cannot be opened.
-    pub async fn build(config: &Config, home: &Home, log: &Logger) -> Result<Self, StoreError> {
+    /// When the store cannot be opened, or TLS cannot be spoken.
+    pub async fn build(config: &Config, home: &Home, log: &Logger) -> Result<Self, PartsError> {
         let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
         refuse_lost_store(&config.store.path, &*volumes).await?;
         // Beside the volumes, which share its files.
         let packages = HostPackages::new(config.daemon.state_dir.join("packages"), log.clone());
-        let store = SqliteStore::open(&config.store.path, config.store.read_connections).await?;
+        let store = Arc::new(SqliteStore::open(&config.store.path, config.store.read_connections).await?);
         let isolated = !config.sandbox.disable_gvisor;
         let mut warnings = Vec::new();
         if !isolated {
             warnings.push(WITHOUT_GVISOR.to_owned());
         }
-        let egress = egress(config, log);
-        let gates = egress.clone().map(|egress| egress as Arc<dyn EgressGates>);
+        let egress = WayOut::build(config, store.clone(), log).await?;
+        let gates = egress.clone().map(|egress| egress.proxy as Arc<dyn EgressGates>);
         let (engine, cgroups) = engine(config, &home.instance, &volumes, gates, log);
         Ok(Self {
             clock: Arc::new(SystemClock::start()),
-            store: Arc::new(store),
+            store,
             engine,
             cgroups,
             volumes,
@@ -176,25 +184,6 @@ pub fn engine(
         }
         Err(problem) => (Arc::new(SandboxesOff::new(error_chain(&problem).to_string())), None),
     }
-}
-
-/// The proxy of the sandboxes, where there is one.
-fn egress(config: &Config, log: &Logger) -> Option<Arc<HostEgress>> {
-    let egress = &config.sandbox.egress;
-    let settings = egress::Settings {
-        dir: config.daemon.run_dir.join("egress"),
-        reach: Reach::and(egress.allow_private.clone()),
-        caps: Caps {
-            connections: egress.connections,
-            requests: egress.requests,
-            bytes: egress.bytes,
-            answer_within: egress.answer_within,
-            idle: egress.idle,
-            lasts: egress.lasts,
-        },
-    };
-    let log = log.new(slog::o!("part" => "egress"));
-    (config.sandbox.enabled && egress.enabled).then(|| Arc::new(HostEgress::new(settings, log)))
 }
 
 fn engine_settings(config: &Config) -> Settings {
@@ -332,6 +321,7 @@ pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool:
         transpile_limits: TRANSPILE_LIMITS,
         packages: Arc::clone(&parts.packages),
         installs: installs(config),
+        credentials: parts.egress.clone().map(|egress| egress.credentials),
         isolated: parts.isolated,
         keep_output: config.store.keep_output,
     }

@@ -9,6 +9,7 @@ use crate::cli::env::EnvGroup;
 use crate::cli::health::HealthFlags;
 use crate::cli::keygen::KeygenFlags;
 use crate::cli::reload::ReloadFlags;
+use crate::cli::secrets::SecretsGroup;
 use crate::cli::status::StatusFlags;
 use crate::cli::submit::SubmitFlags;
 
@@ -40,6 +41,8 @@ Exit codes: 0 stopped as told, 1 a RunPod worker gave its place up since ComfyUI
     Serve(ServeFlags),
     /// Make, call, show and delete environments on a running daemon
     Env(Box<EnvGroup>),
+    /// Keep, list and remove secrets that handlers use and never see
+    Secrets(Box<SecretsGroup>),
     /// Seal a ComfyUI workflow, send it to RunPod or to a Cloister, and write what comes back
     #[command(after_help = "Examples:
   export SERVER_PUBLIC_KEY_B64=…           # what `cloister keygen` printed on the worker's host
@@ -80,6 +83,7 @@ Exit codes:
 #[derive(Debug)]
 pub enum ClientCommand {
     Env(Box<EnvGroup>),
+    Secrets(Box<SecretsGroup>),
     Health(HealthFlags),
     Status(StatusFlags),
     Reload(ReloadFlags),

@@ -10,9 +10,10 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::dto::{EnvironmentBody, ErrorBody, ExecuteBody, ExecutionBody, SetUpBody};
+use crate::api::dto::{EnvironmentBody, ErrorBody, ExecuteBody, ExecutionBody, PutSecretBody, SecretBody, SetUpBody};
 use crate::cli::variables::Variables;
 use crate::cli::{exit, printable::printable};
+use crate::domain::credential::CredentialName;
 use crate::domain::id::EnvironmentId;
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
@@ -173,6 +174,18 @@ impl Client {
 
     pub async fn delete(&self, id: EnvironmentId) -> anyhow::Result<()> {
         self.send(Method::DELETE, &format!("/environments/{id}"), None::<&()>).await.map(|_| ())
+    }
+
+    pub async fn put_secret(&self, name: &CredentialName, body: &PutSecretBody) -> anyhow::Result<Answer<SecretBody>> {
+        self.ask(Method::PUT, &format!("/secrets/{name}"), Some(body)).await
+    }
+
+    pub async fn secrets(&self) -> anyhow::Result<Answer<Vec<SecretBody>>> {
+        self.ask(Method::GET, "/secrets", None::<&()>).await
+    }
+
+    pub async fn remove_secret(&self, name: &CredentialName) -> anyhow::Result<()> {
+        self.send(Method::DELETE, &format!("/secrets/{name}"), None::<&()>).await.map(|_| ())
     }
 
     async fn ask<B: Serialize, T: DeserializeOwned>(

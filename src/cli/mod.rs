@@ -10,6 +10,7 @@ mod health;
 mod keygen;
 mod printable;
 mod reload;
+mod secrets;
 mod socket;
 mod status;
 mod streams;
@@ -66,6 +67,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
             Command::Config(command) => Invocation::Config(command),
             Command::Doctor(flags) => Invocation::Doctor(flags),
             Command::Env(group) => Invocation::Client(ClientCommand::Env(group)),
+            Command::Secrets(group) => Invocation::Client(ClientCommand::Secrets(group)),
             Command::Health(flags) => Invocation::Client(ClientCommand::Health(flags)),
             Command::Submit(flags) => Invocation::Client(ClientCommand::Submit(flags)),
             Command::Keygen(flags) => Invocation::Client(ClientCommand::Keygen(flags)),
@@ -108,6 +110,7 @@ fn attempt(command: ClientCommand, variables: &Variables, streams: &mut Streams<
     runtime.block_on(async {
         match command {
             ClientCommand::Env(group) => env::run(*group, variables, streams).await,
+            ClientCommand::Secrets(group) => secrets::run(*group, variables, streams).await,
             ClientCommand::Health(flags) => health::run(&flags, variables, streams).await,
             ClientCommand::Submit(flags) => submit::run(*flags, variables, streams).await,
             ClientCommand::Keygen(flags) => keygen::run(&flags, streams),

@@ -115,9 +115,11 @@ fn egress(picture: &EgressPicture) -> String {
         picture.connections.to_string(),
         picture.allowed.to_string(),
         picture.refused.to_string(),
+        picture.secrets_put.to_string(),
+        picture.secrets_withheld.to_string(),
         format!("{:.1} MiB", picture.bytes as f64 / f64::from(1 << 20)),
     ];
-    table(&[row(["WAYS OUT", "CONNECTIONS", "ALLOWED", "REFUSED", "MOVED"]), numbers])
+    table(&[row(["WAYS OUT", "CONNECTIONS", "ALLOWED", "REFUSED", "SECRETS PUT", "WITHHELD", "MOVED"]), numbers])
 }
 
 fn instances(instances: &[InstanceBody]) -> String {

@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::credential::{CredentialName, MOST_NAMED};
 use crate::domain::egress;
+use crate::domain::execution::EnvInvalid;
 use crate::domain::id::EnvironmentId;
 use crate::domain::module_name::{self, ModuleNameError};
 use crate::domain::module_specifier::SpecifierError;
@@ -147,6 +149,8 @@ pub struct SetUpRequest {
     pub runtime: Runtime,
     pub dependencies: Dependencies,
     pub permissions: Permissions,
+    /// The secrets that its code uses, each once. Whether they are there is asked elsewhere.
+    pub secrets: Vec<CredentialName>,
     /// 0 means [`DEFAULT_TTL_SECONDS`].
     pub ttl_seconds: u64,
 }
@@ -171,6 +175,9 @@ impl SetUpRequest {
         }
         module_name::validate_all(self.modules.keys().map(String::as_str))?;
         self.permissions.validate()?;
+        if self.secrets.len() > MOST_NAMED {
+            return Err(SetUpInvalid::TooManySecrets(self.secrets.len()));
+        }
         if !self.dependencies.deno.is_empty() && self.runtime != Runtime::Deno {
             return Err(SetUpInvalid::DenoDependencies);
         }
@@ -195,6 +202,7 @@ impl SetUpRequest {
             status: EnvironmentStatus::SettingUp,
             metadata: Metadata {
                 permissions: self.permissions.clone(),
+                secrets: self.secrets.clone(),
                 module_count: self.modules.len(),
                 dependency_count: self.dependencies.count(),
                 has_dependencies: self.dependencies.count() > 0,
@@ -224,6 +232,16 @@ pub enum SetUpInvalid {
     Permission(&'static str),
     #[error("permissions.allowNet has {entry:?}, which is {error}")]
     NotARule { entry: String, error: egress::RuleError },
+    #[error("secrets has a name that cannot be one: {0}")]
+    SecretName(EnvInvalid),
+    #[error("{0} secrets are too many: at most {MOST_NAMED} are allowed")]
+    TooManySecrets(usize),
+    #[error("secrets names {0}, which is not stored: put it there first, with `cloister secrets set {0}`")]
+    UnknownSecret(CredentialName),
+    #[error(
+        "secrets are put in on the way out of a sandbox, and nothing gets out on this host (sandbox.egress.enabled)"
+    )]
+    SecretsOff,
     #[error("dependencies are not enabled")]
     DependenciesNotEnabled,
     #[error("dependencies.deno is for runtime \"deno\": name packages of npm in dependencies.npm")]
@@ -274,11 +292,13 @@ impl EnvironmentStatus {
     }
 }
 
-/// What the first system kept beside an environment.
+/// What the first system kept beside an environment, and the secrets that it names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
     pub permissions: Permissions,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<CredentialName>,
     pub module_count: usize,
     pub dependency_count: usize,
     pub has_dependencies: bool,
@@ -311,6 +331,7 @@ mod tests {
             runtime: Runtime::Deno,
             dependencies: Dependencies::default(),
             permissions: Permissions::default(),
+            secrets: Vec::new(),
             ttl_seconds: 0,
         }
     }

@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod base64;
 pub mod bucket;
+pub mod credential;
 pub mod egress;
 pub mod envelope;
 pub mod environment;

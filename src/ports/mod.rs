@@ -7,6 +7,7 @@ pub mod bucket;
 pub mod cgroup;
 pub mod clock;
 pub mod comfy;
+pub mod credentials;
 pub mod egress;
 pub mod fetch;
 pub mod gpu;

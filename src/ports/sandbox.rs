@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::credential::CredentialName;
 use crate::domain::environment::{Permissions, Runtime, SourceFault};
 use crate::domain::execution::{Call, Evidence, Limits};
 use crate::domain::id::{EnvironmentId, SlotId};
@@ -15,8 +16,9 @@ use crate::domain::package_set::PackageSet;
 /// What a sandbox is made for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
-    /// Calls of one environment: its volume is mounted at `/workspace`, its permissions are in force.
-    Execute { environment: EnvironmentId, permissions: Permissions },
+    /// Calls of one environment: its volume is mounted at `/workspace`, its permissions are in force, and placeholders stand
+    /// for its secrets.
+    Execute { environment: EnvironmentId, permissions: Permissions, secrets: Vec<CredentialName> },
     /// Turning TypeScript into JavaScript: no volume at all, but the trees of the dependencies that it imports.
     Transpile { dependencies: Vec<PathBuf> },
     /// Installing dependencies, packages on Bun and modules on Deno: no volume, and a way out to where they come from alone.

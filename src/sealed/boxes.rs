@@ -73,6 +73,13 @@ impl BoxKey {
         Some(key)
     }
 
+    /// The key that is shared by one with itself: NaCl's `secretbox`.
+    pub fn of_secret(key: &[u8; 32]) -> Self {
+        let mut copy = Self(Box::default());
+        copy.0.copy_from_slice(key);
+        copy
+    }
+
     /// Opens `sealed`, which is a tag and what it guards, where it is: the text stands behind the tag afterwards.
     ///
     /// # Errors

@@ -36,4 +36,5 @@ mod plaintext;
 mod platform;
 mod reaping;
 mod rounds;
+mod secrets;
 mod support;

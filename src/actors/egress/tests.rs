@@ -7,6 +7,9 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::actors::doubles::credentials::CredentialsDouble;
+use crate::adapters::clock::PausedClock;
+use crate::domain::credential::Credential;
 use crate::domain::egress::EgressPicture;
 use crate::domain::restart::{Exit, Generation};
 use crate::messages::supervisor::{Beat, ChildDown};
@@ -43,6 +46,7 @@ impl EgressProxy for ProxyDouble {
 #[derive(Default)]
 struct Parent {
     beats: usize,
+    complaints: Vec<String>,
     exits: Vec<Exit>,
 }
 
@@ -53,8 +57,9 @@ impl Actor for Parent {
 impl Handler<Beat> for Parent {
     type Result = ();
 
-    fn handle(&mut self, _: Beat, _: &mut Self::Context) {
+    fn handle(&mut self, beat: Beat, _: &mut Self::Context) {
         self.beats += 1;
+        self.complaints = beat.complaints;
     }
 }
 
@@ -81,8 +86,12 @@ impl Handler<Told> for Parent {
 
 fn start(proxy: &Arc<ProxyDouble>, parent: &Addr<Parent>) -> Addr<Egress> {
     let seat = Seat::new(parent, "egress", Generation(1), Duration::from_secs(1));
-    let deps = Deps { proxy: Arc::clone(proxy) as _, log: Logger::root(slog::Discard, slog::o!()) };
-    Egress::new(deps, seat).start()
+    Egress::new(deps(proxy, Arc::default()), seat).start()
+}
+
+fn deps(proxy: &Arc<ProxyDouble>, credentials: Arc<CredentialsDouble>) -> Deps {
+    let log = Logger::root(slog::Discard, slog::o!());
+    Deps { proxy: Arc::clone(proxy) as _, credentials, clock: Arc::new(PausedClock::start()), log }
 }
 
 #[actix::test]
@@ -112,4 +121,38 @@ async fn a_proxy_that_ends_takes_its_owner_along_and_a_second_life_serves_again(
     let second = start(&proxy, &parent);
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(second.send(GetEgress).await.unwrap().allowed, 2);
+}
+
+/// What was complained of last.
+#[derive(Message)]
+#[rtype(result = "Vec<String>")]
+struct Complaints;
+
+impl Handler<Complaints> for Parent {
+    type Result = Vec<String>;
+
+    fn handle(&mut self, _: Complaints, _: &mut Self::Context) -> Self::Result {
+        self.complaints.clone()
+    }
+}
+
+#[actix::test]
+async fn secrets_are_kept_listed_and_forgotten_and_what_is_wrong_with_them_is_told() {
+    tokio::time::pause();
+    let (proxy, parent) = (Arc::new(ProxyDouble::default()), Parent::default().start());
+    let credentials = Arc::new(CredentialsDouble::default());
+    let seat = Seat::new(&parent, "egress", Generation(1), Duration::from_secs(1));
+    let egress = Egress::new(deps(&proxy, Arc::clone(&credentials)), seat).start();
+    let credential = Credential::new("KEY", &["a.example".to_owned()], "value".to_owned().into()).unwrap();
+    let put = PutCredential { credential: credential.clone() };
+    assert_eq!(egress.send(put).await.unwrap().unwrap().name, credential.name);
+    assert_eq!(egress.send(GetCredentials).await.unwrap().len(), 1);
+    let remove = || RemoveCredential { name: credential.name.clone() };
+    assert_eq!(egress.send(remove()).await.unwrap(), Ok(()));
+    assert_eq!(egress.send(remove()).await.unwrap(), Err(CredentialRefused::Absent(credential.name.clone())));
+    *credentials.trouble.lock().unwrap() = Some("the key is gone".to_owned());
+    let refused = egress.send(PutCredential { credential }).await.unwrap().unwrap_err();
+    assert_eq!(refused.to_string(), "keeping the secret failed: the key is gone");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(parent.send(Complaints).await.unwrap(), ["the key is gone"]);
 }

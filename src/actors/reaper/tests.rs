@@ -56,6 +56,7 @@ fn environment(n: u128, status: EnvironmentStatus) -> Environment {
         runtime: Runtime::Bun,
         dependencies: Dependencies::default(),
         permissions: Permissions::default(),
+        secrets: Vec::new(),
         ttl_seconds: 100,
     };
     let made = request.environment(EnvironmentId(Uuid::from_u128(n)), PausedClock::WALL_AT_START);

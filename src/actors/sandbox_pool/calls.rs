@@ -110,6 +110,7 @@ impl SandboxPool {
             purpose: Purpose::Execute {
                 environment: environment.id,
                 permissions: environment.metadata.permissions.clone(),
+                secrets: environment.metadata.secrets.clone(),
             },
             memory_mb: pending.call.limits.memory_mb,
         };

@@ -32,6 +32,7 @@ use crate::domain::pool::{Effect, Event, Pool, PoolPolicy};
 use crate::messages::child::Drain;
 use crate::messages::sandbox_pool::{DeleteError, GetHoldings, GetPool, PoolHoldings, SetUpError};
 use crate::ports::clock::Clock;
+use crate::ports::credentials::Credentials;
 use crate::ports::packages::Packages;
 use crate::ports::sandbox::{SandboxEngine, SandboxError};
 use crate::ports::store::Store;
@@ -64,6 +65,8 @@ pub struct Deps {
     pub transpile_limits: Limits,
     /// None: they come from nowhere, and dependencies are refused.
     pub installs: Option<InstallPolicy>,
+    /// For the secrets that a set-up names; None: nothing gets out of sandboxes, and they are refused.
+    pub credentials: Option<Arc<dyn Credentials>>,
     /// Whether calls run in gVisor; false only with `DISABLE_GVISOR`.
     pub isolated: bool,
     /// Whether the store keeps what handlers returned and printed.

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::packages::{Installs, Wanted, look, obtain};
 use super::{Deps, PendingSetUp, SandboxPool, kind_of};
-use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
+use crate::domain::environment::{Environment, EnvironmentStatus, SetUpInvalid, SetUpRequest};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
 use crate::domain::layout;
@@ -25,6 +25,9 @@ impl Handler<SetUp> for SandboxPool {
     fn handle(&mut self, message: SetUp, ctx: &mut Self::Context) -> Self::Result {
         let SetUp { id, request } = message;
         if let Err(invalid) = request.validate() {
+            return Box::pin(std::future::ready(Err(invalid.into())));
+        }
+        if let Err(invalid) = self.know_secrets(&request) {
             return Box::pin(std::future::ready(Err(invalid.into())));
         }
         let sources = self.deps.installs.as_ref().map(|policy| policy.sources.clone()).unwrap_or_default();
@@ -52,6 +55,18 @@ impl SandboxPool {
         let transpiles = installs || layout::needs_transpiling(pending.request.runtime, pending.request.modules.keys());
         self.set_ups.insert(id, pending);
         self.step(Event::SetUpCame { environment: id, transpiles }, ctx);
+    }
+
+    /// Whether every secret that is named is there now. It may be changed and removed later.
+    fn know_secrets(&self, request: &SetUpRequest) -> Result<(), SetUpInvalid> {
+        if request.secrets.is_empty() {
+            return Ok(());
+        }
+        let credentials = self.deps.credentials.as_ref().ok_or(SetUpInvalid::SecretsOff)?;
+        match request.secrets.iter().find(|name| credentials.hosts(name).is_none()) {
+            Some(unknown) => Err(SetUpInvalid::UnknownSecret(unknown.clone())),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn begin_set_up(&mut self, id: EnvironmentId, ctx: &mut Context<Self>) {

@@ -79,6 +79,7 @@ fn start_under(world: &World, parent: &Addr<Parent>) -> Addr<SandboxPool> {
             limits: limits(),
             keep: KeepSets { fresh: Duration::from_secs(3600), unused: Duration::from_secs(60) },
         }),
+        credentials: Some(world.credentials.clone()),
         isolated: true,
         keep_output: false,
     };
@@ -92,6 +93,7 @@ fn request() -> SetUpRequest {
         runtime: Runtime::Deno,
         dependencies: Dependencies::default(),
         permissions: Permissions::default(),
+        secrets: Vec::new(),
         ttl_seconds: 0,
     }
 }
@@ -294,4 +296,22 @@ async fn packages_are_installed_once_for_all_environments_that_name_the_same_unt
     assert_eq!(set_up(3).await, 2);
     let both = tokio::join!(set_up(4), set_up(5));
     assert_eq!(both, (2, 2));
+}
+
+#[actix::test]
+async fn a_set_up_that_names_an_unknown_secret_is_refused_with_its_name() {
+    let world = World::default();
+    let pool = start(&world);
+    world.credentials.keep("KNOWN", &["a.example"], "value");
+    let naming = |n, names: &[&str]| SetUp {
+        id: EnvironmentId(Uuid::from_u128(n)),
+        request: SetUpRequest { secrets: names.iter().map(|name| name.parse().unwrap()).collect(), ..request() },
+    };
+    let made = pool.send(naming(1, &["KNOWN"])).await.unwrap().unwrap();
+    assert_eq!(made.metadata.secrets, ["KNOWN".parse().unwrap()]);
+    let refused = pool.send(naming(2, &["KNOWN", "UNKNOWN"])).await.unwrap().unwrap_err();
+    let expected =
+        "secrets names UNKNOWN, which is not stored: put it there first, with `cloister secrets set UNKNOWN`";
+    assert_eq!(refused.to_string(), expected);
+    assert_eq!(world.store.rows.lock().unwrap().len(), 1);
 }

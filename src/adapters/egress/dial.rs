@@ -35,7 +35,7 @@ pub(super) async fn dial(gate: &Gate, to: &Destination) -> Result<TcpStream, Ref
     let found = match to.address() {
         Some(address) => vec![address],
         None => {
-            let answer = timeout(gate.caps.answer_within, gate.names.look_up(to.host())).await;
+            let answer = timeout(gate.caps.answer_within, gate.shared.names.look_up(to.host())).await;
             answer.ok().and_then(Result::ok).unwrap_or_default()
         }
     };

@@ -11,11 +11,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use rustls::ClientConfig;
+
+use super::additions::{Additions, Exchange};
 use super::dial::Names;
 use super::lock;
 use super::metered::Metered;
-use super::request::serve_one;
+use super::request::{Way, serve_one};
 use crate::domain::egress::{Caps, Destination, EgressPicture, Ledger, Policy, Reach, Refusal};
+use crate::ports::credentials::Credentials;
 
 /// After the host could not give a connection: out of descriptors, say.
 const BREATH: Duration = Duration::from_millis(100);
@@ -25,15 +29,34 @@ const BREATH: Duration = Duration::from_millis(100);
 pub(super) struct Counts {
     allowed: AtomicU64,
     refused: AtomicU64,
+    put: AtomicU64,
+    withheld: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Counts {
-    pub(super) fn picture(&self, gates: usize, connections: usize) -> EgressPicture {
+    pub(super) fn picture(&self, gates: usize, connections: usize, secrets: usize) -> EgressPicture {
         let told = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let (allowed, refused, bytes) = (told(&self.allowed), told(&self.refused), told(&self.bytes));
-        EgressPicture { gates, connections, allowed, refused, bytes }
+        EgressPicture {
+            gates,
+            connections,
+            allowed: told(&self.allowed),
+            refused: told(&self.refused),
+            secrets,
+            secrets_put: told(&self.put),
+            secrets_withheld: told(&self.withheld),
+            bytes: told(&self.bytes),
+        }
     }
+}
+
+/// What all gates share.
+pub(super) struct Shared {
+    pub names: Arc<dyn Names>,
+    /// For servers to which the proxy ends TLS.
+    pub tls: Arc<ClientConfig>,
+    pub credentials: Arc<dyn Credentials>,
+    pub counts: Counts,
 }
 
 pub(super) struct Gate {
@@ -41,9 +64,9 @@ pub(super) struct Gate {
     pub(super) policy: Policy,
     pub(super) reach: Reach,
     pub(super) caps: Caps,
-    pub(super) names: Arc<dyn Names>,
+    pub(super) additions: Additions,
+    pub(super) shared: Arc<Shared>,
     ledger: Mutex<Ledger>,
-    counts: Arc<Counts>,
     closed: watch::Sender<bool>,
     told_of_end: AtomicBool,
     log: Logger,
@@ -55,13 +78,13 @@ impl Gate {
         policy: Policy,
         reach: Reach,
         caps: Caps,
-        names: Arc<dyn Names>,
-        counts: Arc<Counts>,
+        additions: Additions,
+        shared: Arc<Shared>,
         log: Logger,
     ) -> Self {
         let ledger = Mutex::new(Ledger::new(caps));
         let (closed, told_of_end) = (watch::Sender::new(false), AtomicBool::new(false));
-        Self { listener, policy, reach, caps, names, ledger, counts, closed, told_of_end, log }
+        Self { listener, policy, reach, caps, additions, shared, ledger, closed, told_of_end, log }
     }
 
     /// Ends `serve` and all that goes through it.
@@ -125,7 +148,7 @@ impl Gate {
 
     pub(super) fn spend(&self, bytes: usize) {
         lock(&self.ledger).spend(bytes);
-        self.counts.bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+        self.shared.counts.bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Tells the log and the counts of a decision.
@@ -133,16 +156,29 @@ impl Gate {
         let (host, port) = to.map_or(("", 0), |to| (to.host(), to.port()));
         match verdict {
             Ok(()) => {
-                self.counts.allowed.fetch_add(1, Ordering::Relaxed);
+                self.shared.counts.allowed.fetch_add(1, Ordering::Relaxed);
                 info!(self.log, "egress.allowed"; "host" => host, "port" => port);
             }
             Err(refusal) => {
-                self.counts.refused.fetch_add(1, Ordering::Relaxed);
+                self.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
                 // A sandbox that asks without end fills no disk.
                 if refusal != Refusal::Requests || !self.told_of_end.swap(true, Ordering::Relaxed) {
                     info!(self.log, "egress.refused"; "host" => host, "port" => port, "reason" => refusal.as_str());
                 }
             }
+        }
+    }
+
+    /// Tells the log and the counts of the secrets that were put into a request, and of those that were not.
+    pub(super) fn note_exchange(&self, to: &Destination, exchange: &Exchange) {
+        for name in exchange.names() {
+            self.shared.counts.put.fetch_add(1, Ordering::Relaxed);
+            info!(self.log, "egress.secret_put"; "host" => to.host(), "port" => to.port(), "secret" => name.as_str());
+        }
+        for (name, reason) in &exchange.withheld {
+            self.shared.counts.withheld.fetch_add(1, Ordering::Relaxed);
+            info!(self.log, "egress.secret_withheld"; "host" => to.host(), "port" => to.port(),
+                "secret" => name.as_str(), "reason" => *reason);
         }
     }
 }
@@ -168,7 +204,7 @@ impl Place {
         let metered = Metered::new(stream, Arc::clone(gate));
         let moved = metered.moved();
         tokio::select! {
-            _ = timeout(gate.caps.lasts, serve_one(metered, Arc::clone(gate))) => {}
+            _ = timeout(gate.caps.lasts, serve_one(metered, Arc::clone(gate), Way::Proxy)) => {}
             () = stalled(&moved, gate.caps.idle) => {}
         }
     }

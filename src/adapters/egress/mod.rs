@@ -8,10 +8,14 @@
 //! One request for each connection, so that each is judged: a redirect comes as a new one. A name is looked up once, and
 //! what is connected to is an address of that answer. Of a request, host, port and verdict are logged, nothing else.
 
+mod additions;
+mod authority;
 mod dial;
+mod forward;
 mod gate;
 mod metered;
 mod request;
+mod tls;
 mod tunnel;
 
 #[cfg(test)]
@@ -26,15 +30,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use rustls::ClientConfig;
 use slog::{Logger, warn};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use self::additions::Additions;
 use self::dial::{HostNames, Names};
-use self::gate::{Counts, Gate};
-use crate::domain::egress::{Caps, EgressPicture, Policy, Reach};
+use self::gate::{Counts, Gate, Shared};
+use crate::domain::egress::{Caps, EgressPicture, Reach};
 use crate::domain::id::SlotId;
-use crate::ports::egress::{EgressGates, EgressProxy, GateError, Whose};
+use crate::ports::credentials::Credentials;
+use crate::ports::egress::{EgressGates, EgressProxy, GateError, Passage, WayOut, Whose};
+
+/// The end of a certificate's name, beside its slot's socket.
+const CERTIFICATE: &str = ".pem";
 
 /// What the proxy is told once.
 #[derive(Debug, Clone)]
@@ -49,8 +59,7 @@ pub struct Settings {
 /// The gates of this host and the proxy behind them.
 pub struct HostEgress {
     settings: Settings,
-    names: Arc<dyn Names>,
-    counts: Arc<Counts>,
+    shared: Arc<Shared>,
     gates: Mutex<HashMap<SlotId, Arc<Gate>>>,
     /// A gate was opened.
     opened: Notify,
@@ -59,16 +68,29 @@ pub struct HostEgress {
 
 impl HostEgress {
     /// Nothing is touched before the first gate.
-    pub fn new(settings: Settings, log: Logger) -> Self {
-        Self::with_names(settings, Arc::new(HostNames), log)
+    /// `tls`: what servers are asked by where the proxy ends TLS; whom it trusts, the proxy trusts.
+    pub fn new(settings: Settings, tls: ClientConfig, credentials: Arc<dyn Credentials>, log: Logger) -> Self {
+        Self::with_names(settings, tls, credentials, Arc::new(HostNames), log)
     }
 
-    fn with_names(settings: Settings, names: Arc<dyn Names>, log: Logger) -> Self {
-        Self { settings, names, counts: Arc::default(), gates: Mutex::default(), opened: Notify::new(), log }
+    fn with_names(
+        settings: Settings,
+        tls: ClientConfig,
+        credentials: Arc<dyn Credentials>,
+        names: Arc<dyn Names>,
+        log: Logger,
+    ) -> Self {
+        let shared = Arc::new(Shared { names, tls: tls::to_servers(tls), credentials, counts: Counts::default() });
+        Self { settings, shared, gates: Mutex::default(), opened: Notify::new(), log }
     }
 
     fn path(&self, slot: SlotId) -> PathBuf {
         self.settings.dir.join(slot.to_string())
+    }
+
+    /// Where the certificate of a slot's authority lies.
+    fn certificate(&self, slot: SlotId) -> PathBuf {
+        self.settings.dir.join(format!("{slot}{CERTIFICATE}"))
     }
 
     fn bind(&self, path: &Path, owner: u32) -> io::Result<UnixListener> {
@@ -93,32 +115,42 @@ impl HostEgress {
 }
 
 impl EgressGates for HostEgress {
-    fn open(&self, slot: SlotId, policy: Policy, whose: Whose, owner: u32) -> Result<PathBuf, GateError> {
+    fn open(&self, slot: SlotId, passage: Passage, owner: u32) -> Result<WayOut, GateError> {
         let path = self.path(slot);
         let failed = |source| GateError { doing: "make", path: path.clone(), source };
         let listener = self.bind(&path, owner).map_err(failed)?;
+        let authority = self.certificate(slot);
+        let policy = passage.policy.clone();
         let Settings { reach, caps, .. } = self.settings.clone();
-        let (reach, caps) = match whose {
+        let (reach, caps) = match passage.whose {
             Whose::Environment => (reach, caps),
             // An installer asks once for each package.
             Whose::Operator => (Reach::anywhere(), Caps { requests: caps.requests.saturating_mul(10), ..caps }),
         };
         let log = self.log.new(slog::o!("slot" => slot.to_string()));
-        let gate = Gate::new(listener, policy, reach, caps, Arc::clone(&self.names), Arc::clone(&self.counts), log);
+        let additions = Additions::of(passage, Arc::clone(&self.shared.credentials)).map_err(failed)?;
+        let written = additions.pem().map(|pem| write_for_all(&authority, &pem)).transpose();
+        let unwritten = |source| GateError { doing: "write", path: authority.clone(), source };
+        let authority = written.map_err(unwritten)?.map(|()| authority);
+        let gate = Gate::new(listener, policy, reach, caps, additions, Arc::clone(&self.shared), log);
         lock(&self.gates).insert(slot, Arc::new(gate));
         self.opened.notify_one();
-        Ok(path)
+        Ok(WayOut { socket: path, authority })
     }
 
     fn close(&self, slot: SlotId) -> Result<(), GateError> {
         if let Some(gate) = lock(&self.gates).remove(&slot) {
             gate.close();
         }
-        let path = self.path(slot);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(GateError { doing: "remove", path, source }),
-            _ => Ok(()),
+        for path in [self.certificate(slot), self.path(slot)] {
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(GateError { doing: "remove", path, source });
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     fn left(&self) -> Result<Vec<SlotId>, GateError> {
@@ -130,8 +162,11 @@ impl EgressGates for HostEgress {
         let mut left = Vec::new();
         for entry in entries {
             let name = entry.map_err(failed)?.file_name();
-            left.extend(name.to_str().and_then(|name| name.parse::<SlotId>().ok()));
+            let slot = name.to_str().map(|name| name.strip_suffix(CERTIFICATE).unwrap_or(name));
+            left.extend(slot.and_then(|name| name.parse::<SlotId>().ok()));
         }
+        left.sort_unstable();
+        left.dedup();
         Ok(left)
     }
 }
@@ -166,8 +201,14 @@ impl EgressProxy for HostEgress {
     fn picture(&self) -> EgressPicture {
         let gates = lock(&self.gates);
         let connections = gates.values().map(|gate| gate.connections()).sum();
-        self.counts.picture(gates.len(), connections)
+        self.shared.counts.picture(gates.len(), connections, self.shared.credentials.list().len())
     }
+}
+
+/// Whatever the umask is: the sandbox's user reads it.
+fn write_for_all(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, Permissions::from_mode(0o444))
 }
 
 /// No code of ours panics between a lock and its release, so that what is behind it is whole.

@@ -1,4 +1,5 @@
-//! The one request of a connection: CONNECT for TLS, or plain HTTP with the whole address in its first line.
+//! The one request of a connection: CONNECT, or HTTP with the whole address in its first line; and what comes inside of
+//! CONNECT where the proxy reads it.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -8,51 +9,51 @@ use futures_util::future::{BoxFuture, join};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
-use hyper::http::uri::{PathAndQuery, Scheme, Uri};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::http::uri::Scheme;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, client, server};
+use hyper::{Method, Request, Response, StatusCode, server};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::dial::dial;
+use super::forward::{asks_for_websocket, forward};
 use super::gate::Gate;
-use super::metered::Metered;
-use super::{lock, tunnel};
+use super::{lock, tls, tunnel};
 use crate::domain::egress::{Destination, Refusal};
 
 /// The largest head of a request or an answer, in bytes.
-const HEAD: usize = 64 * 1024;
-/// Headers that are between two neighbours only (RFC 9110 §7.6.1), and two of the same kind that some clients send.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    HeaderName::from_static("connection"),
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-authenticate"),
-    HeaderName::from_static("proxy-authorization"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("te"),
-    HeaderName::from_static("trailer"),
-    HeaderName::from_static("transfer-encoding"),
-    HeaderName::from_static("upgrade"),
-];
+pub(super) const HEAD: usize = 64 * 1024;
 
-type Body = BoxBody<Bytes, hyper::Error>;
+pub(super) type Body = BoxBody<Bytes, hyper::Error>;
 /// What goes on beside the answer, and after it.
-type Rest = BoxFuture<'static, ()>;
+pub(super) type Rest = BoxFuture<'static, ()>;
+
+/// How a request comes.
+pub(super) enum Way {
+    /// To the proxy itself.
+    Proxy,
+    /// Through a CONNECT to `to`, which is connected to already. `tls`: the sandbox's TLS has been ended.
+    Inside { to: Destination, far: TcpStream, tls: bool },
+}
 
 /// Serves one request, and what follows from it.
-pub(super) async fn serve_one(stream: Metered, gate: Arc<Gate>) {
+pub(super) async fn serve_one<S>(stream: S, gate: Arc<Gate>, way: Way)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (begin_rest, rest) = oneshot::channel::<Rest>();
-    let begin_rest = Mutex::new(Some(begin_rest));
+    let once = Mutex::new(Some((way, begin_rest)));
     let deadline = gate.caps.answer_within;
     let service = service_fn(|request| {
-        let begin_rest = lock(&begin_rest).take();
-        answer(Arc::clone(&gate), request, begin_rest)
+        let once = lock(&once).take();
+        answer(Arc::clone(&gate), request, once)
     });
     let served = server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(deadline)
-        .keep_alive(false)
         .max_buf_size(HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -65,7 +66,7 @@ pub(super) async fn serve_one(stream: Metered, gate: Arc<Gate>) {
         // Whatever went wrong on the wire, both ends are closed by now, and there is nobody to tell.
         let _served = served.await;
         // Where no request came, nothing follows either.
-        drop(lock(&begin_rest).take());
+        drop(lock(&once).take());
     };
     join(served, follow).await;
 }
@@ -73,19 +74,32 @@ pub(super) async fn serve_one(stream: Metered, gate: Arc<Gate>) {
 async fn answer(
     gate: Arc<Gate>,
     request: Request<Incoming>,
-    begin_rest: Option<oneshot::Sender<Rest>>,
+    once: Option<(Way, oneshot::Sender<Rest>)>,
 ) -> Result<Response<Body>, Infallible> {
-    let wanted = wanted(&request);
-    let to = wanted.as_ref().ok();
-    let answered = match (&wanted, begin_rest) {
-        (Err(refusal), _) => gate.ask().and(Err(*refusal)),
-        (Ok(_), None) => Err(Refusal::Malformed),
-        (Ok(to), Some(begin_rest)) => judged(&gate, to, request, begin_rest).await,
+    let (to, answered) = match once {
+        Some((Way::Proxy, begin_rest)) => match wanted(&request) {
+            Ok(to) => {
+                let answered = judged(&gate, &to, request, begin_rest).await;
+                (Some(to), answered)
+            }
+            Err(refusal) => (None, gate.ask().and(Err(refusal))),
+        },
+        Some((Way::Inside { to, far, tls }, begin_rest)) => {
+            let answered = inside(&gate, &to, request, (far, tls), begin_rest).await;
+            (Some(to), answered)
+        }
+        None => (None, Err(Refusal::Malformed)),
     };
-    Ok(answered.unwrap_or_else(|refusal| {
-        gate.note(to, Err(refusal));
+    let mut answer = answered.unwrap_or_else(|refusal| {
+        gate.note(to.as_ref(), Err(refusal));
         refused(refusal)
-    }))
+    });
+    // One request for each connection. hyper could be told so; then it would say `close` beside `Upgrade`, and clients of
+    // WebSockets take that word alone.
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(answer)
 }
 
 /// Where a request wants to go, when it is one that a proxy takes.
@@ -106,6 +120,18 @@ fn wanted<B>(request: &Request<B>) -> Result<Destination, Refusal> {
     }
 }
 
+/// A request inside of a CONNECT must be one to a server, and mean the host that was connected to.
+fn means<B>(request: &Request<B>, to: &Destination) -> Result<(), Refusal> {
+    let uri = request.uri();
+    if uri.authority().is_some() || uri.scheme().is_some() || request.method() == Method::CONNECT {
+        return Err(Refusal::Malformed);
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Refusal::Malformed) };
+    let told = host.to_str().ok().and_then(|host| Destination::parse(host, Some(to.port())));
+    if told.as_ref() == Some(to) { Ok(()) } else { Err(Refusal::OtherName) }
+}
+
 async fn judged(
     gate: &Arc<Gate>,
     to: &Destination,
@@ -115,51 +141,36 @@ async fn judged(
     gate.ask()?;
     gate.policy.judge(to)?;
     let far = dial(gate, to).await?;
-    if request.method() == Method::CONNECT {
-        let upgrade = hyper::upgrade::on(request);
-        let (gate, to) = (Arc::clone(gate), to.clone());
-        let rest = Box::pin(async move {
-            if let Ok(near) = upgrade.await {
-                tunnel::follow(&gate, &to, TokioIo::new(near), far).await;
-            }
-        });
-        let _connection_is_gone = begin_rest.send(rest);
-        return Ok(Response::new(Empty::new().map_err(|never| match never {}).boxed()));
+    if request.method() != Method::CONNECT {
+        return forward(gate, to, true, request, far, begin_rest).await;
     }
-    gate.note(Some(to), Ok(()));
-    let mut builder = client::conn::http1::Builder::new();
-    builder.max_buf_size(HEAD);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(far)).await.map_err(|_| Refusal::Unreachable)?;
-    let driver = Box::pin(async move {
-        let _answered_or_not = connection.await;
+    let upgrade = hyper::upgrade::on(request);
+    let (gate, to) = (Arc::clone(gate), to.clone());
+    let rest = Box::pin(async move {
+        if let Ok(near) = upgrade.await {
+            tunnel::follow(gate, to, TokioIo::new(near), far).await;
+        }
     });
-    let _connection_is_gone = begin_rest.send(driver);
-    let answer = sender.send_request(passed_on(request, to)?).await.map_err(|_| Refusal::Unreachable)?;
-    let (mut parts, body) = answer.into_parts();
-    strip(&mut parts.headers);
-    Ok(Response::from_parts(parts, body.boxed()))
+    let _connection_is_gone = begin_rest.send(rest);
+    Ok(Response::new(Empty::new().map_err(|never| match never {}).boxed()))
 }
 
-/// The request as the server gets it.
-fn passed_on(request: Request<Incoming>, to: &Destination) -> Result<Request<Incoming>, Refusal> {
-    let (mut parts, body) = request.into_parts();
-    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    strip(&mut parts.headers);
-    let host = if to.port() == 80 { to.to_string().trim_end_matches(":80").to_owned() } else { to.to_string() };
-    parts.headers.insert(HOST, HeaderValue::from_str(&host).map_err(|_| Refusal::Malformed)?);
-    parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    parts.uri = Uri::from(path);
-    Ok(Request::from_parts(parts, body))
-}
-
-/// Takes out what concerns two neighbours only, the headers that `Connection` names among them.
-fn strip(headers: &mut HeaderMap) {
-    let listed = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named: Vec<HeaderName> =
-        listed.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
+async fn inside(
+    gate: &Arc<Gate>,
+    to: &Destination,
+    request: Request<Incoming>,
+    (far, tls): (TcpStream, bool),
+    begin_rest: oneshot::Sender<Rest>,
+) -> Result<Response<Body>, Refusal> {
+    means(&request, to)?;
+    if tls {
+        let far = tls::connect(gate, to, far).await?;
+        return forward(gate, to, false, request, far, begin_rest).await;
     }
+    if !asks_for_websocket(&request) {
+        return Err(Refusal::NotTls);
+    }
+    forward(gate, to, true, request, far, begin_rest).await
 }
 
 /// Says that it is the proxy that speaks, and why (RFC 9209).
@@ -214,14 +225,19 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_neighbours_is_not_passed_on() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("connection", "x-own, close"), ("x-own", "1"), ("proxy-connection", "1"), ("accept", "*/*")]
-        {
-            headers.insert(name, HeaderValue::from_static(value));
+    fn what_comes_inside_means_the_host_that_was_connected_to() {
+        let to = Destination::parse("a.example:8443", None).expect("a destination");
+        for (line, hosts, expected) in [
+            ("GET /x", &["a.example:8443"][..], Ok(())),
+            ("GET /x", &["A.example"], Ok(())),
+            ("GET /x", &["b.example:8443"], Err(Refusal::OtherName)),
+            ("GET /x", &["a.example:443"], Err(Refusal::OtherName)),
+            ("GET /x", &["a.example:8443", "b.example"], Err(Refusal::Malformed)),
+            ("GET /x", &[], Err(Refusal::Malformed)),
+            ("GET https://b.example/", &["a.example:8443"], Err(Refusal::Malformed)),
+            ("CONNECT b.example:443", &["a.example:8443"], Err(Refusal::Malformed)),
+        ] {
+            assert_eq!(means(&request(line, hosts), &to), expected, "{line} {hosts:?}");
         }
-        strip(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
     }
 }

@@ -14,18 +14,20 @@ use super::dialogue::is_ready;
 use super::egress::Egress;
 use super::flags::Kind;
 use super::line::{self, Line};
+use super::run::random_bits;
 use super::slot::{Making, Slot};
 use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
 use super::tools::{is_open_to_all, rootfs_of};
 use super::{CLOSING_PATIENCE, RunscEngine, Settings, Tools, flags, host, mount_points};
+use crate::domain::credential::{CredentialName, Placeholder};
 use crate::domain::egress::{Policy, Rule};
 use crate::domain::environment::{Permissions, Runtime};
 use crate::domain::execution::ProcessEnd;
 use crate::domain::layout;
 use crate::domain::time::whole_millis;
 use crate::ports::cgroup::CgroupLimits;
-use crate::ports::egress::Whose;
+use crate::ports::egress::{Passage, Whose};
 use crate::ports::process::SpawnRequest;
 use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec};
 
@@ -70,7 +72,7 @@ impl RunscEngine {
             pids: Some(BOOT_PIDS),
         };
         let name = slot.id.to_string();
-        let (written, cgroup) = tokio::join!(self.write_bundle(tools, spec, making), self.cgroups.create(&name));
+        let (written, cgroup) = tokio::join!(self.write_bundle(tools, slot, spec, making), self.cgroups.create(&name));
         let cgroup = cgroup.map_err(host("making the sandbox's cgroup"))?;
         let cgroup = slot.cgroup.get_or_init(|| cgroup);
         let (Written { slot_dir, egress }, _making) = written?;
@@ -97,26 +99,33 @@ impl RunscEngine {
     async fn write_bundle(
         &self,
         tools: &Tools,
+        entered: &Slot,
         spec: SlotSpec,
         making: Making,
     ) -> Result<(Written, Making), SandboxError> {
         let image = self.settings.images.get(&spec.runtime).cloned();
         let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
         let installs = spec.purpose == Purpose::Install;
-        let (permissions, volume, dependencies) = match spec.purpose {
-            Purpose::Execute { environment, permissions } => {
-                (permissions, Some(self.volumes.path(&environment.volume_name())), Vec::new())
+        let (permissions, volume, secrets, dependencies) = match spec.purpose {
+            Purpose::Execute { environment, permissions, secrets } => {
+                (permissions, Some(self.volumes.path(&environment.volume_name())), secrets, Vec::new())
             }
-            Purpose::Transpile { dependencies } => (Permissions::default(), None, dependencies),
+            Purpose::Transpile { dependencies } => (Permissions::default(), None, Vec::new(), dependencies),
             Purpose::Install => Default::default(),
         };
+        let placeholders = placeholders_for(secrets)?;
+        let by_variable = |(name, placeholder): &(CredentialName, Placeholder)| {
+            (name.as_str().to_owned(), placeholder.as_str().to_owned())
+        };
+        let shown = entered.placeholders.get_or_init(|| placeholders.iter().map(by_variable).collect()).clone();
         let policy = if installs {
             let rules = self.install_rules(spec.runtime);
             (!rules.is_empty()).then_some((Policy::Only(rules), Whose::Operator))
         } else {
             Policy::of(permissions.allow_net.as_ref()).map(|policy| (policy, Whose::Environment))
         };
-        let way_out = self.gates.clone().zip(policy);
+        let passage = policy.map(|(policy, whose)| Passage { policy, whose, placeholders, headers: Vec::new() });
+        let way_out = self.gates.clone().zip(passage);
         let slot = spec.slot;
         let slot_dir = self.layout.slot(spec.slot);
         let map_ids = tools.can_map_ids.then(|| host_ids_of(spec.slot.0.as_u128()));
@@ -145,9 +154,21 @@ impl RunscEngine {
                 .find(|path| !is_open_to_all(path))
                 .cloned();
             let host_ids = map_ids.filter(|_| closed.is_none());
-            let egress = way_out.map(|(gates, policy)| Egress::open(&*gates, slot, policy, host_ids)).transpose()?;
-            let bundle =
-                Bundle { runtime, gvisor, permissions, memory_mb, tmp_mb, rootfs, runner, duty, egress, jsr, host_ids };
+            let egress = way_out.map(|(gates, passage)| Egress::open(&*gates, slot, passage, host_ids)).transpose()?;
+            let bundle = Bundle {
+                runtime,
+                gvisor,
+                permissions,
+                memory_mb,
+                tmp_mb,
+                rootfs,
+                runner,
+                duty,
+                egress,
+                jsr,
+                placeholders: shown,
+                host_ids,
+            };
             let config = config_json(&bundle).map_err(host("describing the sandbox"))?;
             write_config(&slot_dir, &config).map_err(host("writing the sandbox's bundle"))?;
             Ok((Written { slot_dir, egress: bundle.egress.is_some() }, making, closed))
@@ -206,6 +227,12 @@ impl RunscEngine {
         let detail = line.stderr.printed_so_far(DETAIL_CHARS);
         Err(SandboxError::DiedEarly { end: describe(end), detail })
     }
+}
+
+/// Fresh ones, for this sandbox alone.
+fn placeholders_for(secrets: Vec<CredentialName>) -> Result<Vec<(CredentialName, Placeholder)>, SandboxError> {
+    let fresh = |name| Ok((name, Placeholder::new(random_bits()?)));
+    secrets.into_iter().map(fresh).collect()
 }
 
 /// Engines bind no links: runc refuses them, and what a link leads to is what must be open to all.

@@ -113,7 +113,11 @@ mod tests {
     }
 
     fn way_out(grant: Grant) -> Egress {
-        Egress { socket: "/run/cloister/egress/1".into(), policy: Policy::of(Some(&grant)).expect("a policy") }
+        Egress {
+            socket: "/run/cloister/egress/1".into(),
+            authority: None,
+            policy: Policy::of(Some(&grant)).expect("a policy"),
+        }
     }
 
     #[test]

@@ -124,9 +124,12 @@ enum RequestError {
 impl RunscEngine {
     pub(super) async fn execute(&self, id: SlotId, call: Call, main: String) -> Result<Evidence, SandboxError> {
         let data: &RawValue = serde_json::from_str(&call.data).map_err(|_| cannot_ask(RequestError::DataNotJson))?;
+        // What the caller sends along comes first: it is meant for this very call.
+        let mut env = self.slots.get(id).and_then(|slot| slot.placeholders.get().cloned()).unwrap_or_default();
+        env.extend(call.env);
         let asked = Asked::Execute {
             main: &main,
-            event: Event { data, env: &call.env },
+            event: Event { data, env: &env },
             context: Context {
                 execution_id: call.execution.to_string(),
                 environment_id: call.environment.to_string(),
@@ -286,7 +289,12 @@ fn cannot_ask(error: RequestError) -> SandboxError {
 
 /// 128 fresh bits as 32 hex digits: known to the daemon and to the runner's closure.
 fn nonce() -> Result<String, SandboxError> {
+    Ok(format!("{:032x}", random_bits()?))
+}
+
+/// 128 fresh bits.
+pub(super) fn random_bits() -> Result<u128, SandboxError> {
     let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes).map_err(host("making a nonce"))?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+    getrandom::fill(&mut bytes).map_err(host("asking for random bits"))?;
+    Ok(u128::from_be_bytes(bytes))
 }

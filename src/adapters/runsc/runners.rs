@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::environment::Runtime;
 
-/// Each file with its place below a runtime's directory. The empty ones are where a way out is bound.
-const FILES: [(Runtime, &str, &str); 12] = [
+/// Each file with its place below a runtime's directory. The empty ones are where a way out and its certificate are bound.
+const FILES: [(Runtime, &str, &str); 14] = [
     (Runtime::Deno, "transpiler.js", include_str!("../../../runtimes/deno/transpiler.js")),
     (Runtime::Deno, "resolver.js", include_str!("../../../runtimes/deno/resolver.js")),
     (Runtime::Deno, "frames.js", include_str!("../../../runtimes/deno/frames.js")),
@@ -18,11 +18,13 @@ const FILES: [(Runtime, &str, &str); 12] = [
     (Runtime::Deno, "core.js", include_str!("../../../runtimes/shared/core.js")),
     (Runtime::Deno, "egress.js", include_str!("../../../runtimes/deno/egress.js")),
     (Runtime::Deno, "egress.sock", ""),
+    (Runtime::Deno, "authority.pem", ""),
     (Runtime::Bun, "runner.js", include_str!("../../../runtimes/bun/runner.js")),
     (Runtime::Bun, "installer.js", include_str!("../../../runtimes/bun/installer.js")),
     (Runtime::Bun, "core.js", include_str!("../../../runtimes/shared/core.js")),
     (Runtime::Bun, "egress.js", include_str!("../../../runtimes/bun/egress.js")),
     (Runtime::Bun, "egress.sock", ""),
+    (Runtime::Bun, "authority.pem", ""),
 ];
 
 /// Where this build's runners lie.

@@ -1,7 +1,7 @@
 //! One sandbox as the daemon holds it, and the register of all of them.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -22,6 +22,8 @@ pub(super) struct Slot {
     making: Arc<tokio::sync::Mutex<()>>,
     pub cgroup: OnceLock<Arc<dyn Cgroup>>,
     pub process: OnceLock<Box<dyn Process>>,
+    /// What stands for its environment's secrets in this sandbox, by the variable's name.
+    pub placeholders: OnceLock<BTreeMap<String, String>>,
     /// What was in use when the runner was ready.
     pub idle: OnceLock<CgroupUsage>,
     /// There from `ready` until the slot is claimed.
@@ -41,6 +43,7 @@ impl Slot {
             making: Arc::default(),
             cgroup: OnceLock::new(),
             process: OnceLock::new(),
+            placeholders: OnceLock::new(),
             idle: OnceLock::new(),
             line: Mutex::new(None),
             doom: watch::Sender::new(false),

@@ -1,5 +1,6 @@
 //! The OCI bundle of one sandbox: its `config.json`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci_spec::OciSpecError;
@@ -40,6 +41,8 @@ pub(super) struct Bundle {
     pub egress: Option<Egress>,
     /// The address that Deno knows JSR's modules by.
     pub jsr: Option<String>,
+    /// What stands for secrets, by the variable's name.
+    pub placeholders: BTreeMap<String, String>,
     /// The first host id of the sandbox's user namespace. None: no user namespace of its own.
     pub host_ids: Option<u32>,
 }
@@ -193,26 +196,19 @@ fn command(bundle: &Bundle) -> Vec<String> {
     }
 }
 
-/// Where something can be reached, the host's authorities are trusted beside the runtime's own: a company's among them.
 fn environment(bundle: &Bundle) -> Vec<String> {
-    let (own, trust): (&[&str], _) = match bundle.runtime {
-        Runtime::Deno => (
-            &["DENO_DIR=/tmp/.deno", "DENO_NO_PACKAGE_JSON=1", "DENO_NO_UPDATE_CHECK=1"],
-            "DENO_TLS_CA_STORE=mozilla,system",
-        ),
-        Runtime::Bun => (
-            &["BUN_RUNTIME_TRANSPILER_CACHE_PATH=0", "DO_NOT_TRACK=1"],
-            "NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt",
-        ),
+    let own: &[&str] = match bundle.runtime {
+        Runtime::Deno => &["DENO_DIR=/tmp/.deno", "DENO_NO_PACKAGE_JSON=1", "DENO_NO_UPDATE_CHECK=1"],
+        Runtime::Bun => &["BUN_RUNTIME_TRANSPILER_CACHE_PATH=0", "DO_NOT_TRACK=1"],
     };
     let shared = ["PATH=/usr/bin", "HOME=/tmp", "TMPDIR=/tmp", "NO_COLOR=1", "LANG=C.UTF-8"];
     let mut entries: Vec<String> = shared.iter().chain(own).map(|&entry| entry.to_owned()).collect();
     let jsr = bundle.jsr.iter().filter(|_| bundle.runtime == Runtime::Deno);
     entries.extend(jsr.map(|address| format!("JSR_URL={address}")));
-    if bundle.egress.is_some() {
-        entries.extend(egress::environment());
-        entries.push(trust.to_owned());
+    if let Some(way_out) = &bundle.egress {
+        entries.extend(egress::environment(way_out, bundle.runtime));
     }
+    entries.extend(bundle.placeholders.iter().map(|(name, placeholder)| format!("{name}={placeholder}")));
     entries
 }
 
@@ -232,6 +228,9 @@ fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
     }
     if let Some(egress) = &bundle.egress {
         mounts.push(bind(egress::SOCKET, &egress.socket)?);
+        if let Some(authority) = &egress.authority {
+            mounts.push(bind(egress::AUTHORITY, authority)?);
+        }
     }
     match &bundle.duty {
         Duty::Call { workspace, emitted, remote } => {

@@ -16,6 +16,7 @@ fn bundle(runtime: Runtime) -> Bundle {
         duty: Duty::Call { workspace: "/volumes/tee-env-0/workspace".into(), emitted: None, remote: None },
         egress: None,
         jsr: None,
+        placeholders: BTreeMap::new(),
         host_ids: Some(FIRST_HOST_ID),
     }
 }
@@ -50,25 +51,40 @@ fn permissions_change_denos_arguments_and_nothing_else() {
 fn a_way_out_is_one_socket_one_argument_and_the_variables_of_a_proxy() {
     let grant = Grant::Only(vec!["api.example:443".into(), "*.cdn.example".into()]);
     let policy = Policy::of(Some(&grant)).unwrap();
-    let egress = Egress { socket: "/run/cloister/egress/1".into(), policy };
+    let egress = Egress { socket: "/run/cloister/egress/1".into(), authority: None, policy };
     for runtime in Runtime::ALL {
-        let plain = shown(&bundle(runtime));
-        let mut with = shown(&Bundle { egress: Some(egress.clone()), ..bundle(runtime) });
-        let new = |part: &serde_json::Value, before: &serde_json::Value| -> Vec<serde_json::Value> {
-            let before = before.as_array().unwrap();
-            part.as_array().unwrap().iter().filter(|entry| !before.contains(entry)).cloned().collect()
-        };
-        let mounts = new(&with["mounts"], &plain["mounts"]);
-        let args = new(&with["process"]["args"], &plain["process"]["args"]);
-        let env = new(&with["process"]["env"], &plain["process"]["env"]);
-        insta::assert_json_snapshot!(
-            format!("a_way_out_on_{runtime}"),
-            serde_json::json!({ "mounts": mounts, "args": args, "env": env })
-        );
-        with["mounts"] = plain["mounts"].clone();
-        with["process"] = plain["process"].clone();
-        assert_eq!(with, plain);
+        let with = Bundle { egress: Some(egress.clone()), ..bundle(runtime) };
+        insta::assert_json_snapshot!(format!("a_way_out_on_{runtime}"), added(&with));
     }
+}
+
+#[test]
+fn with_secrets_come_their_placeholders_and_a_certificate_to_trust() {
+    let policy = Policy::of(Some(&Grant::Switch(true))).unwrap();
+    let authority = Some("/run/cloister/egress/1.pem".into());
+    let egress = Egress { socket: "/run/cloister/egress/1".into(), authority, policy };
+    let placeholders = BTreeMap::from([("A_KEY".to_owned(), "cloister-secret-0".to_owned())]);
+    for runtime in Runtime::ALL {
+        let with = Bundle { egress: Some(egress.clone()), placeholders: placeholders.clone(), ..bundle(runtime) };
+        insta::assert_json_snapshot!(format!("secrets_on_{runtime}"), added(&with));
+    }
+}
+
+/// What a bundle has beyond the plain one of its runtime: mounts, arguments and variables, and nothing else.
+fn added(bundle_with: &Bundle) -> serde_json::Value {
+    let plain = shown(&bundle(bundle_with.runtime));
+    let mut with = shown(bundle_with);
+    let new = |part: &serde_json::Value, before: &serde_json::Value| -> Vec<serde_json::Value> {
+        let before = before.as_array().unwrap();
+        part.as_array().unwrap().iter().filter(|entry| !before.contains(entry)).cloned().collect()
+    };
+    let mounts = new(&with["mounts"], &plain["mounts"]);
+    let args = new(&with["process"]["args"], &plain["process"]["args"]);
+    let env = new(&with["process"]["env"], &plain["process"]["env"]);
+    with["mounts"] = plain["mounts"].clone();
+    with["process"] = plain["process"].clone();
+    assert_eq!(with, plain);
+    serde_json::json!({ "mounts": mounts, "args": args, "env": env })
 }
 
 #[test]

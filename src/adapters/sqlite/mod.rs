@@ -17,6 +17,7 @@
 //! A future that is dropped mid-way leaves its write done or undone, never half done: sqlx rolls the transaction
 //! back before it hands the connection to the next caller.
 
+mod credentials;
 mod failure;
 mod open;
 mod rows;

@@ -39,3 +39,12 @@ pub(super) const EXECUTIONS: &str = "
 pub(super) const FORGET_EXECUTIONS: &str = "
     DELETE FROM executions
     WHERE id IN (SELECT id FROM executions WHERE completed_at < ?1 ORDER BY completed_at LIMIT ?2)";
+
+pub(super) const SECRETS: &str = "SELECT * FROM secrets ORDER BY name";
+
+pub(super) const KEEP_SECRET: &str = "
+    INSERT INTO secrets (name, hosts, sealed, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (name) DO UPDATE
+    SET hosts = excluded.hosts, sealed = excluded.sealed, updated_at = excluded.updated_at";
+
+pub(super) const FORGET_SECRET: &str = "DELETE FROM secrets WHERE name = ?1";

@@ -8,9 +8,11 @@ pub mod execution;
 pub mod health;
 pub mod job;
 pub mod record;
+pub mod secret;
 
 pub use environment::{EnvironmentBody, SetUpBody};
 pub use error::ErrorBody;
 pub use execution::{ExecuteBody, ExecutionBody, LimitsBody, execution_json};
 pub use health::{HealthBody, LiveBody, ReadyBody};
 pub use record::RecordBody;
+pub use secret::{PutSecretBody, SecretBody};

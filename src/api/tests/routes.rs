@@ -16,6 +16,7 @@ fn environment(number: u128, status: EnvironmentStatus) -> Environment {
         runtime: Default::default(),
         dependencies: Default::default(),
         permissions: Default::default(),
+        secrets: Vec::new(),
         ttl_seconds: 60,
     };
     let id = EnvironmentId(uuid::Uuid::from_u128(number));

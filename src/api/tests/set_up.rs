@@ -158,6 +158,7 @@ async fn what_a_client_of_ours_writes_is_what_the_door_reads() {
         modules: [("main.ts".to_owned(), "1".to_owned())].into(),
         runtime: Runtime::Bun,
         dependencies: Some(Dependencies::default()),
+        secrets: vec!["A_KEY".to_owned()],
         permissions: Some(Permissions { allow_read: Some(Grant::Switch(true)), ..Permissions::default() }),
         ttl_seconds: Some(5),
     };

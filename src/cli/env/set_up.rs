@@ -29,6 +29,9 @@ pub struct SetUpFlags {
     /// What the handler may do, such as '{"allowEnv": true}' [default: nothing]
     #[arg(long, value_name = "JSON", value_parser = permissions)]
     permissions: Option<Permissions>,
+    /// A secret whose placeholder the handler finds in the variable of that name; repeatable
+    #[arg(long = "secret", value_name = "NAME")]
+    secrets: Vec<String>,
 }
 
 fn permissions(text: &str) -> Result<Permissions, String> {
@@ -50,6 +53,7 @@ pub async fn run(flags: SetUpFlags, json: bool, client: &Client, streams: &mut S
         runtime: if flags.runtime == "bun" { Runtime::Bun } else { Runtime::Deno },
         dependencies: None,
         permissions: flags.permissions,
+        secrets: flags.secrets,
         ttl_seconds: flags.ttl,
     };
     let answer = client.set_up(&body).await?;

@@ -8,6 +8,7 @@ use crate::cli::exit;
 use crate::cli::printable::printable;
 use crate::cli::streams::Streams;
 use crate::cli::table::{row, table};
+use crate::domain::credential::CredentialName;
 use crate::domain::id::EnvironmentId;
 
 /// Which environment to show.
@@ -66,8 +67,9 @@ pub async fn show(flags: &ShowFlags, json: bool, client: &Client, streams: &mut 
 
 fn facts(environment: &EnvironmentBody) -> Vec<Vec<String>> {
     let permissions = serde_json::to_string(&environment.metadata.permissions).unwrap_or_default();
+    let secrets: Vec<&str> = environment.metadata.secrets.iter().map(CredentialName::as_str).collect();
     let last = environment.last_executed_at.as_deref().unwrap_or("never");
-    vec![
+    let mut facts = vec![
         row(["id", &environment.id.to_string()]),
         row(["status", environment.status.as_str()]),
         row(["runtime", environment.runtime.as_str()]),
@@ -79,7 +81,11 @@ fn facts(environment: &EnvironmentBody) -> Vec<Vec<String>> {
         row(["calls", &environment.execution_count.to_string()]),
         row(["last call", &printable(last)]),
         row(["volume", &printable(&environment.volume_name)]),
-    ]
+    ];
+    if !secrets.is_empty() {
+        facts.push(row(["secrets", &printable(&secrets.join(", "))]));
+    }
+    facts
 }
 
 /// Deletes each, and goes on after one that cannot be.

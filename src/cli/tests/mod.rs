@@ -5,4 +5,5 @@ mod env;
 mod health;
 mod keygen;
 mod played;
+mod secrets;
 mod submit;

@@ -10,6 +10,7 @@ mod log;
 mod reaper;
 mod runpod;
 mod sandbox;
+mod secrets;
 mod server;
 mod store;
 mod supervision;
@@ -25,6 +26,7 @@ pub use log::{Log, LogFormat};
 pub use reaper::Reaper;
 pub use runpod::Runpod;
 pub use sandbox::Sandbox;
+pub use secrets::Secrets;
 pub use server::Server;
 pub use store::Store;
 pub use supervision::Supervision;
@@ -38,6 +40,7 @@ pub struct Config {
     pub log: Log,
     pub server: Server,
     pub sandbox: Sandbox,
+    pub secrets: Secrets,
     pub comfy: Comfy,
     pub store: Store,
     pub reaper: Reaper,
@@ -57,6 +60,7 @@ impl Config {
             log: Log::read(reader),
             server: Server::read(reader),
             sandbox: Sandbox::read(reader, &state_dir),
+            secrets: Secrets::read(reader),
             comfy: Comfy::read(reader),
             store: Store::read(reader, &state_dir),
             reaper: Reaper::read(reader),

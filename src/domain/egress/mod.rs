@@ -12,6 +12,7 @@
 
 mod address;
 mod destination;
+mod header;
 mod hello;
 mod ledger;
 mod policy;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use address::{Network, Reach};
 pub use destination::Destination;
+pub use header::HostHeader;
 pub use hello::{Peek, peek};
 pub use ledger::{Caps, Ledger};
 pub use policy::{Policy, Rule, RuleError};
@@ -37,10 +39,16 @@ pub enum Refusal {
     NotPublic,
     #[error("nobody answers there")]
     Unreachable,
-    #[error("what goes through CONNECT is TLS, and this is not")]
+    #[error("what goes through CONNECT is TLS or a WebSocket, and this is neither")]
     NotTls,
     #[error("the name in TLS or in Host is not the one that was asked for")]
     OtherName,
+    #[error("the client does not take this host's certificate, or offers no HTTP/1.1 in TLS")]
+    Handshake,
+    #[error("the server's certificate is not one for its name, or it speaks no TLS")]
+    Untrusted,
+    #[error("the request's head is too large")]
+    HeadTooLarge,
     #[error("too many connections are open at once")]
     Connections,
     #[error("this sandbox has made all the requests that it may")]
@@ -60,6 +68,9 @@ impl Refusal {
             Refusal::Unreachable => "unreachable",
             Refusal::NotTls => "not_tls",
             Refusal::OtherName => "other_name",
+            Refusal::Handshake => "handshake",
+            Refusal::Untrusted => "untrusted",
+            Refusal::HeadTooLarge => "head_too_large",
             Refusal::Connections => "connections",
             Refusal::Requests => "requests",
             Refusal::Bytes => "bytes",
@@ -69,7 +80,10 @@ impl Refusal {
     /// The error type of RFC 9209, for the `Proxy-Status` of the answer.
     pub fn proxy_error(self) -> &'static str {
         match self {
-            Refusal::Malformed | Refusal::NotTls | Refusal::OtherName => "http_request_error",
+            Refusal::Malformed | Refusal::NotTls | Refusal::OtherName | Refusal::Handshake | Refusal::HeadTooLarge => {
+                "http_request_error"
+            }
+            Refusal::Untrusted => "tls_certificate_error",
             Refusal::NotListed => "http_request_denied",
             Refusal::NoSuchName => "dns_error",
             Refusal::NotPublic => "destination_ip_prohibited",
@@ -81,9 +95,10 @@ impl Refusal {
     /// The status of the answer.
     pub fn status(self) -> u16 {
         match self {
-            Refusal::Malformed | Refusal::NotTls | Refusal::OtherName => 400,
+            Refusal::Malformed | Refusal::NotTls | Refusal::OtherName | Refusal::Handshake => 400,
+            Refusal::HeadTooLarge => 431,
             Refusal::NotListed | Refusal::NotPublic => 403,
-            Refusal::NoSuchName | Refusal::Unreachable => 502,
+            Refusal::NoSuchName | Refusal::Unreachable | Refusal::Untrusted => 502,
             Refusal::Connections | Refusal::Requests | Refusal::Bytes => 429,
         }
     }
@@ -98,6 +113,14 @@ pub struct EgressPicture {
     pub connections: usize,
     pub allowed: u64,
     pub refused: u64,
+    /// Secrets that are kept here.
+    #[serde(default)]
+    pub secrets: usize,
+    /// How often one was put into a request, and how often its placeholder was left in one.
+    #[serde(default)]
+    pub secrets_put: u64,
+    #[serde(default)]
+    pub secrets_withheld: u64,
     /// To and from sandboxes.
     pub bytes: u64,
 }

@@ -24,7 +24,12 @@ pub struct Rule {
 pub struct RuleError;
 
 impl Rule {
-    fn admits(&self, to: &Destination) -> bool {
+    /// Whether only one port is meant.
+    pub fn names_port(&self) -> bool {
+        self.port.is_some()
+    }
+
+    pub fn admits(&self, to: &Destination) -> bool {
         let host = if self.below {
             let before = to.host().strip_suffix(&self.host).and_then(|before| before.strip_suffix('.'));
             before.is_some_and(|before| !before.is_empty()) && to.address().is_none()

@@ -92,20 +92,26 @@ pub fn validate_env(env: &BTreeMap<String, String>) -> Result<(), EnvInvalid> {
         return Err(EnvInvalid::TooMany(env.len()));
     }
     for (name, value) in env {
-        let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
-        let reads_well = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if !starts_well || !reads_well || name.len() > 128 {
-            return Err(EnvInvalid::Name(name.chars().take(64).collect()));
-        }
-        let upper = name.to_ascii_uppercase();
-        let reserved = RESERVED_ENV.contains(&upper.as_str())
-            || RESERVED_ENV_PREFIXES.iter().any(|prefix| upper.starts_with(prefix));
-        if reserved {
-            return Err(EnvInvalid::Reserved(name.clone()));
-        }
+        validate_env_name(name)?;
         if value.contains('\0') || value.len() > 32_768 {
             return Err(EnvInvalid::Value(name.clone()));
         }
     }
     Ok(())
+}
+
+/// Checks the name of a variable.
+///
+/// # Errors
+/// `Name` for one that no shell would take, `Reserved` for one that would steer the runtime.
+pub fn validate_env_name(name: &str) -> Result<(), EnvInvalid> {
+    let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    let reads_well = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !starts_well || !reads_well || name.len() > 128 {
+        return Err(EnvInvalid::Name(name.chars().take(64).collect()));
+    }
+    let upper = name.to_ascii_uppercase();
+    let reserved =
+        RESERVED_ENV.contains(&upper.as_str()) || RESERVED_ENV_PREFIXES.iter().any(|prefix| upper.starts_with(prefix));
+    if reserved { Err(EnvInvalid::Reserved(name.to_owned())) } else { Ok(()) }
 }

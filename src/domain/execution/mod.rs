@@ -6,7 +6,7 @@ mod report;
 
 use serde::{Deserialize, Serialize};
 
-pub use call::{Call, LimitPolicy, Limits, validate_env};
+pub use call::{Call, LimitPolicy, Limits, validate_env, validate_env_name};
 pub use call::{EnvInvalid, MIN_MEMORY_MB};
 pub use evidence::{
     Captured, End, ErrorReport, Evidence, FailureFrameKind, LogEntry, Phase, ProcessEnd, Settlement, judge,

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
+use crate::actors::doubles::credentials::CredentialsDouble;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::egress::{self as proxy, HostEgress};
 use crate::adapters::process::HostSpawner;
@@ -108,7 +109,13 @@ impl World {
             output: OutputLimits { keep: 64 << 10, discard: 8 << 20, ..OutputLimits::default() },
         };
         let log = Logger::root(Discard, o!());
-        let egress = HostEgress::new(self.egress(), log.clone());
+        let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let credentials = Arc::new(CredentialsDouble::default());
+        let egress = HostEgress::new(self.egress(), tls, credentials, log.clone());
         self.engine.replace(RunscEngine::new(
             settings,
             Arc::new(HostSpawner),
@@ -140,7 +147,7 @@ impl World {
     async fn ready(&self, runtime: Runtime, source: &str, memory_mb: u64) -> (SlotId, EnvironmentId) {
         let environment = self.environment(source).await;
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::Execute { environment, permissions: Permissions::default() };
+        let purpose = Purpose::Execute { environment, permissions: Permissions::default(), secrets: Vec::new() };
         self.engine().create(SlotSpec { slot, runtime, purpose, memory_mb }).await.unwrap();
         (slot, environment)
     }

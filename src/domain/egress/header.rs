@@ -1,0 +1,12 @@
+//! A header that the daemon itself puts on the requests to a host: what a sandbox never has in its hands.
+
+use super::policy::Rule;
+use crate::domain::secret::Secret;
+
+/// Put on every request that goes where `rule` admits, in TLS and in clear, in place of the sandbox's own of that name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostHeader {
+    pub rule: Rule,
+    pub name: String,
+    pub value: Secret,
+}
