@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::host::Home;
 use crate::actors::sandbox_pool::InstallPolicy;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
+use crate::adapters::credentials::{TokensError, registry_tokens};
 use crate::adapters::process::{HostSpawner, HostZombies};
 use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
@@ -23,6 +24,7 @@ use crate::adapters::volumes::{HostPackages, HostVolumes};
 use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
 use crate::config::{self, Config, LogFormat};
+use crate::domain::egress::HostHeader;
 use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
 use crate::domain::package::Registry;
@@ -59,6 +61,8 @@ pub enum PartsError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Egress(#[from] EgressError),
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
 }
 
 /// Every adapter of one daemon.
@@ -107,7 +111,8 @@ impl Parts {
         }
         let egress = WayOut::build(config, store.clone(), log).await?;
         let gates = egress.clone().map(|egress| egress.proxy as Arc<dyn EgressGates>);
-        let (engine, cgroups) = engine(config, &home.instance, &volumes, gates, log);
+        let tokens = tokens(config)?;
+        let (engine, cgroups) = engine(config, &home.instance, &volumes, gates, tokens, log);
         Ok(Self {
             clock: Arc::new(SystemClock::start()),
             store,
@@ -171,6 +176,7 @@ pub fn engine(
     instance: &str,
     volumes: &Arc<dyn Volumes>,
     gates: Option<Arc<dyn EgressGates>>,
+    tokens: Vec<HostHeader>,
     log: &Logger,
 ) -> (Arc<dyn SandboxEngine>, Option<Arc<dyn Cgroups>>) {
     let parent = config.sandbox.cgroup_parent.as_ref().map(|path| path.to_string_lossy().into_owned());
@@ -178,7 +184,7 @@ pub fn engine(
         Ok(cgroups) => {
             let cgroups: Arc<dyn Cgroups> = Arc::new(cgroups);
             let log = log.new(slog::o!("part" => "sandbox"));
-            let (settings, ours) = (engine_settings(config), Arc::clone(&cgroups));
+            let (settings, ours) = (engine_settings(config, tokens), Arc::clone(&cgroups));
             let engine = RunscEngine::new(settings, Arc::new(HostSpawner), ours, Arc::clone(volumes), gates, log);
             (Arc::new(engine), Some(cgroups))
         }
@@ -186,7 +192,7 @@ pub fn engine(
     }
 }
 
-fn engine_settings(config: &Config) -> Settings {
+fn engine_settings(config: &Config, tokens: Vec<HostHeader>) -> Settings {
     let sandbox = &config.sandbox;
     let choice = if sandbox.disable_gvisor {
         Choice::PlainContainer
@@ -209,6 +215,7 @@ fn engine_settings(config: &Config) -> Settings {
         registries: sandbox.registries.clone(),
         jsr: sandbox.jsr.clone(),
         module_hosts: sandbox.module_hosts.clone(),
+        tokens,
         installs: InstallLimits { bytes: sandbox.dependencies_bytes, files: sandbox.dependencies_files },
         output: OutputLimits {
             keep: kib(sandbox.output_keep_kib.saturating_mul(1024)),
@@ -284,6 +291,15 @@ fn installs(config: &Config) -> Option<InstallPolicy> {
     };
     let any = sandbox.egress.enabled && sources != Sources::default();
     any.then(|| InstallPolicy { sources, limits, keep: keep_sets(config) })
+}
+
+/// The tokens of private registries. Also what `doctor` looks at.
+///
+/// # Errors
+/// When there are some that cannot be used.
+pub fn tokens(config: &Config) -> Result<Vec<HostHeader>, TokensError> {
+    let credentials = config::variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    registry_tokens(config.sandbox.registry_tokens_file.as_deref(), credentials.as_deref())
 }
 
 /// How long sets of packages are kept.

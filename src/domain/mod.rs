@@ -27,6 +27,7 @@ pub mod package_set;
 pub mod placement;
 pub mod pool;
 pub mod redacted;
+pub mod registry_token;
 pub mod replay;
 pub mod restart;
 pub mod sandbox;

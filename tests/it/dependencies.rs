@@ -1,12 +1,13 @@
 //! Packages of npm: installed in a sandbox over the way out, from the registries only, without scripts (row E1).
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::daemon::TOKEN;
+use crate::support::far;
 use crate::support::registry::{self, Package, Registry};
 use crate::support::{Answer, Daemon, RUNTIMES, Settings, eventually};
 
@@ -355,4 +356,65 @@ async fn e1_what_modules_may_do_is_contained_and_nothing_half_made_is_left() {
         assert_eq!(std::fs::read_dir(daemon.home.state().join(folder)).map_or(0, Iterator::count), 0, "{folder}");
     }
     daemon.assert_nothing_left().await;
+}
+
+const TOKEN_OF_REGISTRY: &str = "npm-canary-7c31aa";
+
+#[tokio::test]
+async fn a_private_registry_gets_its_token_from_the_proxy_in_tls_and_in_clear_and_nobody_else_gets_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let certified = far::Certified::in_folder(folder.path());
+    let tokens = folder.path().join("tokens");
+    for secured in [true, false] {
+        let mut pages = registry::jsr("demo", &[("/mod.ts", "export const demo = (): string => 'demo';")]);
+        let elsewhere = far::web(None).await;
+        // A module of an open host beside the private ones, which is asked without a token.
+        let open = format!("http://127.0.0.1:{}/x.ts", elsewhere.port);
+        pages.insert("/web/mod.ts".to_owned(), b"export const a = 1;".to_vec());
+        let manifest = json!({ "type": "module", "dependencies": { "inner": "1" } });
+        let inner = package("inner", json!({ "type": "module" }), "export default 'inner'");
+        let outer = package("outer", manifest, "import inner from 'inner'; export default 'outer' + inner");
+        let registry = Registry::start_with(vec![inner, outer], pages);
+        let port: u16 = registry.url.rsplit(':').next().unwrap().parse().unwrap();
+        let url = match secured {
+            true => format!("https://localhost:{}", far::front(&certified, port).await),
+            false => registry.url.clone(),
+        };
+        registry.close(&url, &format!("Bearer {TOKEN_OF_REGISTRY}"));
+        std::fs::write(&tokens, format!("# ours\n{url}/ {TOKEN_OF_REGISTRY}\n")).unwrap();
+        std::fs::set_permissions(&tokens, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let settings = Settings::default()
+            .set("sandbox.registries", &url)
+            .set("sandbox.jsr", &url)
+            .set("sandbox.module_hosts", &format!("127.0.0.1:{}", elsewhere.port))
+            .set("sandbox.install_deadline", "20 s")
+            .set("log.level", "trace")
+            .env("SSL_CERT_FILE", certified.file.to_str().unwrap());
+        let without = Daemon::start_with(settings.clone()).await;
+        let refused = set_up(&without, "bun", json!(["outer"]), "export const handler = () => 1").await;
+        refused.expect_error(500, "setup_failed");
+        drop(without);
+        let daemon = Daemon::start_with(settings.set("sandbox.registry_tokens_file", tokens.to_str().unwrap())).await;
+        let source = "import outer from 'outer'; import { demo } from 'jsr:@in/demo@1';
+export const handler = () => outer + demo();";
+        let request = json!({ "mainModule": "main.js", "modules": { "main.js": source },
+            "dependencies": { "npm": ["outer"], "deno": ["jsr:@in/demo@1"] } });
+        let made = daemon.client().set_up(request).await;
+        assert_eq!(made.status, 200, "secured: {secured}: {}", made.text);
+        let id = made.json["id"].as_str().unwrap();
+        let told = daemon.client().execute(id, json!({ "limits": { "timeoutMs": 30000 } })).await;
+        assert_eq!(told.expect("ok").result(), "outerinnerdemo");
+        // Its text is no module, and that it was asked for is all that counts.
+        set_up_deno(&daemon, json!([open]), "main.js", source).await;
+        let asked = elsewhere.take();
+        assert!(
+            !asked.is_empty() && asked.iter().all(|head| !head.to_lowercase().contains("authorization")),
+            "{asked:?}"
+        );
+        assert!(!daemon.log_text().contains(TOKEN_OF_REGISTRY));
+        let mut search = std::process::Command::new("grep");
+        let found = search.args(["-rl", TOKEN_OF_REGISTRY]).arg(daemon.home.root.path()).output().unwrap();
+        assert_eq!(String::from_utf8(found.stdout).unwrap(), "", "on the disk");
+        daemon.assert_nothing_left().await;
+    }
 }

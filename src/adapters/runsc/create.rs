@@ -124,7 +124,8 @@ impl RunscEngine {
         } else {
             Policy::of(permissions.allow_net.as_ref()).map(|policy| (policy, Whose::Environment))
         };
-        let passage = policy.map(|(policy, whose)| Passage { policy, whose, placeholders, headers: Vec::new() });
+        let headers = if installs { self.settings.tokens.clone() } else { Vec::new() };
+        let passage = policy.map(|(policy, whose)| Passage { policy, whose, placeholders, headers });
         let way_out = self.gates.clone().zip(passage);
         let slot = spec.slot;
         let slot_dir = self.layout.slot(spec.slot);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::egress::Rule;
+use crate::domain::egress::{HostHeader, Rule};
 use crate::domain::environment::Runtime;
 use crate::domain::package::Registry;
 
@@ -42,6 +42,8 @@ pub struct Settings {
     /// Where Deno's modules come from, beside packages that they import.
     pub jsr: Option<Registry>,
     pub module_hosts: Vec<Rule>,
+    /// What the proxy puts on an installer's requests to some of these.
+    pub tokens: Vec<HostHeader>,
     pub installs: InstallLimits,
 }
 

@@ -55,6 +55,8 @@ pub struct Sandbox {
     pub jsr: Option<Registry>,
     /// Where Deno's modules with an address come from. Empty: they are refused.
     pub module_hosts: Vec<Rule>,
+    /// Tokens of those of them that want one.
+    pub registry_tokens_file: Option<PathBuf>,
     pub install_deadline: Duration,
     /// Of one environment's packages, unpacked.
     pub dependencies_bytes: usize,
@@ -94,6 +96,7 @@ impl Sandbox {
             registries: registries(reader, state_dir),
             jsr: jsr(reader),
             module_hosts: module_hosts(reader),
+            registry_tokens_file: reader.path_if_any("sandbox.registry_tokens_file"),
             install_deadline: reader.span("sandbox.install_deadline", secs(1)..=secs(HOUR)),
             dependencies_bytes: reader.whole::<usize>("sandbox.dependencies_mib", 1..=1024) << 20,
             dependencies_files: reader.whole("sandbox.dependencies_files", 1..=1_000_000),

@@ -13,7 +13,11 @@ use sha2::Digest;
 
 /// A registry that listens until the tests end.
 pub struct Registry {
+    /// What it says that archives lie below, too; until it is known by another address.
     pub url: String,
+    base: Arc<Mutex<String>>,
+    /// What `Authorization` must say; until there is something, nobody is asked.
+    wants: Arc<Mutex<Option<String>>>,
     /// The path of each request.
     pub asked: Arc<Mutex<Vec<String>>>,
 }
@@ -40,17 +44,24 @@ impl Registry {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (base, told) = (url.clone(), Arc::clone(&asked));
+        let (base, wants) = (Arc::new(Mutex::new(url.clone())), Arc::<Mutex<Option<String>>>::default());
+        let (known_as, wanted, told) = (Arc::clone(&base), Arc::clone(&wants), Arc::clone(&asked));
         let archives: Arc<Vec<(Package, Vec<u8>)>> =
             Arc::new(packages.into_iter().map(|package| (package.clone(), archive(&package))).collect());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (archives, base, told) = (Arc::clone(&archives), base.clone(), Arc::clone(&told));
-                let pages = Arc::clone(&pages);
-                std::thread::spawn(move || serve(stream, &archives, &pages, &base, &told));
+                let (archives, pages, told) = (Arc::clone(&archives), Arc::clone(&pages), Arc::clone(&told));
+                let (base, wanted) = (known_as.lock().unwrap().clone(), wanted.lock().unwrap().clone());
+                std::thread::spawn(move || serve(stream, &archives, &pages, (&base, wanted.as_deref()), &told));
             }
         });
-        Self { url, asked }
+        Self { url, base, wants, asked }
+    }
+
+    /// From now on it is reached at another address, and answers only who sends this in `Authorization`.
+    pub fn close(&self, base: &str, authorization: &str) {
+        base.clone_into(&mut self.base.lock().unwrap());
+        *self.wants.lock().unwrap() = Some(authorization.to_owned());
     }
 
     /// How often the list of a package's versions was asked for.
@@ -85,15 +96,21 @@ fn serve(
     stream: TcpStream,
     archives: &[(Package, Vec<u8>)],
     pages: &BTreeMap<String, Vec<u8>>,
-    base: &str,
+    (base, wanted): (&str, Option<&str>),
     told: &Mutex<Vec<String>>,
 ) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut first = String::new();
+    let mut authorization = None;
     let mut line = String::new();
     while reader.read_line(&mut line).unwrap_or(0) > 2 {
         if first.is_empty() {
             first.clone_from(&line);
+        }
+        if let Some((name, value)) = line.split_once(": ")
+            && name.eq_ignore_ascii_case("authorization")
+        {
+            authorization = Some(value.trim().to_owned());
         }
         line.clear();
     }
@@ -104,6 +121,9 @@ fn serve(
         let head = format!("HTTP/1.1 {status}\r\n{head}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
         drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)));
     };
+    if wanted.is_some() && authorization.as_deref() != wanted {
+        return answer("401 Unauthorized", "", b"{}");
+    }
     if let Some(page) = pages.get(&path) {
         let kind = if path.ends_with(".json") { "application/json" } else { "application/typescript" };
         return answer("200 OK", &format!("Content-Type: {kind}\r\n"), page);

@@ -105,6 +105,7 @@ impl World {
             registries: Vec::new(),
             jsr: None,
             module_hosts: Vec::new(),
+            tokens: Vec::new(),
             installs: InstallLimits { bytes: 1 << 20, files: 100 },
             output: OutputLimits { keep: 64 << 10, discard: 8 << 20, ..OutputLimits::default() },
         };
