@@ -41,7 +41,8 @@ fn registry() -> Registry {
 /// All set-ups of a test may install at once, whatever the cores.
 async fn daemon(registry: &Registry) -> Daemon {
     let settings = Settings::default().set("sandbox.registries", &registry.url);
-    Daemon::start_with(settings.set("sandbox.install_deadline", "20 s").set("sandbox.boots_at_once", "8")).await
+    let settings = settings.set("sandbox.install_deadline", "20 s").set("sandbox.boots_at_once", "8");
+    Daemon::start_with(settings.set("log.level", "debug")).await
 }
 
 async fn set_up(daemon: &Daemon, runtime: &str, npm: Value, source: &str) -> Answer {
@@ -128,6 +129,11 @@ async fn environments_with_the_same_packages_share_one_installation_that_none_of
         assert_eq!(daemon.client().delete(answer.json["id"].as_str().unwrap()).await.status, 204);
     }
     assert_eq!(std::fs::metadata(file(&made[3])).unwrap().nlink(), 2);
+    // Nothing boots for what is kept.
+    let booted = || daemon.log_text().matches("\"slot.created\"").count();
+    let before = booted();
+    let again = set_up(&daemon, "bun", orders[1].clone(), READS_AND_WRITES).await;
+    assert_eq!((again.status, booted() - before), (200, 0), "{}", again.text);
     daemon.assert_nothing_left().await;
 }
 
@@ -224,8 +230,8 @@ async fn e1_what_a_registry_may_do_is_contained_and_nothing_half_made_is_left() 
         assert!(made.text.contains("installing the dependencies"), "{name}: {}", made.text);
     }
     assert_eq!(std::fs::read_dir(daemon.home.state().join("packages")).map_or(0, Iterator::count), 0);
-    for name in ["files", "links"] {
-        // Whether the installer takes them or not: nothing of the host is in them.
+    // Whether the installer takes them or not, and whether they are installed or kept already: nothing of the host is in them.
+    for name in ["files", "files", "links", "links"] {
         let made = set_up(&daemon, "bun", json!([name]), "import fs from 'node:fs'; export const handler = () => fs.existsSync('/workspace/node_modules/needed/passwd')").await;
         if made.status == 200 {
             let answer = daemon
