@@ -263,3 +263,45 @@ async fn websockets_go_through_the_proxy_in_clear_and_in_tls_to_listed_hosts_onl
     }
     daemon.assert_nothing_left().await;
 }
+
+/// Asks by `fetch` and by a WebSocket, trusting one certificate: the server's own.
+const END_TO_END: &str = r#"
+export const handler = async ({ data: { page, socket, ca } }) => {
+  const bun = typeof Bun !== "undefined";
+  const client = bun ? undefined : Deno.createHttpClient({ caCerts: [ca] });
+  const headers = { "x-key": process.env.API_KEY };
+  const answer = await fetch(page, bun ? { headers, tls: { ca } } : { headers, client });
+  const heard = await new Promise((done) => {
+    const made = new WebSocket(socket, bun ? { proxy: process.env.HTTP_PROXY, tls: { ca } } : { client });
+    made.onopen = () => made.send("word");
+    made.onmessage = (message) => { made.close(); done("heard " + message.data) };
+    made.onerror = (e) => done("error " + e.message);
+  });
+  return [await answer.text(), answer.headers.get("x-echo") === process.env.API_KEY, heard];
+};"#;
+
+#[tokio::test]
+async fn tls_to_a_host_without_a_secret_is_the_servers_own_from_end_to_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let certified = Certified::in_folder(folder.path());
+    let (secure, sockets) = (web(Some(&certified)).await, websockets(Some(&certified)).await);
+    let daemon = admitting(&certified).await;
+    let client = daemon.client();
+    put(&client, "API_KEY", &["api.example.com".to_owned()], CANARY).await;
+    let ca = std::fs::read_to_string(&certified.file).unwrap();
+    for runtime in RUNTIMES {
+        let net = [secure.port, sockets.port].map(|port| format!("localhost:{port}"));
+        let id = environment(&client, runtime, END_TO_END, &net).await;
+        let data = json!({ "page": format!("https://{}/", net[0]), "socket": format!("wss://{}/", net[1]), "ca": ca });
+        let answer = client.execute(&id, json!({ "data": data, "limits": { "timeoutMs": 30000 } })).await;
+        assert_eq!(answer.expect("ok").result(), &json!(["served", true, "heard word"]), "{runtime}");
+        let (seen, said) = (secure.take(), sockets.take());
+        assert!(seen[0].contains("x-key: cloister-secret-") && said == ["word"], "{runtime}: {seen:?} {said:?}");
+    }
+    let (_, health) = daemon.health("/healthz").await.unwrap();
+    let egress = &health["egress"];
+    assert_eq!(
+        (&egress["allowed"], &egress["secretsPut"], &egress["secretsWithheld"]),
+        (&json!(4), &json!(0), &json!(0))
+    );
+}

@@ -35,12 +35,20 @@ use crate::telemetry::error_chain;
 const MOST: usize = 1000;
 
 type Key = Secret<32>;
+type Records = BTreeMap<CredentialName, Kept>;
+
+/// One secret as it lies in memory.
+struct Kept {
+    sealed: SealedCredential,
+    /// Whether the key opens it; looked at once.
+    opens: bool,
+}
 
 /// The secrets of this host.
 pub struct HostCredentials {
     records: Arc<dyn SealedCredentials>,
     key: Result<Key, KeyError>,
-    kept: RwLock<BTreeMap<CredentialName, SealedCredential>>,
+    kept: RwLock<Records>,
     /// Changes are made one after the other, so that memory and store see them in one order.
     changing: tokio::sync::Mutex<()>,
 }
@@ -61,15 +69,20 @@ impl HostCredentials {
         if let Err(problem) = &key {
             warn!(log, "secrets.no_key"; "error" => error_chain(problem), "kept" => kept.len());
         }
-        let kept = kept.into_iter().map(|sealed| (sealed.facts.name.clone(), sealed)).collect();
+        let opens = |sealed: &SealedCredential| key.as_ref().is_ok_and(|key| unseal(key, sealed).is_some());
+        let kept = kept.into_iter().map(|sealed| {
+            let opens = opens(&sealed);
+            (sealed.facts.name.clone(), Kept { sealed, opens })
+        });
+        let kept = kept.collect();
         Ok(Self { records, key, kept: RwLock::new(kept), changing: tokio::sync::Mutex::default() })
     }
 
-    fn read<T>(&self, look: impl FnOnce(&BTreeMap<CredentialName, SealedCredential>) -> T) -> T {
+    fn read<T>(&self, look: impl FnOnce(&Records) -> T) -> T {
         look(&self.kept.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<CredentialName, SealedCredential>)) {
+    fn change(&self, change: impl FnOnce(&mut Records)) {
         change(&mut self.kept.write().unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -77,24 +90,23 @@ impl HostCredentials {
 #[async_trait]
 impl Credentials for HostCredentials {
     fn hosts(&self, name: &CredentialName) -> Option<Vec<Rule>> {
-        self.read(|kept| kept.get(name).map(|sealed| sealed.facts.hosts.clone()))
+        self.read(|kept| kept.get(name).map(|kept| kept.sealed.facts.hosts.clone()))
     }
 
     fn open(&self, name: &CredentialName) -> Option<Credential> {
         let key = self.key.as_ref().ok()?;
-        self.read(|kept| unseal(key, kept.get(name)?))
+        self.read(|kept| unseal(key, &kept.get(name)?.sealed))
     }
 
     fn list(&self) -> Vec<CredentialFacts> {
-        self.read(|kept| kept.values().map(|sealed| sealed.facts.clone()).collect())
+        self.read(|kept| kept.values().map(|kept| kept.sealed.facts.clone()).collect())
     }
 
     fn trouble(&self) -> Option<String> {
-        let key = match &self.key {
-            Ok(key) => key,
-            Err(problem) => return Some(error_chain(problem).to_string()),
-        };
-        let closed = self.read(|kept| kept.values().filter(|sealed| unseal(key, sealed).is_none()).count());
+        if let Err(problem) = &self.key {
+            return Some(error_chain(problem).to_string());
+        }
+        let closed = self.read(|kept| kept.values().filter(|kept| !kept.opens).count());
         (closed > 0).then(|| {
             format!("{closed} secrets cannot be opened with the key of this host: put its former key back, or set or remove them")
         })
@@ -104,7 +116,7 @@ impl Credentials for HostCredentials {
         let key = self.key.as_ref().map_err(|problem| CredentialsError::NoKey(error_chain(problem).to_string()))?;
         let _alone = self.changing.lock().await;
         let (former, count) =
-            self.read(|kept| (kept.get(&credential.name).map(|kept| kept.facts.created_at), kept.len()));
+            self.read(|kept| (kept.get(&credential.name).map(|kept| kept.sealed.facts.created_at), kept.len()));
         if former.is_none() && count >= MOST {
             return Err(CredentialsError::Full(count));
         }
@@ -113,7 +125,7 @@ impl Credentials for HostCredentials {
         let facts = CredentialFacts { name, hosts, created_at: former.unwrap_or(now), updated_at: now };
         let sealed = SealedCredential { facts: facts.clone(), sealed };
         self.records.keep_credential(&sealed).await?;
-        self.change(|kept| drop(kept.insert(facts.name.clone(), sealed)));
+        self.change(|kept| drop(kept.insert(facts.name.clone(), Kept { sealed, opens: true })));
         Ok(facts)
     }
 

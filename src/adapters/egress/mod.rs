@@ -3,10 +3,15 @@
 //! ```text
 //!   sandbox: fetch ─► 127.0.0.1 ─► forwarder ─► <run_dir>/egress/<slot> ─► request ─► dial ─► the network
 //!                                               gate.rs: caps               judged    judged by address
+//!
+//!   in clear          request ─► additions ─► forward ─► the server
+//!   CONNECT, tunnel:  the name in TLS ─┬─ nothing is put in for that host ─► carried as it is
+//!                                      └─ tls: ended by the sandbox's authority ─► request ─► additions ─► forward ─► tls anew
 //! ```
 //!
 //! One request for each connection, so that each is judged: a redirect comes as a new one. A name is looked up once, and
-//! what is connected to is an address of that answer. Of a request, host, port and verdict are logged, nothing else.
+//! what is connected to is an address of that answer. Of a request, host, port and verdict are logged, and the names of
+//! the secrets that it asked for, nothing else.
 
 mod additions;
 mod authority;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::base64;
 
 fn hosts(entries: &[&str]) -> Vec<String> {
     entries.iter().map(|&entry| entry.to_owned()).collect()
@@ -71,9 +72,26 @@ fn a_placeholder_is_exchanged_in_the_header_and_inside_of_basic() {
     assert_eq!(take_out(b"x=short", &placeholder, b"short"), None);
 }
 
-use crate::domain::base64;
-
 proptest! {
+    #[test]
+    fn a_value_goes_to_no_host_that_is_not_listed(
+        entries in proptest::collection::vec(("(\\*\\.)?[ab]\\.(example|test)", proptest::option::of(1u16..4)), 1..4),
+        host in "([ab]\\.){0,2}(example|test)",
+        port in 1u16..4,
+    ) {
+        let text = |(host, port): &(String, Option<u16>)| port.map_or(host.clone(), |port| format!("{host}:{port}"));
+        let texts: Vec<String> = entries.iter().map(text).collect();
+        let listed = Credential::new("KEY", &texts, Secret::from("v".to_owned())).expect("valid").hosts;
+        let means = |(entry, _): &&(String, Option<u16>)| match entry.strip_prefix('*') {
+            Some(suffix) => host.ends_with(suffix),
+            None => host == *entry,
+        };
+        let in_tls = entries.iter().filter(means).any(|(_, only)| only.is_none_or(|only| only == port));
+        let in_clear = entries.iter().filter(means).any(|(_, only)| *only == Some(port));
+        let to = to(&format!("{host}:{port}"));
+        prop_assert_eq!((may_go(&listed, &to, false), may_go(&listed, &to, true)), (in_tls, in_clear), "{:?}", texts);
+    }
+
     #[test]
     fn what_holds_no_placeholder_stays_as_it_is(header in proptest::collection::vec(any::<u8>(), 0..200), random: u128) {
         let placeholder = Placeholder::new(random);

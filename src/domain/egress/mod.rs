@@ -5,6 +5,7 @@
 //!   GET http://host/ ──┴─► listed? ─► room? ─► addresses admitted? ─► connected to one of those
 //!                          Policy     Ledger    Reach                       │
 //!                                              TLS: the name in the first message is the one asked for ─► bytes, counted
+//!                                              (read by the proxy where `domain::credential` has something to put in)
 //! ```
 //!
 //! Invariants, held by the property tests: what no rule lists is refused before its name is looked up; no address comes

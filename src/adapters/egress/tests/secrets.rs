@@ -154,6 +154,20 @@ async fn a_placeholder_in_a_header_becomes_its_value_for_its_host_and_nowhere_el
 }
 
 #[tokio::test]
+async fn a_host_may_be_an_address_and_there_is_no_name_in_tls_then() {
+    let far = tls_server("127.0.0.1", PAGE);
+    let plan =
+        Plan { secrets: vec!["KEY"], roots: far.roots.clone(), ..Plan::new(only(&["127.0.0.1"]), Told::with(&[])) };
+    let world = World::of(plan);
+    let authority = format!("127.0.0.1:{}", far.port);
+    world.credentials.keep("KEY", &[&authority], VALUE);
+    let mark = placeholder("KEY");
+    let request = format!("GET / HTTP/1.1\r\nHost: {authority}\r\nX-Key: {}\r\n\r\n", mark.as_str());
+    assert!(world.ask_securely(&authority, &request).await.ends_with("hello"));
+    assert!(far.request().contains(&format!("x-key: {VALUE}\r\n")));
+}
+
+#[tokio::test]
 async fn in_clear_a_value_goes_only_where_its_host_names_the_port_and_elsewhere_its_placeholder_stays() {
     let (port, seen) = server(HERE, hello_page);
     let far = tls_server("a.example", PAGE);
