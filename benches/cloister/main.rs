@@ -16,6 +16,7 @@ mod calls;
 mod daemon;
 mod memory;
 mod rival;
+mod set_up;
 mod start;
 mod table;
 mod worker;
@@ -74,6 +75,9 @@ async fn main() {
     let picks = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);
     let mut table = Table::default();
     calls::rows(picks).await.into_iter().for_each(|row| table.add(row));
+    if picks("P7") {
+        set_up::rows().await.into_iter().for_each(|row| table.add(row));
+    }
     if picks("P8") || picks("P9") {
         worker::rows().await.into_iter().for_each(|row| table.add(row));
     }

@@ -7,16 +7,22 @@ import { forward } from "./egress.js";
 const HOME = "/tmp/home";
 const WORK = "/tmp/work";
 const LOCK = "bun.lock";
-const INSTALL = ["install", "--ignore-scripts", "--no-progress", "--no-summary", "--linker=hoisted", "--backend=copyfile",
+const PIECE = 1 << 20;
+const INSTALL = ["install", "--ignore-scripts", "--no-progress", "--no-summary", "--linker=hoisted", "--backend=hardlink",
   "--save-text-lockfile", "--network-concurrency=16"];
 
-function send(message) {
-  const body = Buffer.from(JSON.stringify(message));
-  const frame = Buffer.alloc(4 + body.length);
-  frame.writeUInt32BE(body.length);
-  body.copy(frame, 4);
-  for (let sent = 0; sent < frame.length;) sent += fs.writeSync(3, frame, sent);
+function write(bytes) {
+  for (let sent = 0; sent < bytes.length;) sent += fs.writeSync(3, bytes, sent);
 }
+
+function send(body) {
+  const head = Buffer.alloc(4);
+  head.writeUInt32BE(body.length);
+  write(head);
+  write(body);
+}
+
+const tell = (message) => send(Buffer.from(JSON.stringify(message)));
 
 function readExactly(length) {
   const bytes = Buffer.alloc(length);
@@ -43,27 +49,51 @@ async function install({ packages, registry, most }) {
   });
   const told = await new Response(child.stderr).text();
   if (await child.exited !== 0) return { message: reasonIn(told) };
-  const files = {};
+  return { files: found(most) };
+}
+
+/** Paths and sizes of what was put in place. */
+function found(most) {
+  const files = [];
   let bytes = 0;
-  let count = 0;
-  const take = (path, full) => {
-    const content = fs.readFileSync(full);
-    bytes += content.length;
-    count += 1;
+  const take = (path) => {
+    const { size } = fs.lstatSync(`${WORK}/${path}`);
+    bytes += size;
+    files.push([path, size]);
     if (bytes > most.bytes) throw new Error(`the packages are larger than ${most.bytes} bytes`);
-    if (count > most.files) throw new Error(`the packages have more than ${most.files} files`);
-    files[path] = content.toString("base64");
+    if (files.length > most.files) throw new Error(`the packages have more than ${most.files} files`);
   };
   const walk = (path) => {
     for (const entry of fs.readdirSync(`${WORK}/${path}`, { withFileTypes: true })) {
       const below = `${path}/${entry.name}`;
       if (entry.isDirectory()) walk(below);
-      else if (entry.isFile()) take(below, `${WORK}/${below}`);
+      else if (entry.isFile()) take(below);
     }
   };
   if (fs.existsSync(`${WORK}/node_modules`)) walk("node_modules");
-  if (fs.existsSync(`${WORK}/${LOCK}`)) take(LOCK, `${WORK}/${LOCK}`);
-  return { files };
+  take(LOCK);
+  return files;
+}
+
+/** The files' bytes, in the order of their announcement, in frames of at most PIECE. */
+function deliver(files) {
+  const piece = Buffer.alloc(PIECE);
+  let filled = 0;
+  for (const [path, size] of files) {
+    const file = fs.openSync(`${WORK}/${path}`);
+    for (let read = 0; read < size;) {
+      const more = fs.readSync(file, piece, filled, Math.min(PIECE - filled, size - read), null);
+      if (more === 0) throw new Error(`${path} became shorter`);
+      read += more;
+      filled += more;
+      if (filled === PIECE) {
+        send(piece);
+        filled = 0;
+      }
+    }
+    fs.closeSync(file);
+  }
+  if (filled > 0) send(piece.subarray(0, filled));
 }
 
 function reasonIn(told) {
@@ -80,7 +110,9 @@ async function answer(request) {
 }
 
 await forward();
-send({ type: "ready", protocol: 1, runtime: "bun", version: Bun.version });
+tell({ type: "ready", protocol: 1, runtime: "bun", version: Bun.version });
 const { nonce, ...request } = receive();
-send({ type: "installed", nonce, ...(await answer(request)) });
+const answered = await answer(request);
+tell({ type: "installed", nonce, ...answered });
+if (answered.files) deliver(answered.files);
 process.exit(0);

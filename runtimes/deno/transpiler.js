@@ -1,35 +1,11 @@
 // The set-up's side of Deno: turns TypeScript modules into the JavaScript that Deno itself would emit for them.
 // See ../PROTOCOL.md. No code of the modules runs here: they are parsed, not imported.
 
+import { receive, tell } from "./frames.js";
+
 const WORKSPACE = "/workspace/";
 const EMITTED = "/tmp/.deno/gen/file/workspace/";
 const COMMON = ["--quiet", "--no-config", "--no-lock", "--no-check", "--node-modules-dir=manual"];
-
-const frames = Deno.openSync("/proc/self/fd/3", { write: true });
-const request = Deno.openSync("/proc/self/fd/4", { read: true });
-
-function send(message) {
-  const body = new TextEncoder().encode(JSON.stringify(message));
-  const frame = new Uint8Array(4 + body.length);
-  new DataView(frame.buffer).setUint32(0, body.length);
-  frame.set(body, 4);
-  for (let sent = 0; sent < frame.length;) sent += frames.writeSync(frame.subarray(sent));
-}
-
-function readExactly(length) {
-  const bytes = new Uint8Array(length);
-  for (let got = 0; got < length;) {
-    const more = request.readSync(bytes.subarray(got));
-    if (more === null) Deno.exit(0);
-    got += more;
-  }
-  return bytes;
-}
-
-function receive() {
-  const length = new DataView(readExactly(4).buffer).getUint32(0);
-  return JSON.parse(new TextDecoder().decode(readExactly(length)));
-}
 
 async function deno(...args) {
   const command = new Deno.Command(Deno.execPath(), { args, cwd: WORKSPACE, stdout: "null", stderr: "piped" });
@@ -72,7 +48,7 @@ async function answer(modules) {
   }
 }
 
-send({ type: "ready", protocol: 1, runtime: "deno", version: Deno.version.deno });
+tell({ type: "ready", protocol: 1, runtime: "deno", version: Deno.version.deno });
 const { nonce, modules } = receive();
-send({ type: "transpiled", nonce, ...(await answer(modules)) });
+tell({ type: "transpiled", nonce, ...(await answer(modules)) });
 Deno.exit(0);

@@ -159,7 +159,7 @@ libraries_of() { ldd "$1" | awk '$2 == "=>" && $3 ~ /^\// { print $3 } $1 ~ /^\/
 build_rootfs() {
     local root=$3 library
     if ldd "$2" | grep -F 'not found' >&2; then die "$1 $VERSION needs a library that this host lacks (above)"; fi
-    mkdir -p "$root"/{dev,etc/ssl/certs,proc,runtime,tmp/.deno/gen,usr/bin,workspace}
+    mkdir -p "$root"/{dev,etc/ssl/certs,proc,runtime,tmp/.deno/{gen,remote},usr/bin,workspace/node_modules}
     cp "$2" "$root/usr/bin/$1"
     while read -r library; do
         mkdir -p "$root${library%/*}"

@@ -14,9 +14,11 @@ use tokio::sync::Notify;
 use crate::domain::environment::{Environment, EnvironmentStatus};
 use crate::domain::execution::{Call, Captured, End, Evidence, ExecutionRecord, Limits, Phase, ProcessEnd, Settlement};
 use crate::domain::id::{EnvironmentId, SlotId};
+use crate::domain::package_set::{KeepSets, KeptFacts, KeptSet, PackageSet};
 use crate::domain::quota::{Exceeded, Ledger, Quotas, Rate, Work};
 use crate::domain::tenant::{Caller, TenantName};
 use crate::domain::time::{Moment, WallTime};
+use crate::ports::packages::{HeldSet, Packages};
 use crate::ports::sandbox::{
     EngineProbe, Installed, Leftover, Preparation, SandboxEngine, SandboxError, SlotSpec, Transpiled,
 };
@@ -147,17 +149,11 @@ impl SandboxEngine for EngineDouble {
         Ok(Transpiled::Modules(modules))
     }
 
-    async fn install(
-        &self,
-        _: SlotId,
-        packages: BTreeMap<String, String>,
-        _: Limits,
-    ) -> Result<Installed, SandboxError> {
-        if packages.contains_key("absent") {
+    async fn install(&self, _: SlotId, wanted: PackageSet, _: Limits) -> Result<Installed, SandboxError> {
+        if wanted.identity().iter().any(|line| line.starts_with("absent@")) {
             return Ok(Installed::Failed("there is no such package".into()));
         }
-        let file = |name: String| (format!("node_modules/{name}/index.js"), b"1".to_vec());
-        Ok(Installed::Files(packages.into_keys().map(file).collect()))
+        Ok(Installed::Files([(wanted.kind().record(), b"1".to_vec())].into()))
     }
 
     async fn destroy(&self, slot: SlotId) -> Result<(), SandboxError> {
@@ -191,6 +187,15 @@ impl Volumes for VolumesDouble {
         Ok(())
     }
 
+    async fn make_with(
+        &self,
+        name: &str,
+        files: BTreeMap<String, Vec<u8>>,
+        _: Vec<PathBuf>,
+    ) -> Result<(), VolumeError> {
+        self.make(name, files).await
+    }
+
     async fn remove(&self, name: &str) -> Result<(), VolumeError> {
         locked(&self.names).remove(name);
         Ok(())
@@ -202,6 +207,40 @@ impl Volumes for VolumesDouble {
 
     fn path(&self, name: &str) -> PathBuf {
         PathBuf::from(name)
+    }
+}
+
+/// Sets of packages that are names only.
+#[derive(Default)]
+pub struct PackagesDouble {
+    /// Identities, with when they were resolved.
+    pub kept: Mutex<BTreeMap<String, WallTime>>,
+}
+
+#[async_trait]
+impl Packages for PackagesDouble {
+    async fn find(&self, wanted: &PackageSet, keep: KeepSets, now: WallTime) -> Result<Option<HeldSet>, VolumeError> {
+        let kept = locked(&self.kept).get(&wanted.identity().join(" ")).copied();
+        Ok(kept.filter(|at| keep.is_fresh(*at, now)).map(|_| HeldSet::new(PathBuf::new(), 0, Arc::default())))
+    }
+
+    async fn keep(
+        &self,
+        wanted: &PackageSet,
+        _: BTreeMap<String, Vec<u8>>,
+        now: WallTime,
+    ) -> Result<HeldSet, VolumeError> {
+        locked(&self.kept).insert(wanted.identity().join(" "), now);
+        Ok(HeldSet::new(PathBuf::new(), 0, Arc::default()))
+    }
+
+    async fn list(&self) -> Result<Vec<KeptSet>, VolumeError> {
+        let facts = |at: &WallTime| Some(KeptFacts { resolved_at: *at, used_at: *at, users: 0 });
+        Ok(locked(&self.kept).iter().map(|(name, at)| KeptSet { name: name.clone(), facts: facts(at) }).collect())
+    }
+
+    async fn remove(&self, name: &str) -> Result<bool, VolumeError> {
+        Ok(locked(&self.kept).remove(name).is_some())
     }
 }
 
@@ -354,6 +393,7 @@ impl Tenants for TenantsDouble {
 #[derive(Clone, Default)]
 pub struct World {
     pub engine: Arc<EngineDouble>,
+    pub packages: Arc<PackagesDouble>,
     pub volumes: Arc<VolumesDouble>,
     pub store: Arc<StoreDouble>,
     pub credentials: Arc<credentials::CredentialsDouble>,

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::domain::execution::{Call, Evidence, Limits};
 use crate::domain::id::{EnvironmentId, SlotId};
+use crate::domain::package_set::PackageSet;
 use crate::ports::sandbox::{
     EngineProbe, Installed, Leftover, Preparation, SandboxEngine, SandboxError, SlotSpec, Transpiled,
 };
@@ -67,7 +68,7 @@ impl SandboxEngine for SandboxesOff {
         self.off()
     }
 
-    async fn install(&self, _: SlotId, _: BTreeMap<String, String>, _: Limits) -> Result<Installed, SandboxError> {
+    async fn install(&self, _: SlotId, _: PackageSet, _: Limits) -> Result<Installed, SandboxError> {
         self.off()
     }
 

@@ -50,6 +50,8 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
     let reaper_deps = reaper::Deps {
         engine: Arc::clone(&parts.engine),
         volumes: Arc::clone(&parts.volumes),
+        packages: Arc::clone(&parts.packages),
+        keep_sets: parts::keep_sets(config),
         store: parts.store.clone(),
         clock: parts.clock.clone(),
         zombies: Arc::clone(&parts.zombies),

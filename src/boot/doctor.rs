@@ -62,6 +62,7 @@ pub fn doctor(flags: &DoctorFlags) -> Exit {
     config.daemon.run_dir.clone_from(&run_dir);
     let system = actix::System::new();
     findings.extend(secrets_key(&config));
+    findings.extend(registry_tokens(&config));
     findings.extend(system.block_on(gpu_work::findings(&config)));
     findings.extend(system.block_on(sandboxes(&config)));
     let _ = std::fs::remove_dir_all(run_dir);
@@ -129,6 +130,16 @@ fn secrets_key(config: &Config) -> Option<Finding> {
     })
 }
 
+/// None where there are none.
+fn registry_tokens(config: &Config) -> Option<Finding> {
+    const WHAT: &str = "registries' tokens";
+    match parts::tokens(config) {
+        Ok(tokens) if tokens.is_empty() => None,
+        Ok(tokens) => Some(Finding::new(WHAT, Verdict::Good, tokens.len().to_string())),
+        Err(problem) => Some(Finding::new(WHAT, Verdict::Bad, error_chain(&problem).to_string())),
+    }
+}
+
 fn port(config: &Config) -> Finding {
     let address = std::net::SocketAddr::new(config.server.address, config.server.port);
     match std::net::TcpListener::bind(address) {
@@ -147,13 +158,13 @@ async fn sandboxes(config: &Config) -> Vec<Finding> {
     let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
     let quiet = Logger::root(slog::Discard, slog::o!());
     let mark = format!("doctor{}", std::process::id());
-    let (mut engine, mut cgroups) = parts::engine(config, &mark, &volumes, None, &quiet);
+    let (mut engine, mut cgroups) = parts::engine(config, &mark, &volumes, None, Vec::new(), &quiet);
     let mut elsewhere = false;
     if cgroups.is_none() && config.sandbox.cgroup_parent.is_none() {
         // A shell's cgroup on v2 holds the shell, and can hold no limits. The daemon gets one of its own from systemd.
         let mut from_root = config.clone();
         from_root.sandbox.cgroup_parent = Some("/".into());
-        let tried = parts::engine(&from_root, &mark, &volumes, None, &quiet);
+        let tried = parts::engine(&from_root, &mark, &volumes, None, Vec::new(), &quiet);
         if tried.1.is_some() {
             ((engine, cgroups), elsewhere) = (tried, true);
         }
@@ -198,7 +209,9 @@ async fn boot_one(engine: &dyn SandboxEngine, runtime: Runtime, version: &str) -
     };
     let slot = SlotId(Uuid::new_v4());
     let clock = SystemClock::start();
-    let created = engine.create(SlotSpec { slot, runtime, purpose: Purpose::Transpile, memory_mb: 128 }).await;
+    let created = engine
+        .create(SlotSpec { slot, runtime, purpose: Purpose::Transpile { dependencies: Vec::new() }, memory_mb: 128 })
+        .await;
     let took = clock.uptime().as_millis();
     let destroyed = engine.destroy(slot).await;
     match created.and(destroyed) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,20 +11,25 @@ use slog::Logger;
 use super::egress::{EgressError, WayOut};
 use super::gpu::GpuParts;
 use super::host::Home;
+use crate::actors::sandbox_pool::InstallPolicy;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
+use crate::adapters::credentials::{TokensError, registry_tokens};
 use crate::adapters::process::{HostSpawner, HostZombies};
 use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::systemd::SystemdNotifier;
 use crate::adapters::tenants::TenantRegistry;
-use crate::adapters::volumes::HostVolumes;
+use crate::adapters::volumes::{HostPackages, HostVolumes};
 use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
 use crate::config::{self, Config, LogFormat};
+use crate::domain::egress::HostHeader;
 use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
+use crate::domain::package::Registry;
+use crate::domain::package_set::{KeepSets, Sources};
 use crate::domain::pool::{PoolPolicy, StandingPolicy};
 use crate::domain::restart::RestartPolicy;
 use crate::ports::cgroup::Cgroups;
@@ -33,6 +38,7 @@ use crate::ports::egress::EgressGates;
 use crate::ports::gpu::Gpus;
 use crate::ports::job_queue::JobQueue;
 use crate::ports::notify::ServiceNotifier;
+use crate::ports::packages::Packages;
 use crate::ports::process::Zombies;
 use crate::ports::sandbox::SandboxEngine;
 use crate::ports::store::StoreError;
@@ -56,6 +62,8 @@ pub enum PartsError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Egress(#[from] EgressError),
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
 }
 
 /// Every adapter of one daemon.
@@ -64,6 +72,7 @@ pub struct Parts {
     pub store: Arc<SqliteStore>,
     pub tenants: Arc<TenantRegistry>,
     pub volumes: Arc<dyn Volumes>,
+    pub packages: Arc<dyn Packages>,
     /// None: nothing gets out of any sandbox.
     pub egress: Option<WayOut>,
     pub engine: Arc<dyn SandboxEngine>,
@@ -94,6 +103,8 @@ impl Parts {
     pub async fn build(config: &Config, home: &Home, log: &Logger) -> Result<Self, PartsError> {
         let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
         refuse_lost_store(&config.store.path, &*volumes).await?;
+        // Beside the volumes, which share its files.
+        let packages = HostPackages::new(config.daemon.state_dir.join("packages"), log.clone());
         let store = Arc::new(SqliteStore::open(&config.store.path, config.store.read_connections).await?);
         let clock = Arc::new(SystemClock::start());
         let tenants_log = log.new(slog::o!("part" => "tenants"));
@@ -105,7 +116,8 @@ impl Parts {
         }
         let egress = WayOut::build(config, store.clone(), log).await?;
         let gates = egress.clone().map(|egress| egress.proxy as Arc<dyn EgressGates>);
-        let (engine, cgroups) = engine(config, &home.instance, &volumes, gates, log);
+        let tokens = tokens(config)?;
+        let (engine, cgroups) = engine(config, &home.instance, &volumes, gates, tokens, log);
         Ok(Self {
             clock,
             store,
@@ -113,6 +125,7 @@ impl Parts {
             engine,
             cgroups,
             volumes,
+            packages: Arc::new(packages),
             egress,
             zombies: Arc::new(HostZombies),
             notifier: Arc::new(SystemdNotifier),
@@ -170,6 +183,7 @@ pub fn engine(
     instance: &str,
     volumes: &Arc<dyn Volumes>,
     gates: Option<Arc<dyn EgressGates>>,
+    tokens: Vec<HostHeader>,
     log: &Logger,
 ) -> (Arc<dyn SandboxEngine>, Option<Arc<dyn Cgroups>>) {
     let parent = config.sandbox.cgroup_parent.as_ref().map(|path| path.to_string_lossy().into_owned());
@@ -177,7 +191,7 @@ pub fn engine(
         Ok(cgroups) => {
             let cgroups: Arc<dyn Cgroups> = Arc::new(cgroups);
             let log = log.new(slog::o!("part" => "sandbox"));
-            let (settings, ours) = (engine_settings(config), Arc::clone(&cgroups));
+            let (settings, ours) = (engine_settings(config, tokens), Arc::clone(&cgroups));
             let engine = RunscEngine::new(settings, Arc::new(HostSpawner), ours, Arc::clone(volumes), gates, log);
             (Arc::new(engine), Some(cgroups))
         }
@@ -185,7 +199,7 @@ pub fn engine(
     }
 }
 
-fn engine_settings(config: &Config) -> Settings {
+fn engine_settings(config: &Config, tokens: Vec<HostHeader>) -> Settings {
     let sandbox = &config.sandbox;
     let choice = if sandbox.disable_gvisor {
         Choice::PlainContainer
@@ -206,6 +220,9 @@ fn engine_settings(config: &Config) -> Settings {
         pids: sandbox.pids,
         tmp_mb: sandbox.tmp_mb,
         registries: sandbox.registries.clone(),
+        jsr: sandbox.jsr.clone(),
+        module_hosts: sandbox.module_hosts.clone(),
+        tokens,
         installs: InstallLimits { bytes: sandbox.dependencies_bytes, files: sandbox.dependencies_files },
         output: OutputLimits {
             keep: kib(sandbox.output_keep_kib.saturating_mul(1024)),
@@ -283,10 +300,32 @@ fn standing_policy(sandbox: &config::Sandbox) -> StandingPolicy {
     if standing.enabled && !sandbox.disable_gvisor { policy } else { StandingPolicy::default() }
 }
 
-/// What a set-up's install task may use, where there is a registry and a way to it.
-fn install_limits(sandbox: &config::Sandbox) -> Option<Limits> {
+/// How dependencies are installed, where there is anything that they may come from, and a way to it.
+fn installs(config: &Config) -> Option<InstallPolicy> {
+    let sandbox = &config.sandbox;
     let limits = Limits { timeout: sandbox.install_deadline, memory_mb: INSTALL_MEMORY_MB };
-    (sandbox.egress.enabled && !sandbox.registries.is_empty()).then_some(limits)
+    let address = |registry: Option<&Registry>| registry.map(|registry| registry.url.clone());
+    let sources = Sources {
+        registry: address(sandbox.registries.first()),
+        jsr: address(sandbox.jsr.as_ref()),
+        hosts: sandbox.module_hosts.clone(),
+    };
+    let any = sandbox.egress.enabled && sources != Sources::default();
+    any.then(|| InstallPolicy { sources, limits, keep: keep_sets(config) })
+}
+
+/// The tokens of private registries. Also what `doctor` looks at.
+///
+/// # Errors
+/// When there are some that cannot be used.
+pub fn tokens(config: &Config) -> Result<Vec<HostHeader>, TokensError> {
+    let credentials = config::variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    registry_tokens(config.sandbox.registry_tokens_file.as_deref(), credentials.as_deref())
+}
+
+/// How long sets of packages are kept.
+pub fn keep_sets(config: &Config) -> KeepSets {
+    KeepSets { fresh: config.sandbox.dependencies_fresh, unused: config.reaper.unused_packages }
 }
 
 /// When children are restarted.
@@ -319,7 +358,8 @@ pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool:
         policy: pool_policy(&config.sandbox),
         usual_limits: limit_policy(&config.sandbox).default,
         transpile_limits: TRANSPILE_LIMITS,
-        install_limits: install_limits(&config.sandbox),
+        packages: Arc::clone(&parts.packages),
+        installs: installs(config),
         credentials: parts.egress.clone().map(|egress| egress.credentials),
         cores: config.sandbox.cpu,
         isolated: parts.isolated,

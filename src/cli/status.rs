@@ -228,10 +228,11 @@ fn reaper(reaper: &ReaperPicture) -> String {
         reaper.broken_records,
         reaper.orphan_volumes,
         reaper.orphan_slots,
+        reaper.package_sets,
         reaper.reaped_zombies,
         reaper.forgotten_executions,
     ];
-    let heading = row(["REAPED: ROUNDS", "EXPIRED", "BROKEN", "VOLUMES", "SLOTS", "ZOMBIES", "OLD CALLS"]);
+    let heading = row(["REAPED: ROUNDS", "EXPIRED", "BROKEN", "VOLUMES", "SLOTS", "PACKAGES", "ZOMBIES", "OLD CALLS"]);
     let mut text = table(&[heading, counts.iter().map(ToString::to_string).collect()]);
     for failure in &reaper.last_failures {
         text.push_str(&format!("  not removed: {}\n", printable(failure)));

@@ -471,6 +471,7 @@ fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
                             "the instances' ports",
                             "is not an address or a network",
                             "is not an address such as",
+                            "is not a host, host:port",
                         ]
                         .iter()
                         .any(|part| line.contains(part))

@@ -11,7 +11,8 @@ use crate::domain::egress;
 use crate::domain::execution::EnvInvalid;
 use crate::domain::id::EnvironmentId;
 use crate::domain::module_name::{self, ModuleNameError};
-use crate::domain::package::{self, PackageError};
+use crate::domain::module_specifier::SpecifierError;
+use crate::domain::package::PackageError;
 use crate::domain::quota::EnvironmentLimits;
 use crate::domain::tenant::TenantName;
 use crate::domain::time::WallTime;
@@ -194,10 +195,9 @@ impl SetUpRequest {
         if self.secrets.len() > MOST_NAMED {
             return Err(SetUpInvalid::TooManySecrets(self.secrets.len()));
         }
-        if !self.dependencies.deno.is_empty() {
+        if !self.dependencies.deno.is_empty() && self.runtime != Runtime::Deno {
             return Err(SetUpInvalid::DenoDependencies);
         }
-        package::packages(&self.dependencies.npm)?;
         Ok(())
     }
 
@@ -265,8 +265,14 @@ pub enum SetUpInvalid {
     SecretsOff,
     #[error("dependencies are not enabled")]
     DependenciesNotEnabled,
-    #[error("dependencies.deno is not in this version: name packages of npm")]
+    #[error("dependencies.deno is for runtime \"deno\": name packages of npm in dependencies.npm")]
     DenoDependencies,
+    #[error("modules of JSR are not enabled (sandbox.jsr)")]
+    JsrNotEnabled,
+    #[error("modules may not come from {0} (sandbox.module_hosts)")]
+    HostNotListed(String),
+    #[error(transparent)]
+    Specifier(#[from] SpecifierError),
     #[error(transparent)]
     Package(#[from] PackageError),
     #[error(transparent)]
@@ -404,13 +410,11 @@ mod tests {
     }
 
     #[test]
-    fn dependencies_are_packages_of_npm() {
+    fn denos_own_dependencies_are_for_deno() {
         let mut with = request();
-        with.dependencies.npm.push("left-pad@1.3.0".into());
+        with.dependencies.deno.push("jsr:@std/path".into());
         assert_eq!(with.validate(), Ok(()));
-        with.dependencies.npm.push("--global".into());
-        assert!(matches!(with.validate(), Err(SetUpInvalid::Package(_))));
-        with.dependencies = Dependencies { npm: Vec::new(), deno: vec!["jsr:@std/path".into()] };
+        with.runtime = Runtime::Bun;
         assert_eq!(with.validate(), Err(SetUpInvalid::DenoDependencies));
     }
 }

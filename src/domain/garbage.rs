@@ -98,6 +98,9 @@ pub struct ReaperPicture {
     pub broken_records: u64,
     pub orphan_volumes: u64,
     pub orphan_slots: u64,
+    /// Sets of packages that were too old, unused or half-made.
+    #[serde(default)]
+    pub package_sets: u64,
     pub reaped_zombies: u64,
     pub forgotten_executions: u64,
     /// What could not be looked at or removed in the last round, and why.

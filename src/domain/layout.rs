@@ -3,7 +3,10 @@
 //! ```text
 //!   workspace/<name>                     the modules as they came: what the handler sees at /workspace
 //!   workspace/node_modules/<path>        the packages that were installed at set-up
-//!   lock/bun.lock                        which versions those are, and their sums
+//!   lock/bun.lock, lock/deno.lock        which versions were installed, and their sums
+//!   lock/npm.json, lock/modules.json     what was asked for, and the digest of what was installed
+//!   remote/<scheme>/<host>/<hash>        Deno only: its modules from elsewhere
+//!   emitted/<scheme>/<host>/<hash>.js    and what its compiler made of the TypeScript among them
 //!   emitted/file/workspace/<name>.js     Deno only: what its compiler made of the TypeScript among them, at set-up
 //! ```
 //!
@@ -15,18 +18,13 @@ use crate::domain::environment::Runtime;
 
 /// The volume's folder that is mounted at `/workspace`.
 pub const WORKSPACE: &str = "workspace";
-/// The lock file's name.
-pub const LOCK: &str = "bun.lock";
+/// The folder in it with the packages of npm.
+pub const PACKAGES: &str = "workspace/node_modules";
 /// The volume's folder with Deno's emitted JavaScript, in the form of its own cache.
 pub const EMITTED: &str = "emitted";
 
-/// What was installed, as the volume's files. `installed` has paths below `node_modules/`, and the lock file.
-pub fn installed(installed: BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (String, Vec<u8>)> {
-    installed.into_iter().map(|(path, content)| {
-        let folder = if path == LOCK { "lock" } else { WORKSPACE };
-        (format!("{folder}/{path}"), content)
-    })
-}
+/// The volume's folder with Deno's modules from elsewhere, in the form of its own cache.
+pub const REMOTE: &str = "remote";
 
 /// True for a module that Deno has to turn into JavaScript before it runs. Declarations (`.d.ts`) are never run.
 pub fn is_typescript(name: &str) -> bool {

@@ -64,7 +64,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// A version, a range or a tag: none of these holds a colon, a slash or a hash, and all other things that npm takes do.
-fn is_range(range: &str) -> bool {
+pub(super) fn is_range(range: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-+^~<>=|* _".contains(&byte);
     (1..=MOST_RANGE).contains(&range.len()) && range.bytes().all(known) && !range.starts_with('-')
 }

@@ -14,6 +14,7 @@ pub mod gpu;
 pub mod job_queue;
 pub mod job_source;
 pub mod notify;
+pub mod packages;
 pub mod process;
 pub mod replay;
 pub mod sandbox;

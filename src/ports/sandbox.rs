@@ -1,6 +1,7 @@
 //! Sandboxes: made, readied, claimed for one task, destroyed, and verified gone.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use crate::domain::credential::CredentialName;
 use crate::domain::environment::{Permissions, Runtime, SourceFault};
 use crate::domain::execution::{Call, Evidence, Limits};
 use crate::domain::id::{EnvironmentId, SlotId};
+use crate::domain::package_set::PackageSet;
 
 /// What a sandbox is made for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,9 +23,9 @@ pub enum Purpose {
     StandForEnvironment { environment: EnvironmentId, permissions: Permissions, secrets: Vec<CredentialName> },
     /// Made before it is known which environment it will be for: one without permissions. See `attach`.
     StandForRuntime,
-    /// Turning TypeScript into JavaScript: no volume at all.
-    Transpile,
-    /// Installing packages from the registries, on Bun: no volume, and a way out to the registries alone.
+    /// Turning TypeScript into JavaScript: no volume at all, but the trees of the dependencies that it imports.
+    Transpile { dependencies: Vec<PathBuf> },
+    /// Installing dependencies, packages on Bun and modules on Deno: no volume, and a way out to where they come from alone.
     Install,
 }
 
@@ -56,7 +58,7 @@ pub enum Transpiled {
 /// The answer to an install task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Installed {
-    /// Plain files by path: below `node_modules/`, and the lock file. What lies in them is strangers' data.
+    /// Plain files by their paths in a volume. What lies in them is strangers' data.
     Files(BTreeMap<String, Vec<u8>>),
     /// The installer's reason: one line, of its own words.
     Failed(String),
@@ -161,13 +163,8 @@ pub trait SandboxEngine: Send + Sync {
         limits: Limits,
     ) -> Result<Transpiled, SandboxError>;
 
-    /// Installs packages (ranges by name) in a `Purpose::Install` sandbox, without running a script of theirs.
-    async fn install(
-        &self,
-        slot: SlotId,
-        packages: BTreeMap<String, String>,
-        limits: Limits,
-    ) -> Result<Installed, SandboxError>;
+    /// Installs a set in a `Purpose::Install` sandbox of its installer's runtime, without running anything of it.
+    async fn install(&self, slot: SlotId, wanted: PackageSet, limits: Limits) -> Result<Installed, SandboxError>;
 
     /// Kills all processes of the slot, verifies that none is left, removes its state, mounts, bundle and cgroup.
     /// Idempotent; also for slots of an earlier life of the daemon.

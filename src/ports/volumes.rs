@@ -17,6 +17,8 @@ pub enum VolumeError {
     },
     #[error("{0:?} is not a volume's name")]
     Name(String),
+    #[error("{0} does not hold what was written there")]
+    Damaged(PathBuf),
     #[error("volume task was interrupted")]
     Interrupted,
 }
@@ -26,6 +28,14 @@ pub enum VolumeError {
 pub trait Volumes: Send + Sync {
     /// Writes a new volume: file contents by path relative to its root (`workspace/main.js`, …).
     async fn make(&self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<(), VolumeError>;
+    /// The same, with all files of other sealed trees at the paths that they have there. They are shared where the file
+    /// system can do that; a tree may be removed later without any harm to the volume.
+    async fn make_with(
+        &self,
+        name: &str,
+        files: BTreeMap<String, Vec<u8>>,
+        trees: Vec<PathBuf>,
+    ) -> Result<(), VolumeError>;
     /// Removes a volume without ever following a link out of it. No error when it is gone. Resumable.
     async fn remove(&self, name: &str) -> Result<(), VolumeError>;
     /// Names of all volumes, half-made and half-removed ones included.

@@ -18,11 +18,13 @@ use tokio::sync::oneshot;
 
 use crate::actors::seat::Seat;
 use crate::domain::garbage::ReaperPicture;
+use crate::domain::package_set::KeepSets;
 use crate::messages::child::Drain;
 use crate::messages::handle::Handle;
 use crate::messages::reaper::{GetReaper, Reconcile};
 use crate::messages::sandbox_pool::{ExpireEnvironment, GetHoldings};
 use crate::ports::clock::Clock;
+use crate::ports::packages::Packages;
 use crate::ports::process::Zombies;
 use crate::ports::sandbox::SandboxEngine;
 use crate::ports::store::Store;
@@ -39,6 +41,8 @@ const ZOMBIES_EVERY: Duration = Duration::from_secs(5);
 pub struct Deps {
     pub engine: Arc<dyn SandboxEngine>,
     pub volumes: Arc<dyn Volumes>,
+    pub packages: Arc<dyn Packages>,
+    pub keep_sets: KeepSets,
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     pub zombies: Arc<dyn Zombies>,
@@ -90,12 +94,15 @@ impl Reaper {
 
     fn note(&mut self, counts: ReaperPicture) {
         let log = &self.deps.log;
-        let collected =
-            counts.expired_environments + counts.broken_records + counts.orphan_volumes + counts.orphan_slots;
+        let collected = counts.expired_environments
+            + counts.broken_records
+            + counts.orphan_volumes
+            + counts.orphan_slots
+            + counts.package_sets;
         if collected > 0 || counts.forgotten_executions > 0 {
             info!(log, "reaper.collected"; "expired" => counts.expired_environments,
                 "broken_records" => counts.broken_records, "volumes" => counts.orphan_volumes,
-                "slots" => counts.orphan_slots, "executions" => counts.forgotten_executions);
+                "slots" => counts.orphan_slots, "package_sets" => counts.package_sets, "executions" => counts.forgotten_executions);
         }
         for failure in &counts.last_failures {
             warn!(log, "reaper.failed"; "reason" => failure);
@@ -106,6 +113,7 @@ impl Reaper {
         total.broken_records += counts.broken_records;
         total.orphan_volumes += counts.orphan_volumes;
         total.orphan_slots += counts.orphan_slots;
+        total.package_sets += counts.package_sets;
         total.forgotten_executions += counts.forgotten_executions;
         total.last_failures = counts.last_failures;
     }

@@ -20,6 +20,9 @@ pub(super) async fn round(deps: Deps) -> ReaperPicture {
         }
         Err(failure) => counts.last_failures.push(failure),
     }
+    if let Err(failure) = collect_packages(&deps, &mut counts).await {
+        counts.last_failures.push(failure);
+    }
     let keep = i64::try_from(deps.keep_executions.as_millis()).unwrap_or(i64::MAX);
     let before = WallTime(deps.clock.wall().0.saturating_sub(keep));
     match deps.store.forget_executions(before).await {
@@ -79,6 +82,17 @@ async fn collect(deps: &Deps, garbage: Garbage, counts: &mut ReaperPicture) {
     if let Err(failure) = outcome {
         counts.last_failures.push(failure);
     }
+}
+
+/// After the environments, which may have been the last that used one. What is held meanwhile stays.
+async fn collect_packages(deps: &Deps, counts: &mut ReaperPicture) -> Result<(), String> {
+    let failed = |error| format!("packages: {}", error_chain(&error));
+    for set in deps.packages.list().await.map_err(failed)? {
+        if deps.keep_sets.is_over(&set, deps.clock.wall()) {
+            counts.package_sets += u64::from(deps.packages.remove(&set.name).await.map_err(failed)?);
+        }
+    }
+    Ok(())
 }
 
 async fn expire(deps: &Deps, id: EnvironmentId) -> Result<bool, String> {

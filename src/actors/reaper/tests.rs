@@ -10,6 +10,7 @@ use crate::actors::sandbox_pool::tests::seat;
 use crate::adapters::clock::PausedClock;
 use crate::domain::environment::{Dependencies, Environment, EnvironmentStatus, Permissions, Runtime, SetUpRequest};
 use crate::domain::id::{EnvironmentId, SlotId};
+use crate::domain::package_set::KeepSets;
 use crate::domain::quota::EnvironmentLimits;
 use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{Expired, PoolHoldings};
@@ -75,6 +76,8 @@ fn start(world: &World, holdings: PoolHoldings) -> Addr<Reaper> {
     let deps = Deps {
         engine: world.engine.clone(),
         volumes: world.volumes.clone(),
+        packages: world.packages.clone(),
+        keep_sets: KeepSets { fresh: Duration::from_secs(3600), unused: Duration::from_secs(60) },
         store: world.store.clone(),
         clock: Arc::new(PausedClock::start()),
         zombies: Arc::new(NoZombies),
@@ -128,4 +131,15 @@ async fn a_store_that_is_down_is_counted_and_tried_again() {
     assert!(!reaper.send(Reconcile).await.unwrap().last_failures.is_empty());
     *world.store.down.lock().unwrap() = false;
     assert!(reaper.send(Reconcile).await.unwrap().last_failures.is_empty());
+}
+
+#[actix::test]
+async fn packages_that_nobody_uses_are_collected_after_their_grace() {
+    let world = World::default();
+    world.packages.kept.lock().unwrap().insert("set".into(), PausedClock::WALL_AT_START);
+    let reaper = start(&world, PoolHoldings::default());
+    assert_eq!(reaper.send(Reconcile).await.unwrap().package_sets, 0);
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    assert_eq!(reaper.send(GetReaper).await.unwrap().package_sets, 1);
+    assert!(world.packages.kept.lock().unwrap().is_empty());
 }

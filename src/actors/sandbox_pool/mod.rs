@@ -11,6 +11,7 @@
 
 mod calls;
 mod deletions;
+mod packages;
 mod set_up;
 mod standing;
 mod sweep;
@@ -35,6 +36,7 @@ use crate::messages::child::Drain;
 use crate::messages::sandbox_pool::{DeleteError, GetHoldings, GetPool, PoolHoldings, SetUpError};
 use crate::ports::clock::Clock;
 use crate::ports::credentials::Credentials;
+use crate::ports::packages::Packages;
 use crate::ports::sandbox::{SandboxEngine, SandboxError};
 use crate::ports::store::Store;
 use crate::ports::tenants::Tenants;
@@ -42,6 +44,8 @@ use crate::ports::volumes::Volumes;
 use crate::telemetry::error_chain;
 
 use calls::PendingCall;
+pub use packages::InstallPolicy;
+use packages::{Installs, Wanted};
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -56,6 +60,7 @@ const MAILBOX: usize = 4096;
 pub struct Deps {
     pub engine: Arc<dyn SandboxEngine>,
     pub volumes: Arc<dyn Volumes>,
+    pub packages: Arc<dyn Packages>,
     pub store: Arc<dyn Store>,
     pub tenants: Arc<dyn Tenants>,
     pub clock: Arc<dyn Clock>,
@@ -65,8 +70,8 @@ pub struct Deps {
     pub usual_limits: Limits,
     /// For the transpile task of a set-up.
     pub transpile_limits: Limits,
-    /// For the install task of a set-up; None: there are no registries, and dependencies are refused.
-    pub install_limits: Option<Limits>,
+    /// None: they come from nowhere, and dependencies are refused.
+    pub installs: Option<InstallPolicy>,
     /// For the secrets that a set-up names; None: nothing gets out of sandboxes, and they are refused.
     pub credentials: Option<Arc<dyn Credentials>>,
     /// The most cores that a call may use, with a fraction.
@@ -84,6 +89,7 @@ pub struct SandboxPool {
     machine: Pool,
     calls: HashMap<ExecutionId, PendingCall>,
     set_ups: HashMap<EnvironmentId, PendingSetUp>,
+    installs: Installs,
     deletions: HashMap<EnvironmentId, Vec<oneshot::Sender<Result<(), DeleteError>>>>,
     /// Answers whose record is being written: a drained pool stays until they are out.
     answering: usize,
@@ -99,6 +105,7 @@ pub struct SandboxPool {
 struct PendingSetUp {
     tenant: TenantName,
     request: crate::domain::environment::SetUpRequest,
+    wanted: Vec<Wanted>,
     reply: oneshot::Sender<Result<Environment, SetUpError>>,
 }
 
@@ -112,6 +119,7 @@ impl SandboxPool {
             machine,
             calls: HashMap::new(),
             set_ups: HashMap::new(),
+            installs: Installs::default(),
             deletions: HashMap::new(),
             answering: 0,
             drained: false,

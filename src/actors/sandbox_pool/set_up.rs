@@ -1,22 +1,24 @@
-//! Set-ups: recorded, transpiled in a sandbox, written, sealed, made ready. Whatever fails is undone.
+//! Set-ups: recorded, transpiled in a sandbox, given their packages, written, sealed, made ready. Whatever fails is undone.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use actix::prelude::*;
 use slog::{info, warn};
 use tokio::sync::oneshot;
 
+use super::packages::{Installs, Wanted, look, obtain};
 use super::{Deps, PendingSetUp, SandboxPool, kind_of};
-use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
+use crate::domain::environment::{Environment, EnvironmentStatus, SetUpInvalid, SetUpRequest};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
 use crate::domain::layout;
-use crate::domain::package::packages;
+use crate::domain::package_set::PackageSet;
 use crate::domain::pool::{Event, set_up_slot};
 use crate::domain::quota::{Quotas, Work, bytes_on_disk};
 use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{SetUp, SetUpError};
-use crate::ports::sandbox::{Installed, Purpose, SlotSpec, Transpiled};
+use crate::ports::sandbox::{Purpose, SlotSpec, Transpiled};
 use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
 
@@ -31,22 +33,38 @@ impl Handler<SetUp> for SandboxPool {
         if let Err(invalid) = self.know_secrets(&tenant, &request) {
             return Box::pin(std::future::ready(Err(invalid.into())));
         }
-        let installs = request.dependencies.count() > 0;
-        if installs && self.deps.install_limits.is_none() {
-            return Box::pin(std::future::ready(Err(SetUpInvalid::DependenciesNotEnabled.into())));
-        }
+        let sources = self.deps.installs.as_ref().map(|policy| policy.sources.clone()).unwrap_or_default();
+        let sets = match PackageSet::of(&request.dependencies, &sources) {
+            Ok(sets) => sets,
+            Err(invalid) => return Box::pin(std::future::ready(Err(invalid.into()))),
+        };
         if let Err(exceeded) = self.deps.tenants.admit(&tenant, Work::SetUp) {
             return Box::pin(std::future::ready(Err(exceeded.into())));
         }
         let (reply, answer) = oneshot::channel();
-        let transpiles = installs || layout::needs_transpiling(request.runtime, request.modules.keys());
-        self.set_ups.insert(id, PendingSetUp { tenant: tenant.clone(), request, reply });
-        self.step(Event::SetUpCame { environment: id, tenant, transpiles }, ctx);
+        let pending = PendingSetUp { tenant, request, wanted: Vec::new(), reply };
+        if sets.is_empty() {
+            self.set_up_came(id, pending, ctx);
+        } else {
+            let look = look(self.deps.clone(), sets);
+            self.spawn(ctx, look, move |pool, wanted, ctx| {
+                pool.set_up_came(id, PendingSetUp { wanted, ..pending }, ctx);
+            });
+        }
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
 }
 
 impl SandboxPool {
+    /// A set-up whose dependencies are kept already boots nothing for them.
+    fn set_up_came(&mut self, id: EnvironmentId, pending: PendingSetUp, ctx: &mut Context<Self>) {
+        let installs = pending.wanted.iter().any(|wanted| matches!(wanted, Wanted::Install(_)));
+        let transpiles = installs || layout::needs_transpiling(pending.request.runtime, pending.request.modules.keys());
+        let tenant = pending.tenant.clone();
+        self.set_ups.insert(id, pending);
+        self.step(Event::SetUpCame { environment: id, tenant, transpiles }, ctx);
+    }
+
     /// Whether every secret that is named is there now. It may be changed and removed later. Secrets are the operator's: to other
     /// tenants there are none.
     fn know_secrets(&self, tenant: &TenantName, request: &SetUpRequest) -> Result<(), SetUpInvalid> {
@@ -62,8 +80,8 @@ impl SandboxPool {
     }
 
     pub(super) fn begin_set_up(&mut self, id: EnvironmentId, ctx: &mut Context<Self>) {
-        let Some(PendingSetUp { tenant, request, reply }) = self.set_ups.remove(&id) else { return };
-        let work = set_up(self.deps.clone(), id, tenant.clone(), request);
+        let Some(PendingSetUp { tenant, request, wanted, reply }) = self.set_ups.remove(&id) else { return };
+        let work = set_up(self.deps.clone(), self.installs.clone(), id, tenant.clone(), request, wanted);
         self.spawn(ctx, work, move |pool, made, ctx| {
             match &made {
                 Ok(environment) => info!(pool.deps.log, "environment.ready"; "environment" => %id,
@@ -82,15 +100,17 @@ impl SandboxPool {
 
 async fn set_up(
     deps: Deps,
+    installs: Installs,
     id: EnvironmentId,
     tenant: TenantName,
     request: SetUpRequest,
+    wanted: Vec<Wanted>,
 ) -> Result<Environment, SetUpError> {
     let quotas = deps.tenants.quotas(&tenant);
     let environment = request.environment(id, tenant, deps.clock.wall());
     let recorded = deps.store.insert_environment(&environment, &quotas).await;
     recorded.map_err(|error| refused("recording the environment", error))?;
-    match build(&deps, id, request, &quotas).await {
+    match build(&deps, &installs, id, request, wanted, &quotas).await {
         Ok(()) => Ok(Environment { status: EnvironmentStatus::Ready, ..environment }),
         Err(error) => {
             undo(&deps, id).await;
@@ -99,19 +119,39 @@ async fn set_up(
     }
 }
 
-async fn build(deps: &Deps, id: EnvironmentId, request: SetUpRequest, quotas: &Quotas) -> Result<(), SetUpError> {
+async fn build(
+    deps: &Deps,
+    installs: &Installs,
+    id: EnvironmentId,
+    request: SetUpRequest,
+    wanted: Vec<Wanted>,
+    quotas: &Quotas,
+) -> Result<(), SetUpError> {
+    // Held until the volume has their files.
+    let mut held = Vec::new();
+    for wanted in wanted {
+        held.push(match wanted {
+            Wanted::Kept(set) => set,
+            Wanted::Install(set) => obtain(deps, installs, id, set).await?,
+        });
+    }
+    let trees: Vec<PathBuf> = held.iter().map(|set| set.tree.clone()).collect();
     let javascript = if layout::needs_transpiling(request.runtime, request.modules.keys()) {
-        transpile(deps, id, &request).await?
+        transpile(deps, id, &request, trees.clone()).await?
     } else {
         BTreeMap::new()
     };
-    let installed = install(deps, id, &request).await?;
-    let mut files = layout::files(request.modules, javascript);
-    files.extend(layout::installed(installed));
-    let bytes = bytes_on_disk(files.values().map(Vec::len));
+    let files = layout::files(request.modules, javascript);
+    // Shared or not, an environment's dependencies count for its tenant.
+    let shared: u64 = held.iter().map(|set| set.bytes).sum();
+    let bytes = bytes_on_disk(files.values().map(Vec::len)).saturating_add(shared);
     let claimed = deps.store.claim_storage(id, bytes, quotas).await;
     claimed.map_err(|error| refused("recording the volume", error))?;
-    let made = deps.volumes.make(&id.volume_name(), files).await;
+    let made = match trees.is_empty() {
+        true => deps.volumes.make(&id.volume_name(), files).await,
+        false => deps.volumes.make_with(&id.volume_name(), files, trees).await,
+    };
+    drop(held);
     made.map_err(|error| host("writing the volume", &error, FailureKind::Retryable))?;
     let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
     readied.map(drop).map_err(|error| host("recording the environment", &error, FailureKind::Retryable))
@@ -121,12 +161,14 @@ async fn transpile(
     deps: &Deps,
     id: EnvironmentId,
     request: &SetUpRequest,
+    dependencies: Vec<PathBuf>,
 ) -> Result<BTreeMap<String, String>, SetUpError> {
     let slot = set_up_slot(id);
     let limits = deps.transpile_limits;
     let typescript = request.modules.iter().filter(|(name, _)| layout::is_typescript(name));
     let modules = typescript.map(|(name, source)| (name.clone(), source.clone())).collect();
-    let spec = SlotSpec { slot, runtime: request.runtime, purpose: Purpose::Transpile, memory_mb: limits.memory_mb };
+    let purpose = Purpose::Transpile { dependencies };
+    let spec = SlotSpec { slot, runtime: request.runtime, purpose, memory_mb: limits.memory_mb };
     let answer = async {
         deps.engine.create(spec).await?;
         deps.engine.transpile(slot, modules, limits).await
@@ -139,32 +181,6 @@ async fn transpile(
         Ok(Transpiled::Modules(modules)) => Ok(modules),
         Ok(Transpiled::Faults(faults)) => Err(SetUpError::Source(faults)),
         Err(error) => Err(host("turning TypeScript into JavaScript", &error, kind_of(&error))),
-    }
-}
-
-/// The files of the packages that are asked for.
-async fn install(
-    deps: &Deps,
-    id: EnvironmentId,
-    request: &SetUpRequest,
-) -> Result<BTreeMap<String, Vec<u8>>, SetUpError> {
-    let packages = packages(&request.dependencies.npm).map_err(SetUpInvalid::from)?;
-    let Some(limits) = deps.install_limits.filter(|_| !packages.is_empty()) else { return Ok(BTreeMap::new()) };
-    let slot = set_up_slot(id);
-    let spec = SlotSpec { slot, runtime: Runtime::Bun, purpose: Purpose::Install, memory_mb: limits.memory_mb };
-    let answer = async {
-        deps.engine.create(spec).await?;
-        deps.engine.install(slot, packages, limits).await
-    }
-    .await;
-    if let Err(error) = deps.engine.destroy(slot).await {
-        warn!(deps.log, "slot.wedged"; "slot" => %slot, "error" => error_chain(&error));
-    }
-    const DOING: &str = "installing the dependencies";
-    match answer {
-        Ok(Installed::Files(files)) => Ok(files),
-        Ok(Installed::Failed(cause)) => Err(SetUpError::Host { doing: DOING, cause, kind: FailureKind::Permanent }),
-        Err(error) => Err(host(DOING, &error, kind_of(&error))),
     }
 }
 
@@ -187,7 +203,7 @@ fn refused(doing: &'static str, error: StoreError) -> SetUpError {
     }
 }
 
-fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -> SetUpError {
+pub(super) fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -> SetUpError {
     SetUpError::Host { doing, cause: error_chain(error).to_string(), kind }
 }
 

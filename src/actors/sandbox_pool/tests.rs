@@ -10,6 +10,7 @@ use crate::adapters::clock::PausedClock;
 use crate::domain::environment::{Dependencies, Permissions, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::execution::{Call, ExecutionReport, Outcome, Start};
 use crate::domain::id::RequestId;
+use crate::domain::package_set::{KeepSets, Sources};
 use crate::domain::pool::{Refusal, StandingPolicy};
 use crate::domain::quota::{EnvironmentLimits, Quota, Quotas, Rate, Work};
 use crate::domain::restart::Generation;
@@ -79,6 +80,7 @@ fn start_with(world: &World, parent: &Addr<Parent>, standing: StandingPolicy) ->
     let deps = Deps {
         engine: world.engine.clone(),
         volumes: world.volumes.clone(),
+        packages: world.packages.clone(),
         store: world.store.clone(),
         tenants: world.tenants.clone(),
         cores: 0.5,
@@ -87,7 +89,11 @@ fn start_with(world: &World, parent: &Addr<Parent>, standing: StandingPolicy) ->
         policy,
         usual_limits: limits(),
         transpile_limits: limits(),
-        install_limits: Some(limits()),
+        installs: Some(InstallPolicy {
+            sources: Sources { registry: Some("https://registry.example/".into()), ..Sources::default() },
+            limits: limits(),
+            keep: KeepSets { fresh: Duration::from_secs(3600), unused: Duration::from_secs(60) },
+        }),
         credentials: Some(world.credentials.clone()),
         isolated: true,
         keep_output: false,
@@ -367,6 +373,29 @@ async fn a_drain_takes_what_stands_along() {
     settle(500).await;
     assert_eq!(world.engine.live(), 0);
     assert!(!pool.connected());
+}
+
+#[actix::test]
+async fn packages_are_installed_once_for_all_environments_that_name_the_same_until_they_are_too_old() {
+    let world = World::default();
+    let pool = start(&world);
+    let javascript: std::collections::BTreeMap<_, _> = [("main.js".to_owned(), String::new())].into();
+    let with = || SetUpRequest {
+        main_module: "main.js".into(),
+        modules: javascript.clone(),
+        dependencies: Dependencies { npm: vec!["pad@1".into()], deno: Vec::new() },
+        ..request()
+    };
+    let set_up = async |n| {
+        let id = EnvironmentId(Uuid::from_u128(n));
+        pool.send(SetUp { id, tenant: TenantName::operator(), request: with() }).await.unwrap().unwrap();
+        world.engine.created.lock().unwrap().len()
+    };
+    assert_eq!([set_up(1).await, set_up(2).await], [1, 1]);
+    settle(3_600_000).await;
+    assert_eq!(set_up(3).await, 2);
+    let both = tokio::join!(set_up(4), set_up(5));
+    assert_eq!(both, (2, 2));
 }
 
 #[actix::test]

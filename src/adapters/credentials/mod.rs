@@ -8,6 +8,7 @@
 //! What is sealed is name, hosts and value together: who can write to the store and has no key can send none elsewhere.
 
 mod key;
+mod registry_tokens;
 mod sealing;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use slog::{Logger, warn};
 
 pub use self::key::{KeyError, KeySources, look};
+pub use self::registry_tokens::{TokensError, registry_tokens};
 use self::sealing::{seal, unseal};
 use crate::domain::credential::{Credential, CredentialFacts, CredentialName};
 use crate::domain::egress::Rule;

@@ -14,7 +14,7 @@ use crate::ports::egress::Passage;
 
 pub(super) struct Additions {
     placeholders: Vec<(CredentialName, Placeholder)>,
-    headers: Vec<(Rule, HeaderName, HeaderValue)>,
+    headers: Vec<(Rule, HeaderName, HeaderValue, bool)>,
     credentials: Arc<dyn Credentials>,
     authority: Option<Authority>,
 }
@@ -35,7 +35,7 @@ impl Additions {
             let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(io::Error::other)?;
             let mut value = HeaderValue::from_bytes(header.value.bytes()).map_err(io::Error::other)?;
             value.set_sensitive(true);
-            Ok((header.rule, name, value))
+            Ok((header.rule, name, value, header.in_clear))
         });
         let headers = headers.collect::<io::Result<Vec<_>>>()?;
         let needed = !placeholders.is_empty() || !headers.is_empty();
@@ -80,8 +80,10 @@ impl Additions {
                 return Err(Refusal::HeadTooLarge);
             }
         }
-        for (_, name, value) in self.headers.iter().filter(|(rule, ..)| rule.admits(to)) {
-            headers.insert(name, value.clone());
+        for (rule, name, value, may_be_in_clear) in &self.headers {
+            if rule.admits(to) && (*may_be_in_clear || !in_clear) {
+                headers.insert(name, value.clone());
+            }
         }
         Ok(exchange)
     }

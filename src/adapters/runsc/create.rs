@@ -20,9 +20,10 @@ use super::slot::{Making, Parked, Slot, Standing};
 use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
 use super::tools::{is_open_to_all, rootfs_of};
-use super::{CLOSING_PATIENCE, RunscEngine, Tools, flags, host, tree};
+use super::{CLOSING_PATIENCE, RunscEngine, Settings, Tools, flags, host, mount_points, tree};
 use crate::domain::credential::{CredentialName, Placeholder};
 use crate::domain::egress::{Policy, Rule};
+use crate::domain::environment::Runtime;
 use crate::domain::execution::ProcessEnd;
 use crate::domain::id::EnvironmentId;
 use crate::domain::layout;
@@ -107,25 +108,27 @@ impl RunscEngine {
         let image = self.settings.images.get(&spec.runtime).cloned();
         let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
         let purpose = spec.purpose;
+        let installs = purpose == Purpose::Install;
         let (permissions, volume, secrets) = match &purpose {
             Purpose::Execute { environment, permissions, secrets }
             | Purpose::StandForEnvironment { environment, permissions, secrets } => {
                 (permissions.clone(), Some(self.volumes.path(&environment.volume_name())), secrets.clone())
             }
-            Purpose::StandForRuntime | Purpose::Transpile | Purpose::Install => Default::default(),
+            Purpose::StandForRuntime | Purpose::Transpile { .. } | Purpose::Install => Default::default(),
         };
         let placeholders = placeholders_for(secrets)?;
         let by_variable = |(name, placeholder): &(CredentialName, Placeholder)| {
             (name.as_str().to_owned(), placeholder.as_str().to_owned())
         };
         let shown = entered.placeholders.get_or_init(|| placeholders.iter().map(by_variable).collect()).clone();
-        let policy = if purpose == Purpose::Install {
-            let rules: Vec<Rule> = self.settings.registries.iter().map(|registry| registry.rule.clone()).collect();
+        let policy = if installs {
+            let rules = self.install_rules(spec.runtime);
             (!rules.is_empty()).then_some((Policy::Only(rules), Whose::Operator))
         } else {
             Policy::of(permissions.allow_net.as_ref()).map(|policy| (policy, Whose::Environment))
         };
-        let passage = policy.map(|(policy, whose)| Passage { policy, whose, placeholders, headers: Vec::new() });
+        let headers = if installs { self.settings.tokens.clone() } else { Vec::new() };
+        let passage = policy.map(|(policy, whose)| Passage { policy, whose, placeholders, headers });
         let volumes = self.volumes.path(&EnvironmentId(Uuid::nil()).volume_name()).parent().map(Path::to_owned);
         let way_out = self.gates.clone().zip(passage);
         let slot = spec.slot;
@@ -134,26 +137,28 @@ impl RunscEngine {
         let (runtime, memory_mb, tmp_mb) = (spec.runtime, spec.memory_mb, self.settings.tmp_mb);
         let runner = tools.runners.of(runtime);
         let gvisor = tools.engine.kind == Kind::Runsc;
+        let jsr = self.settings.jsr.as_ref().map(|jsr| jsr.url.clone());
         let write = move || {
             let rootfs = rootfs_of(&image, runtime).ok_or(SandboxError::RuntimeMissing(runtime))?;
             let [rootfs, runner] = [real(&rootfs)?, real(&runner)?];
             // Before the root may become one of the slot's own, which nobody else looks into.
             let mut bound = vec![rootfs.clone(), runner.clone()];
             let (rootfs, duty) = match (&purpose, volume) {
-                (_, Some(volume)) => {
-                    let duty = duty_of(&volume)?;
-                    bound.extend(duty.workspace().cloned());
-                    (rootfs, duty)
-                }
+                (_, Some(volume)) => (rootfs, duty_of(&volume)?),
                 (Purpose::StandForRuntime, None) => {
                     // Whichever volume it will be shown lies there.
                     bound.extend(volumes.filter(|volumes| volumes.exists()));
-                    let tree = tree::plant(&slot_dir, &rootfs).map_err(host("mounting the sandbox's root"))?;
-                    (tree.root, Duty::Stand { emitted: tree.emitted })
+                    let tree = tree::plant(&slot_dir, &rootfs)?;
+                    (tree.root, Duty::Stand { emitted: tree.emitted, remote: tree.remote })
                 }
-                (Purpose::Install, None) => (rootfs, Duty::Install),
-                (_, None) => (rootfs, Duty::Transpile),
+                (Purpose::Transpile { dependencies }, None) => (rootfs, transpile_duty(dependencies)?),
+                (_, None) => (rootfs, Duty::Install),
             };
+            if !matches!(duty, Duty::Stand { .. }) {
+                mount_points::make(&rootfs, &duty.bound_at())?;
+            }
+            // What else is bound lies beside this.
+            bound.extend(duty.workspace().cloned());
             let warm = matches!(purpose, Purpose::StandForEnvironment { .. } | Purpose::StandForRuntime);
             let closed = bound.into_iter().find(|path| !is_open_to_all(path));
             let host_ids = map_ids.filter(|_| closed.is_none());
@@ -169,6 +174,7 @@ impl RunscEngine {
                 duty,
                 warm,
                 egress,
+                jsr,
                 placeholders: shown,
                 host_ids,
             };
@@ -183,6 +189,19 @@ impl RunscEngine {
             self.warn_of_closed_path(&path);
         }
         Ok((written, making))
+    }
+
+    /// What an installer may reach: where packages come from, and on Deno also where modules do.
+    fn install_rules(&self, runtime: Runtime) -> Vec<Rule> {
+        let Settings { registries, jsr, module_hosts, .. } = &self.settings;
+        let registries = registries.iter().map(|registry| registry.rule.clone());
+        match runtime {
+            Runtime::Bun => registries.collect(),
+            Runtime::Deno => {
+                let jsr = jsr.iter().map(|jsr| jsr.rule.clone());
+                registries.chain(jsr).chain(module_hosts.iter().cloned()).collect()
+            }
+        }
     }
 
     fn warn_of_closed_path(&self, path: &Path) {
@@ -228,9 +247,18 @@ fn placeholders_for(secrets: Vec<CredentialName>) -> Result<Vec<(CredentialName,
 
 /// What a call's sandbox sees of its environment's volume.
 pub(super) fn duty_of(volume: &Path) -> Result<Duty, SandboxError> {
-    let emitted = volume.join(layout::EMITTED);
-    let emitted = emitted.is_dir().then(|| real(&emitted)).transpose()?;
-    Ok(Duty::Call { workspace: real(&volume.join(layout::WORKSPACE))?, emitted })
+    let folder = |name: &str| Some(volume.join(name)).filter(|path| path.is_dir());
+    let [emitted, remote] = [layout::EMITTED, layout::REMOTE].map(|name| folder(name).as_deref().map(real).transpose());
+    Ok(Duty::Call { workspace: real(&volume.join(layout::WORKSPACE))?, emitted: emitted?, remote: remote? })
+}
+
+/// What a set-up's compiler sees of the dependencies' trees.
+fn transpile_duty(dependencies: &[PathBuf]) -> Result<Duty, SandboxError> {
+    let find = |folder: &str| {
+        let found = dependencies.iter().map(|tree| tree.join(folder)).find(|path| path.is_dir());
+        found.as_deref().map(real).transpose()
+    };
+    Ok(Duty::Transpile { packages: find(layout::PACKAGES)?, remote: find(layout::REMOTE)? })
 }
 
 /// Engines bind no links: runc refuses them, and what a link leads to is what must be open to all.

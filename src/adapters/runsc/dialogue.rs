@@ -5,7 +5,8 @@
 //!   sent ──────────► imported ──────────► settled        (execute)
 //!     │                                      ▲
 //!     ├── failure ───────────────────────────┤
-//!     └── transpiled, installed ─────────────┘           (transpile, install)
+//!     ├── transpiled ────────────────────────┤           (transpile)
+//!     └── installed ── files' bytes ─────────┘           (install)
 //!
 //!            log*                     call sent, log*
 //!   sent ──────────► imported: settled ─────────────────► settled      (prepare, then the call)
@@ -15,14 +16,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::Deserialize;
 
+use super::delivery::Delivery;
 use super::result::check_result;
 use super::settings::InstallLimits;
 use crate::domain::environment::SourceFault;
 use crate::domain::execution::{ErrorReport, FailureFrameKind, LogEntry, Phase, Settlement};
-use crate::domain::layout::LOCK;
+use crate::domain::package_set::SetKind;
 use crate::ports::sandbox::{Installed, Transpiled};
 
 /// The version of the protocol that this daemon speaks.
@@ -32,7 +33,6 @@ pub(super) const READY_CAP: usize = 4096;
 const MAX_LOGS: usize = 10_000;
 const MAX_FAULTS: usize = 200;
 const MAX_REASON: usize = 400;
-const MAX_PATH: usize = 1024;
 
 /// What was asked of the runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) enum Task {
     Prepare,
     /// The modules' names: the answer is about exactly these.
     Transpile(BTreeSet<String>),
-    Install,
+    Install(SetKind),
 }
 
 /// The caps that the dialogue holds the runner to.
@@ -73,11 +73,14 @@ pub(super) struct Dialogue {
     logs: Vec<LogEntry>,
     log_bytes: usize,
     logs_cut: bool,
+    /// There once files were announced: from then on frames are raw bytes.
+    delivery: Option<Delivery>,
 }
 
 impl Dialogue {
     pub(super) fn new(task: Task, nonce: String, caps: Caps) -> Self {
-        Self { task, nonce, caps, phase: Phase::Import, logs: Vec::new(), log_bytes: 0, logs_cut: false }
+        let (phase, logs) = (Phase::Import, Vec::new());
+        Self { task, nonce, caps, phase, logs, log_bytes: 0, logs_cut: false, delivery: None }
     }
 
     /// The call comes: from here on it is as if its own request had imported the module.
@@ -96,7 +99,11 @@ impl Dialogue {
 
     /// Takes one frame. Some once the dialogue is over; nothing may be read after that.
     pub(super) fn step(&mut self, frame: &[u8]) -> Option<Settled> {
-        match self.read(frame) {
+        let said = match &mut self.delivery {
+            Some(delivery) => delivery.take(frame).map(|()| Said::Delivering),
+            None => self.read(frame),
+        };
+        match said {
             Some(Said::Imported) => {
                 self.phase = Phase::Handler;
                 (self.task == Task::Prepare).then_some(Settled::Prepared)
@@ -105,13 +112,17 @@ impl Dialogue {
                 self.keep(entry);
                 None
             }
+            Some(Said::Delivering) => {
+                let files = self.delivery.as_mut()?.files()?;
+                Some(Settled::Installed(Installed::Files(files)))
+            }
             Some(Said::Settled(settled)) => Some(settled),
             None => Some(Settled::Call(Settlement::Forged)),
         }
     }
 
     /// None when no runner would have said this here.
-    fn read(&self, frame: &[u8]) -> Option<Said> {
+    fn read(&mut self, frame: &[u8]) -> Option<Said> {
         let message: Message = serde_json::from_slice(frame).ok()?;
         if message.nonce.as_deref() != Some(self.nonce.as_str()) {
             return None;
@@ -135,9 +146,15 @@ impl Dialogue {
                 transpiled(asked, message.modules, message.errors)
                     .map(|answer| Said::Settled(Settled::Transpiled(answer)))
             }
-            ("installed", FILES | ERROR_TEXT) if self.task == Task::Install => {
-                installed(message.files, message.message, self.caps.installs)
-                    .map(|answer| Said::Settled(Settled::Installed(answer)))
+            ("installed", FILES) => {
+                let Task::Install(kind) = self.task else {
+                    return None;
+                };
+                self.delivery = Some(Delivery::announced(message.files?, self.caps.installs, kind)?);
+                Some(Said::Delivering)
+            }
+            ("installed", ERROR_TEXT) if matches!(self.task, Task::Install(_)) => {
+                Some(Said::Settled(Settled::Installed(Installed::Failed(one_line(&message.message?)))))
             }
             _ => None,
         }
@@ -168,6 +185,8 @@ const TRUNCATED: &str = "truncated";
 enum Said {
     Imported,
     Log(LogEntry),
+    /// Files were announced, or bytes of them taken.
+    Delivering,
     Settled(Settled),
 }
 
@@ -193,8 +212,8 @@ struct Message {
     error: Option<ErrorReport>,
     modules: Option<BTreeMap<String, String>>,
     errors: Option<Vec<SourceFault>>,
-    /// Content in base64 by path.
-    files: Option<BTreeMap<String, String>>,
+    /// Paths and sizes.
+    files: Option<Vec<(String, usize)>>,
 }
 
 /// Which optional fields a frame has, as bits.
@@ -256,32 +275,8 @@ fn transpiled(
     }
 }
 
-/// None: this is not what an installer may answer. What is told of a path holds for the volume as well: it is plain.
-fn installed(
-    files: Option<BTreeMap<String, String>>,
-    failure: Option<String>,
-    most: InstallLimits,
-) -> Option<Installed> {
-    let Some(files) = files else {
-        let line: String = failure?.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect();
-        return Some(Installed::Failed(line));
-    };
-    let mut left = most.bytes;
-    let mut read = BTreeMap::new();
-    for (path, content) in files {
-        let content = BASE64_STANDARD.decode(content).ok()?;
-        left = left.checked_sub(content.len())?;
-        let below = path.strip_prefix("node_modules/").is_some_and(|rest| rest.split('/').all(is_plain));
-        if !(below || path == LOCK) || path.len() > MAX_PATH {
-            return None;
-        }
-        read.insert(path, content);
-    }
-    (read.len() <= most.files).then_some(Installed::Files(read))
-}
-
-fn is_plain(segment: &str) -> bool {
-    !matches!(segment, "" | "." | "..") && segment.len() <= 255 && !segment.chars().any(char::is_control)
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect()
 }
 
 /// The frame that ends the boot.

@@ -60,29 +60,36 @@ fn a_failure_settles_in_either_phase() {
 }
 
 #[test]
-fn an_install_is_settled_by_plain_files_within_its_limits_or_by_a_reason() {
-    let answer =
-        |files: serde_json::Value| dialogue(Task::Install).step(&frame(json!({"type": "installed", "files": files})));
-    let file = |path: &str| (path.to_owned(), b"abc".to_vec());
-    let files = BTreeMap::from([file("bun.lock"), file("node_modules/@a/b/x.js")]);
-    assert_eq!(
-        answer(json!({"bun.lock": "YWJj", "node_modules/@a/b/x.js": "YWJj"})),
-        Some(Settled::Installed(Installed::Files(files)))
-    );
+fn an_install_is_settled_by_files_as_they_were_announced_or_by_a_reason() {
+    let announced = |files: serde_json::Value| {
+        let mut talk = dialogue(Task::Install(SetKind::Npm));
+        let said = talk.step(&frame(json!({"type": "installed", "files": files})));
+        (talk, said)
+    };
+    let (mut talk, said) = announced(json!([["bun.lock", 3], ["node_modules/@a/b/x.js", 4]]));
+    assert_eq!(said, None);
+    assert_eq!(talk.step(b"abc1"), None);
+    let file = |path: &str, content: &[u8]| (path.to_owned(), content.to_vec());
+    let files = BTreeMap::from([file("lock/bun.lock", b"abc"), file("workspace/node_modules/@a/b/x.js", b"1234")]);
+    assert_eq!(talk.step(b"234"), Some(Settled::Installed(Installed::Files(files))));
+    let (mut talk, _) = announced(json!([["bun.lock", 3]]));
+    assert_eq!(talk.step(b"abcd"), FORGED);
+    let empty = BTreeMap::from([file("lock/bun.lock", b"")]);
+    assert_eq!(announced(json!([["bun.lock", 0]])).1, Some(Settled::Installed(Installed::Files(empty))));
     for wrong in [
-        json!({"node_modules/../../x": "YWJj"}),
-        json!({"/node_modules/x": "YWJj"}),
-        json!({"node_modules//x": "YWJj"}),
-        json!({"main.js": "YWJj"}),
-        json!({"node_modules/a\u{0}": "YWJj"}),
-        json!({"node_modules/a": "YWJjYWJjYWJjYWJj"}),
-        json!({"node_modules/a": "", "node_modules/b": "", "node_modules/c": ""}),
-        json!({"node_modules/a": "!"}),
+        json!([["node_modules/../../x", 1]]),
+        json!([["main.js", 1]]),
+        json!([["node_modules/a", 11]]),
+        json!([["node_modules/a", -1]]),
+        json!({"node_modules/a": "YWJj"}),
     ] {
-        assert_eq!(answer(wrong.clone()), FORGED, "{wrong}");
+        assert_eq!(announced(wrong.clone()).1, FORGED, "{wrong}");
     }
     let failed = frame(json!({"type": "installed", "message": "a\nb"}));
-    assert_eq!(dialogue(Task::Install).step(&failed), Some(Settled::Installed(Installed::Failed("a b".into()))));
+    assert_eq!(
+        dialogue(Task::Install(SetKind::Npm)).step(&failed),
+        Some(Settled::Installed(Installed::Failed("a b".into())))
+    );
     assert_eq!(dialogue(Task::Execute).step(&failed), FORGED);
 }
 

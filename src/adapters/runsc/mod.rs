@@ -28,6 +28,7 @@
 mod capture;
 mod channel;
 mod create;
+mod delivery;
 mod destroy;
 mod dialogue;
 mod egress;
@@ -36,6 +37,7 @@ mod frame;
 mod layout;
 mod leftovers;
 mod line;
+mod mount_points;
 mod permissions;
 mod probe;
 mod result;
@@ -72,6 +74,7 @@ pub use self::settings::{Choice, InstallLimits, OutputLimits, Settings};
 use self::slot::Slots;
 use crate::domain::execution::{Call, Evidence, Limits};
 use crate::domain::id::{EnvironmentId, SlotId};
+use crate::domain::package_set::PackageSet;
 use crate::ports::cgroup::Cgroups;
 use crate::ports::egress::EgressGates;
 use crate::ports::process::Spawner;
@@ -196,13 +199,8 @@ impl SandboxEngine for RunscEngine {
         self.turn_into_javascript(slot, modules, limits).await
     }
 
-    async fn install(
-        &self,
-        slot: SlotId,
-        packages: BTreeMap<String, String>,
-        limits: Limits,
-    ) -> Result<Installed, SandboxError> {
-        self.install_packages(slot, packages, limits).await
+    async fn install(&self, slot: SlotId, wanted: PackageSet, limits: Limits) -> Result<Installed, SandboxError> {
+        self.install_set(slot, wanted, limits).await
     }
 
     async fn destroy(&self, slot: SlotId) -> Result<(), SandboxError> {

@@ -1,6 +1,6 @@
 //! One task in a ready sandbox: its limits are put in force, its request is sent, and what was seen becomes evidence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::FutureExt;
 use serde::Serialize;
@@ -18,6 +18,7 @@ use super::watch::{self, Seen, watch};
 use super::{RunscEngine, host};
 use crate::domain::execution::{Call, Evidence, Limits, Settlement, judge};
 use crate::domain::id::SlotId;
+use crate::domain::package_set::PackageSet;
 use crate::ports::cgroup::{CgroupLimits, CgroupUsage};
 use crate::ports::sandbox::{Installed, SandboxError, Transpiled};
 
@@ -32,17 +33,50 @@ const TRANSPILED_CAP: usize = 32 << 20;
 /// A control character takes six bytes in JSON, and an error has two texts of `messageBytes` and a short one.
 const ERROR_GROWTH: usize = 16;
 const FRAME_FIELDS: usize = 4096;
-/// Of one installed file beside its content: its path, and what is around it.
-const INSTALLED_ENTRY: usize = 300;
+/// Of one file in an installer's announcement: its path as JSON, and its size.
+const ANNOUNCED_ENTRY: usize = 300;
+/// The largest frame with files' bytes.
+const DELIVERED_CAP: usize = 1 << 20;
 
 /// The task that the request asks for.
 #[derive(Serialize)]
 #[serde(tag = "task", rename_all = "lowercase")]
 pub(super) enum Asked<'a> {
-    Execute { main: &'a str, event: Event<'a>, context: Context },
-    Prepare { main: &'a str },
-    Transpile { modules: &'a BTreeMap<String, String> },
-    Install { packages: &'a BTreeMap<String, String>, registry: &'a str, most: Most },
+    Execute {
+        main: &'a str,
+        event: Event<'a>,
+        context: Context,
+    },
+    Prepare {
+        main: &'a str,
+    },
+    Transpile {
+        modules: &'a BTreeMap<String, String>,
+    },
+    Install {
+        #[serde(flatten)]
+        wanted: Wanted<'a>,
+        most: Most,
+    },
+}
+
+/// What the installer of a set is told of it.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Wanted<'a> {
+    Npm { packages: &'a BTreeMap<String, String>, registry: &'a str },
+    Modules { modules: &'a BTreeSet<String>, jsr: Option<&'a str>, registry: Option<&'a str> },
+}
+
+impl<'a> Wanted<'a> {
+    fn of(set: &'a PackageSet) -> Self {
+        match set {
+            PackageSet::Npm { packages, registry } => Wanted::Npm { packages, registry },
+            PackageSet::Modules { specifiers: modules, sources } => {
+                Wanted::Modules { modules, jsr: sources.jsr.as_deref(), registry: sources.registry.as_deref() }
+            }
+        }
+    }
 }
 
 impl Asked<'_> {
@@ -104,8 +138,6 @@ enum RequestError {
     DataNotJson,
     #[error("the request is too large for a frame")]
     TooLarge,
-    #[error("no registry is configured (sandbox.registries)")]
-    NoRegistry,
 }
 
 impl RunscEngine {
@@ -148,18 +180,16 @@ impl RunscEngine {
         }
     }
 
-    pub(super) async fn install_packages(
+    pub(super) async fn install_set(
         &self,
         id: SlotId,
-        packages: BTreeMap<String, String>,
+        wanted: PackageSet,
         limits: Limits,
     ) -> Result<Installed, SandboxError> {
-        let registry = self.settings.registries.first().ok_or_else(|| cannot_ask(RequestError::NoRegistry))?;
         let InstallLimits { bytes, files } = self.settings.installs;
-        let asked = Asked::Install { packages: &packages, registry: &registry.url, most: Most { bytes, files } };
-        // Base64, and each file's path.
-        let frame_cap = bytes / 3 * 4 + files * INSTALLED_ENTRY + FRAME_FIELDS;
-        let (seen, evidence) = self.perform(id, Task::Install, asked, limits, frame_cap).await?;
+        let asked = Asked::Install { wanted: Wanted::of(&wanted), most: Most { bytes, files } };
+        let frame_cap = (files * ANNOUNCED_ENTRY + FRAME_FIELDS).max(DELIVERED_CAP);
+        let (seen, evidence) = self.perform(id, Task::Install(wanted.kind()), asked, limits, frame_cap).await?;
         match seen {
             Some(Settled::Installed(answer)) => Ok(answer),
             other => Err(failed(other, evidence)),
@@ -181,16 +211,19 @@ impl RunscEngine {
         if slot.is_resting() {
             slot.cgroup()?.thaw().map_err(host("letting the sandbox go on"))?;
         }
+        // A set-up's tasks are as short as the host can make them: they count as boots, which have no quota either.
+        let cpu_quota_us = self.settings.cpu_quota_us.filter(|_| task == Task::Execute);
+        let delivered = if matches!(task, Task::Install(_)) { self.settings.installs.bytes } else { 0 };
         let (request, mut dialogue) = match standing {
             Standing::Ready => {
                 is_untouched(&slot, &mut line, None)?;
-                self.restrict(&slot, limits)?;
+                self.restrict(&slot, limits, cpu_quota_us)?;
                 self.request(task, asked)?
             }
             Standing::Prepared { mut dialogue, memory_mb } => {
                 is_untouched(&slot, &mut line, Some(&mut dialogue))?;
                 if memory_mb != limits.memory_mb {
-                    self.restrict(&slot, limits)?;
+                    self.restrict(&slot, limits, cpu_quota_us)?;
                 }
                 dialogue.resume();
                 (framed(&asked.call())?, dialogue)
@@ -198,7 +231,7 @@ impl RunscEngine {
         };
         let before = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
         debug!(self.log, "slot.claimed"; "slot" => %id, "ms" => stopwatch.millis());
-        let work = self.watched(request, true, limits, frame_cap);
+        let work = self.watched(request, true, limits, (frame_cap, frame_cap + delivered));
         let mut seen = watch(&slot, &mut line, work, &mut dialogue, &self.log).await?;
         let settled = seen.settled.take();
         let evidence = evidence(&slot, &mut line, &seen, &mut dialogue, before, limits)?;
@@ -215,8 +248,15 @@ impl RunscEngine {
         Ok((frame, Dialogue::new(task, nonce, caps)))
     }
 
-    pub(super) fn watched(&self, request: Vec<u8>, last: bool, limits: Limits, frame_cap: usize) -> watch::Task {
-        let answers = 2 * self.runner_limits().log_bytes + frame_cap;
+    /// `answer_cap`: what may come on the channel beside the logs.
+    pub(super) fn watched(
+        &self,
+        request: Vec<u8>,
+        last: bool,
+        limits: Limits,
+        (frame_cap, answer_cap): (usize, usize),
+    ) -> watch::Task {
+        let answers = 2 * self.runner_limits().log_bytes + answer_cap;
         let channel_cap = u64::try_from(answers).unwrap_or(u64::MAX).saturating_add(self.settings.output.discard);
         watch::Task { request, last, time_limit: limits.timeout, frame_cap, channel_cap }
     }
@@ -228,14 +268,14 @@ impl RunscEngine {
         2 * caps.result_bytes + ERROR_GROWTH * caps.message_bytes + FRAME_FIELDS
     }
 
-    /// The call's limits instead of the boot's.
-    pub(super) fn restrict(&self, slot: &Slot, limits: Limits) -> Result<(), SandboxError> {
+    /// A task's limits instead of the boot's.
+    pub(super) fn restrict(&self, slot: &Slot, limits: Limits, cpu_quota_us: Option<u64>) -> Result<(), SandboxError> {
         let idle = slot.idle.get().map_or(0, |usage| usage.memory_bytes);
         let allowance = idle.clamp(ALLOWANCE.0, ALLOWANCE.1);
         let cpus = std::thread::available_parallelism().map_or(1, |cpus| u64::try_from(cpus.get()).unwrap_or(1));
         let in_force = CgroupLimits {
             memory_bytes: Some(allowance + limits.memory_mb * MIB),
-            cpu_quota_us: self.settings.cpu_quota_us,
+            cpu_quota_us,
             pids: Some(self.settings.pids + OWN_PIDS + 2 * cpus),
         };
         slot.cgroup()?.set_limits(&in_force).map_err(host("limiting the call"))

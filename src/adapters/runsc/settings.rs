@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::domain::egress::{HostHeader, Rule};
 use crate::domain::environment::Runtime;
 use crate::domain::package::Registry;
 
@@ -36,8 +37,13 @@ pub struct Settings {
     /// Size of /tmp. It counts towards the call's memory as well.
     pub tmp_mb: u64,
     pub output: OutputLimits,
-    /// The first is the one that packages are asked for at; archives may lie at any of them.
+    /// Where packages of npm come from; archives may lie at any of them.
     pub registries: Vec<Registry>,
+    /// Where Deno's modules come from, beside packages that they import.
+    pub jsr: Option<Registry>,
+    pub module_hosts: Vec<Rule>,
+    /// What the proxy puts on an installer's requests to some of these.
+    pub tokens: Vec<HostHeader>,
     pub installs: InstallLimits,
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Bundle {
     pub warm: bool,
     /// None: nothing gets out.
     pub egress: Option<Egress>,
+    /// The address that Deno knows JSR's modules by.
+    pub jsr: Option<String>,
     /// What stands for secrets, by the variable's name.
     pub placeholders: BTreeMap<String, String>,
     /// The first host id of the sandbox's user namespace. None: no user namespace of its own.
@@ -50,33 +52,49 @@ pub(super) struct Bundle {
 /// What the sandbox is for.
 #[derive(Debug, Clone)]
 pub(super) enum Duty {
-    /// A call: `workspace` is bound to `/workspace`, and `emitted`, where there is some, into Deno's cache.
-    Call { workspace: PathBuf, emitted: Option<PathBuf> },
+    /// A call: `workspace` is bound to `/workspace`, and into Deno's cache, where there are some, what was `emitted` and the
+    /// modules from elsewhere.
+    Call { workspace: PathBuf, emitted: Option<PathBuf>, remote: Option<PathBuf> },
     /// A call of an environment that is not known yet: its files will show up in `/workspace` of the root, and below
-    /// `emitted`, which is bound into Deno's cache.
-    Stand { emitted: PathBuf },
-    /// A set-up's TypeScript: the transpiler writes the modules to a `/workspace` of its own.
-    Transpile,
-    /// A set-up's packages: the installer works in `/tmp`.
+    /// the two that are bound into Deno's cache.
+    Stand { emitted: PathBuf, remote: PathBuf },
+    /// A set-up's TypeScript: the transpiler writes the modules to a `/workspace` of its own, beside dependencies.
+    Transpile { packages: Option<PathBuf>, remote: Option<PathBuf> },
+    /// A set-up's dependencies: the installer works in `/tmp`.
     Install,
-}
-
-impl Duty {
-    /// What is bound to `/workspace`.
-    pub(super) fn workspace(&self) -> Option<&PathBuf> {
-        match self {
-            Duty::Call { workspace, .. } => Some(workspace),
-            Duty::Stand { .. } | Duty::Transpile | Duty::Install => None,
-        }
-    }
 }
 
 /// Where a sandbox has its environment's modules.
 pub(super) const WORKSPACE: &str = "/workspace";
-/// And where Deno looks for what it emitted.
+/// And its parts beside them.
+const PACKAGES_AT: &str = "/workspace/node_modules";
 pub(super) const EMITTED_AT: &str = "/tmp/.deno/gen";
+pub(super) const REMOTE_AT: &str = "/tmp/.deno/remote";
 /// The runner's word for loading, before it is ready, what a handler may need.
 const WARM: &str = "warm";
+
+impl Duty {
+    /// What is bound to `/workspace`, or beside what is.
+    pub(super) fn workspace(&self) -> Option<&PathBuf> {
+        match self {
+            Duty::Call { workspace, .. } => Some(workspace),
+            Duty::Transpile { packages, remote } => packages.as_ref().or(remote.as_ref()),
+            Duty::Stand { .. } | Duty::Install => None,
+        }
+    }
+
+    /// The places in the image that its parts need.
+    pub(super) fn bound_at(&self) -> Vec<&'static str> {
+        let (packages, emitted, remote) = match self {
+            Duty::Call { emitted, remote, .. } => (&None, emitted, remote),
+            Duty::Transpile { packages, remote } => (packages, &None, remote),
+            Duty::Stand { .. } | Duty::Install => (&None, &None, &None),
+        };
+        let parts = [(PACKAGES_AT, packages), (EMITTED_AT, emitted), (REMOTE_AT, remote)];
+        parts.into_iter().filter(|(_, part)| part.is_some()).map(|(at, _)| at).collect()
+    }
+}
+
 /// The size of an installer's /tmp: archives, what is in them, and the answer.
 const INSTALL_TMP_MB: u64 = 512;
 
@@ -151,18 +169,14 @@ fn arguments(bundle: &Bundle) -> Vec<String> {
 fn command(bundle: &Bundle) -> Vec<String> {
     let fixed = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     match bundle.runtime {
-        Runtime::Deno if matches!(bundle.duty, Duty::Transpile) => fixed(&[
-            "/usr/bin/deno",
-            "run",
-            "--quiet",
-            "--no-prompt",
-            "--no-config",
-            "--no-lock",
-            "--no-check",
+        Runtime::Deno if matches!(bundle.duty, Duty::Transpile { .. } | Duty::Install) => {
+            let install = matches!(bundle.duty, Duty::Install);
+            let mut words = fixed(&["/usr/bin/deno", "run", "--quiet", "--no-prompt", "--no-config", "--no-lock"]);
             // It starts Deno's own compiler; none of the modules is run.
-            "--allow-all",
-            "/runtime/transpiler.js",
-        ]),
+            words.extend(fixed(&["--no-check", "--allow-all"]));
+            words.push(if install { "/runtime/resolver.js" } else { "/runtime/transpiler.js" }.to_owned());
+            words
+        }
         Runtime::Deno => {
             let mut words = fixed(&[
                 "/usr/bin/deno",
@@ -208,6 +222,8 @@ fn environment(bundle: &Bundle) -> Vec<String> {
     };
     let shared = ["PATH=/usr/bin", "HOME=/tmp", "TMPDIR=/tmp", "NO_COLOR=1", "LANG=C.UTF-8"];
     let mut entries: Vec<String> = shared.iter().chain(own).map(|&entry| entry.to_owned()).collect();
+    let jsr = bundle.jsr.iter().filter(|_| bundle.runtime == Runtime::Deno);
+    entries.extend(jsr.map(|address| format!("JSR_URL={address}")));
     if let Some(way_out) = &bundle.egress {
         entries.extend(egress::environment(way_out, bundle.runtime));
     }
@@ -236,27 +252,39 @@ fn mounts(bundle: &Bundle) -> Result<Vec<Mount>, OciSpecError> {
         }
     }
     match &bundle.duty {
-        Duty::Call { workspace, emitted } => {
+        Duty::Call { workspace, emitted, remote } => {
             mounts.push(bind(WORKSPACE, workspace)?);
-            if let Some(emitted) = emitted {
-                mounts.extend(deno_cache(emitted)?);
-            }
+            mounts.extend(deno_cache("size=16m", emitted.as_ref(), remote.as_ref())?);
         }
-        Duty::Stand { emitted } if bundle.runtime == Runtime::Deno => mounts.extend(deno_cache(emitted)?),
+        Duty::Stand { emitted, remote } if bundle.runtime == Runtime::Deno => {
+            mounts.extend(deno_cache("size=16m", Some(emitted), Some(remote))?);
+        }
         Duty::Stand { .. } => {}
         Duty::Install => {}
-        Duty::Transpile => {
+        Duty::Transpile { packages, remote } => {
             let own = ["nosuid", "nodev", "noexec", "mode=1777", "size=32m"];
             mounts.push(mount(WORKSPACE, "tmpfs", "tmpfs", &own)?);
+            if let Some(packages) = packages {
+                mounts.push(bind(PACKAGES_AT, packages)?);
+            }
+            mounts.extend(deno_cache("size=64m", None, remote.as_ref())?);
         }
     }
     Ok(mounts)
 }
 
-/// Deno writes its analysis beside what was emitted; without a place for that an import takes longer.
-fn deno_cache(emitted: &PathBuf) -> Result<[Mount; 2], OciSpecError> {
-    let options = ["nosuid", "nodev", "noexec", "mode=1777", "size=16m"];
-    Ok([mount("/tmp/.deno", "tmpfs", "tmpfs", &options)?, bind(EMITTED_AT, emitted)?])
+/// Deno writes its analysis beside what is bound into its cache; without a place for that an import takes longer.
+fn deno_cache(size: &str, emitted: Option<&PathBuf>, remote: Option<&PathBuf>) -> Result<Vec<Mount>, OciSpecError> {
+    let mut mounts = Vec::new();
+    for (at, bound) in [(EMITTED_AT, emitted), (REMOTE_AT, remote)] {
+        let Some(bound) = bound else { continue };
+        if mounts.is_empty() {
+            let cache = ["nosuid", "nodev", "noexec", "mode=1777", size];
+            mounts.push(mount("/tmp/.deno", "tmpfs", "tmpfs", &cache)?);
+        }
+        mounts.push(bind(at, bound)?);
+    }
+    Ok(mounts)
 }
 
 fn mount(at: &str, kind: &str, source: &str, options: &[&str]) -> Result<Mount, OciSpecError> {

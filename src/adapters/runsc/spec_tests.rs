@@ -13,9 +13,10 @@ fn bundle(runtime: Runtime) -> Bundle {
         tmp_mb: 64,
         rootfs: "/runtimes/rootfs".into(),
         runner: "/run/cloister/runners/0/runner".into(),
-        duty: Duty::Call { workspace: "/volumes/tee-env-0/workspace".into(), emitted: None },
+        duty: Duty::Call { workspace: "/volumes/tee-env-0/workspace".into(), emitted: None, remote: None },
         warm: false,
         egress: None,
+        jsr: None,
         placeholders: BTreeMap::new(),
         host_ids: Some(FIRST_HOST_ID),
     }
@@ -37,7 +38,8 @@ fn a_bun_sandbox() {
 
 #[test]
 fn a_sandbox_made_before_its_environment_is_known_has_a_root_of_its_own_and_denos_cache() {
-    let duty = Duty::Stand { emitted: "/run/cloister/slots/1/emitted".into() };
+    let slot = std::path::Path::new("/run/cloister/slots/1");
+    let duty = Duty::Stand { emitted: slot.join("emitted"), remote: slot.join("remote") };
     let stands = |runtime| Bundle { duty: duty.clone(), warm: true, ..bundle(runtime) };
     let destinations = |runtime| -> Vec<String> {
         let shown = shown(&stands(runtime));
@@ -103,11 +105,24 @@ fn added(bundle_with: &Bundle) -> serde_json::Value {
 }
 
 #[test]
-fn what_was_emitted_at_set_up_lies_read_only_in_denos_cache() {
-    let duty = Duty::Call { workspace: "/v/workspace".into(), emitted: Some("/v/emitted".into()) };
+fn what_was_emitted_and_resolved_at_set_up_lies_read_only_in_denos_cache() {
+    let (emitted, remote) = (Some("/v/emitted".into()), Some("/v/remote".into()));
+    let duty = Duty::Call { workspace: "/v/workspace".into(), emitted, remote };
+    assert_eq!(duty.bound_at(), ["/tmp/.deno/gen", "/tmp/.deno/remote"]);
     let mounts = shown(&Bundle { duty, ..bundle(Runtime::Deno) })["mounts"].clone();
     let of_deno = mounts.as_array().unwrap().iter().filter(|one| one["destination"].to_string().contains(".deno"));
     insta::assert_json_snapshot!(of_deno.collect::<Vec<_>>());
+}
+
+#[test]
+fn an_installer_is_the_one_of_its_runtime_and_deno_alone_knows_jsr() {
+    let installer = |runtime| {
+        let jsr = Some("https://jsr.example/".to_owned());
+        let process = shown(&Bundle { duty: Duty::Install, jsr, ..bundle(runtime) })["process"].take();
+        (process["args"].as_array().unwrap().last().unwrap().clone(), process["env"].to_string().contains("JSR_URL"))
+    };
+    assert_eq!(installer(Runtime::Deno), ("/runtime/resolver.js".into(), true));
+    assert_eq!(installer(Runtime::Bun), ("/runtime/installer.js".into(), false));
 }
 
 #[test]
@@ -119,7 +134,8 @@ fn buns_arguments_do_not_know_permissions() {
 
 #[test]
 fn a_transpile_sandbox_without_a_user_namespace_has_neither() {
-    let lone = Bundle { duty: Duty::Transpile, host_ids: None, ..bundle(Runtime::Deno) };
+    let lone =
+        Bundle { duty: Duty::Transpile { packages: None, remote: None }, host_ids: None, ..bundle(Runtime::Deno) };
     let text = config_json(&lone).unwrap();
     assert!(!text.contains("tee-env") && !text.contains("uidMappings") && !text.contains("\"user\"}"), "{text}");
 }

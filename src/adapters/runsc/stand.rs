@@ -3,7 +3,7 @@
 
 use slog::debug;
 
-use super::create::{duty_of, real};
+use super::create::duty_of;
 use super::dialogue::{Settled, Task};
 use super::run::{Asked, evidence, failed, is_untouched};
 use super::slot::{Parked, Standing};
@@ -21,9 +21,10 @@ impl RunscEngine {
         let Preparation { main_module, limits } = preparation;
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
         let Parked { mut line, .. } = slot.unpark().ok_or(SandboxError::Unknown(id))?;
-        self.restrict(&slot, limits)?;
+        self.restrict(&slot, limits, self.settings.cpu_quota_us)?;
         let (request, mut dialogue) = self.request(Task::Prepare, Asked::Prepare { main: &main_module })?;
-        let work = self.watched(request, false, limits, self.call_frame_cap());
+        let frame_cap = self.call_frame_cap();
+        let work = self.watched(request, false, limits, (frame_cap, frame_cap));
         let before = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
         let mut seen = watch(&slot, &mut line, work, &mut dialogue, &self.log).await?;
         let settled = seen.settled.take();
@@ -71,13 +72,13 @@ impl RunscEngine {
         let graft = move || {
             let _making = making;
             let duty = duty_of(&volume)?;
-            let Duty::Call { workspace, emitted } = duty else { return Err(SandboxError::Unknown(id)) };
+            let Duty::Call { workspace, emitted, remote } = duty else { return Err(SandboxError::Unknown(id)) };
             if maps_ids && !is_open_to_all(&workspace) {
                 // The sandbox's ids are set by now, and would find it closed.
                 return Err(SandboxError::Spoiled(id));
             }
-            let emitted = emitted.map(|emitted| real(&emitted)).transpose()?;
-            tree::graft(&slot_dir, &workspace, emitted.as_deref()).map_err(host("mounting the environment"))
+            tree::graft(&slot_dir, &workspace, emitted.as_deref(), remote.as_deref())
+                .map_err(host("mounting the environment"))
         };
         tokio::task::spawn_blocking(graft).await.map_err(host("mounting the environment"))?
     }

@@ -5,7 +5,8 @@
 //!   <slot>/root            the image, bound and shared: the sandbox's root
 //!   <slot>/root/workspace  ◄── the environment's modules, mounted when the slot is claimed
 //!   <slot>/emitted         bound over itself and shared: Deno's emitted files, in its cache
-//!   <slot>/emitted/file    ◄── the environment's
+//!   <slot>/emitted/…       ◄── the environment's, by scheme
+//!   <slot>/remote          the same for modules from elsewhere
 //! ```
 //!
 //! runsc makes its own copies of these mounts slaves of them, so that nothing of the sandbox comes back.
@@ -15,50 +16,70 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::spec::{EMITTED_AT, WORKSPACE};
+use super::spec::{EMITTED_AT, REMOTE_AT, WORKSPACE};
+use super::{host, mount_points};
+use crate::ports::sandbox::SandboxError;
 use crate::sys::mounts;
 
 const ROOT: &str = "root";
 const EMITTED: &str = "emitted";
-/// The only directory of Deno's emitted files for modules of the workspace.
-const EMITTED_FILES: &str = "file";
+const REMOTE: &str = "remote";
+/// The directories that Deno's cache has in each of its parts: the schemes of the modules' addresses.
+const SCHEMES: [&str; 3] = ["file", "http", "https"];
 
 /// A tree that something can be mounted on.
 #[derive(Debug)]
 pub(super) struct Tree {
     pub root: PathBuf,
     pub emitted: PathBuf,
+    pub remote: PathBuf,
 }
 
 /// Makes the tree in a slot's directory, over the image `rootfs`. Blocks.
 ///
 /// # Errors
-/// What mkdir(2) and mount(2) said; `NotADirectory` when something else is where the image must have a directory.
-pub(super) fn plant(slot_dir: &Path, rootfs: &Path) -> io::Result<Tree> {
+/// What mkdir(2) and mount(2) said.
+pub(super) fn plant(slot_dir: &Path, rootfs: &Path) -> Result<Tree, SandboxError> {
     // The engine would make them itself, but not in a root that is sealed.
-    for place in [WORKSPACE, EMITTED_AT] {
-        make_place(rootfs, place)?;
-    }
-    let tree = Tree { root: slot_dir.join(ROOT), emitted: slot_dir.join(EMITTED) };
-    // The sandbox's own user must get through, whatever the daemon's umask is.
-    let emitted_files = tree.emitted.join(EMITTED_FILES);
+    mount_points::make(rootfs, &[WORKSPACE, EMITTED_AT, REMOTE_AT])?;
+    mount(slot_dir, rootfs).map_err(host("mounting the sandbox's root"))
+}
+
+fn mount(slot_dir: &Path, rootfs: &Path) -> io::Result<Tree> {
+    let [root, emitted, remote] = [ROOT, EMITTED, REMOTE].map(|name| slot_dir.join(name));
     let slots = slot_dir.parent().unwrap_or(slot_dir);
-    for directory in [slots, slot_dir, &tree.root, &tree.emitted, &emitted_files] {
-        fs::create_dir_all(directory)?;
-        fs::set_permissions(directory, Permissions::from_mode(0o711))?;
+    let by_scheme = [&emitted, &remote].into_iter().flat_map(|part| SCHEMES.map(|scheme| part.join(scheme)));
+    let directories = [slots, slot_dir, &root, &emitted, &remote].map(Path::to_owned).into_iter().chain(by_scheme);
+    // The sandbox's own user must get through, whatever the daemon's umask is.
+    for directory in directories {
+        fs::create_dir_all(&directory)?;
+        fs::set_permissions(&directory, Permissions::from_mode(0o711))?;
     }
-    mounts::bind_shared(rootfs, &tree.root)?;
-    mounts::bind_shared(&tree.emitted, &tree.emitted)?;
-    Ok(tree)
+    mounts::bind_shared(rootfs, &root)?;
+    for part in [&emitted, &remote] {
+        mounts::bind_shared(part, part)?;
+    }
+    Ok(Tree { root, emitted, remote })
 }
 
 /// Mounts an environment's files on the tree of a slot. Blocks.
 ///
 /// # Errors
 /// What mount(2) said.
-pub(super) fn graft(slot_dir: &Path, workspace: &Path, emitted: Option<&Path>) -> io::Result<()> {
-    if let Some(files) = emitted.map(|emitted| emitted.join(EMITTED_FILES)).filter(|files| files.is_dir()) {
-        mounts::bind_sealed(&files, &slot_dir.join(EMITTED).join(EMITTED_FILES))?;
+pub(super) fn graft(
+    slot_dir: &Path,
+    workspace: &Path,
+    emitted: Option<&Path>,
+    remote: Option<&Path>,
+) -> io::Result<()> {
+    for (name, part) in [(EMITTED, emitted), (REMOTE, remote)] {
+        let Some(part) = part else { continue };
+        for scheme in SCHEMES {
+            let files = part.join(scheme);
+            if files.is_dir() {
+                mounts::bind_sealed(&files, &slot_dir.join(name).join(scheme))?;
+            }
+        }
     }
     mounts::bind_sealed(workspace, &within(&slot_dir.join(ROOT), WORKSPACE))
 }
@@ -79,25 +100,6 @@ pub(super) fn fell(slot_dir: &Path) -> io::Result<()> {
     }
 }
 
-/// An empty directory for something to be mounted on, made in the image where it is not there yet. Follows no link: it
-/// might lead out of the image.
-fn make_place(rootfs: &Path, path: &str) -> io::Result<()> {
-    let mut place = rootfs.to_owned();
-    for name in path.split('/').filter(|name| !name.is_empty()) {
-        place.push(name);
-        match fs::symlink_metadata(&place) {
-            Ok(found) if found.is_dir() => {}
-            Ok(_) => {
-                let text = format!("{} must be a directory", place.display());
-                return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir(&place)?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 fn within(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
@@ -110,30 +112,20 @@ mod tests {
     fn a_tree_takes_an_environment_and_leaves_image_and_environment_as_they_were() {
         let folder = tempfile::tempdir().unwrap();
         let [image, slot, volume] = ["image", "slot", "volume"].map(|name| folder.path().join(name));
+        for directory in ["emitted/file/workspace", "remote/https/host", "workspace"] {
+            fs::create_dir_all(volume.join(directory)).unwrap();
+        }
         fs::create_dir_all(image.join("workspace")).unwrap();
-        fs::create_dir_all(volume.join("emitted/file/workspace")).unwrap();
-        fs::create_dir_all(volume.join("workspace")).unwrap();
         fs::write(volume.join("workspace/main.js"), "1").unwrap();
         let tree = plant(&slot, &image).unwrap();
-        graft(&slot, &volume.join("workspace"), Some(&volume.join("emitted"))).unwrap();
-        assert!(tree.root.join("workspace/main.js").exists() && tree.emitted.join("file/workspace").exists());
+        let [workspace, emitted, remote] = ["workspace", "emitted", "remote"].map(|name| volume.join(name));
+        graft(&slot, &workspace, Some(&emitted), Some(&remote)).unwrap();
+        assert!(tree.root.join("workspace/main.js").exists());
+        assert!(tree.emitted.join("file/workspace").exists() && tree.remote.join("https/host").exists());
         assert!(fs::remove_dir(&tree.root).is_err(), "a mounted root cannot be removed");
         fell(&slot).unwrap();
         fell(&slot).unwrap();
         fs::remove_dir_all(&slot).unwrap();
         assert!(image.join("workspace").exists() && volume.join("workspace/main.js").exists());
-    }
-
-    #[test]
-    fn no_link_of_an_image_is_followed_when_a_place_is_made_in_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let [image, elsewhere] = ["image", "elsewhere"].map(|name| folder.path().join(name));
-        for directory in [&image, &elsewhere] {
-            fs::create_dir(directory).unwrap();
-        }
-        std::os::unix::fs::symlink(&elsewhere, image.join("tmp")).unwrap();
-        let error = plant(&folder.path().join("slot"), &image).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
-        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
     }
 }

@@ -6,7 +6,9 @@
 //!
 //! A rename leads from one state to the next, so that no crash leaves a volume that looks whole and is not.
 
+mod linking;
 mod making;
+mod packages;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +22,7 @@ use async_trait::async_trait;
 use nix::errno::Errno;
 use nix::fcntl::renameat;
 
+pub use self::packages::HostPackages;
 use crate::ports::volumes::{VolumeError, Volumes};
 use crate::sys::tree;
 
@@ -43,7 +46,17 @@ impl HostVolumes {
 impl Volumes for HostVolumes {
     async fn make(&self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<(), VolumeError> {
         let (root, name) = (self.root.clone(), checked(name)?);
-        blocking(move || making::make(&root, &name, &files)).await
+        blocking(move || making::make(&root, &name, &files, &[])).await
+    }
+
+    async fn make_with(
+        &self,
+        name: &str,
+        files: BTreeMap<String, Vec<u8>>,
+        trees: Vec<PathBuf>,
+    ) -> Result<(), VolumeError> {
+        let (root, name) = (self.root.clone(), checked(name)?);
+        blocking(move || making::make(&root, &name, &files, &trees)).await
     }
 
     async fn remove(&self, name: &str) -> Result<(), VolumeError> {

@@ -92,7 +92,7 @@ async fn a_well_daemon_is_live_and_ready() {
     let (status, text) = ask(&house, "/healthz").await;
     assert_eq!(status, 200);
     let text = text.replace(env!("CARGO_PKG_VERSION"), "<version>");
-    insta::assert_snapshot!(text, @r#"{"version":"<version>","live":true,"ready":true,"draining":false,"warnings":[],"parts":[{"name":"sandbox-pool","state":"running","essential":true,"restarts":1,"beatAgeMs":12,"reasons":[]},{"name":"crypto","state":"off","essential":true,"restarts":1,"beatAgeMs":12,"reasons":["no key is set"]}],"pool":{"running":3,"queued":0,"booting":0,"standing":0,"warming":0,"destroying":0,"wedged":0,"setUps":0,"setUpsQueued":0,"executionsTotal":0},"reaper":{"rounds":4,"expiredEnvironments":0,"brokenRecords":0,"orphanVolumes":0,"orphanSlots":0,"reapedZombies":0,"forgottenExecutions":0,"lastFailures":[]},"tenants":{"tenants":1,"tokens":0,"calls":0,"refusedConcurrency":0,"refusedRate":0,"refusedCpu":0}}"#);
+    insta::assert_snapshot!(text, @r#"{"version":"<version>","live":true,"ready":true,"draining":false,"warnings":[],"parts":[{"name":"sandbox-pool","state":"running","essential":true,"restarts":1,"beatAgeMs":12,"reasons":[]},{"name":"crypto","state":"off","essential":true,"restarts":1,"beatAgeMs":12,"reasons":["no key is set"]}],"pool":{"running":3,"queued":0,"booting":0,"standing":0,"warming":0,"destroying":0,"wedged":0,"setUps":0,"setUpsQueued":0,"executionsTotal":0},"reaper":{"rounds":4,"expiredEnvironments":0,"brokenRecords":0,"orphanVolumes":0,"orphanSlots":0,"packageSets":0,"reapedZombies":0,"forgottenExecutions":0,"lastFailures":[]},"tenants":{"tenants":1,"tokens":0,"calls":0,"refusedConcurrency":0,"refusedRate":0,"refusedCpu":0}}"#);
 }
 
 struct Comfy;

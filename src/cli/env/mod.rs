@@ -30,6 +30,7 @@ enum EnvCommand {
     /// Make an environment of a file, or of all files in a directory, and print its id
     #[command(after_help = "Examples:
   cloister env setup handler.ts
+  cloister env setup handler.ts --npm left-pad@1.3.0 --deno jsr:@std/path@1
   cloister env setup app/ --main main.ts --runtime bun --ttl 600 --permissions '{\"allowEnv\": [\"API_KEY\"]}'")]
     Setup(set_up::SetUpFlags),
     /// Call an environment's handler and print its result

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::api::dto::SetUpBody;
-use crate::api::dto::environment::{EnvironmentLimits, Permissions, Runtime};
+use crate::api::dto::environment::{Dependencies, EnvironmentLimits, Permissions, Runtime};
 use crate::cli::client::Client;
 use crate::cli::env::modules;
 use crate::cli::exit;
@@ -29,6 +29,12 @@ pub struct SetUpFlags {
     /// What the handler may do, such as '{"allowEnv": true}' [default: nothing]
     #[arg(long, value_name = "JSON", value_parser = permissions)]
     permissions: Option<Permissions>,
+    /// A package of npm to install, such as left-pad@1.3.0; repeatable
+    #[arg(long, value_name = "NAME[@RANGE]")]
+    npm: Vec<String>,
+    /// A module for Deno to resolve, such as jsr:@std/path@1 or https://host/x.ts; repeatable
+    #[arg(long, value_name = "SPECIFIER")]
+    deno: Vec<String>,
     /// A secret whose placeholder the handler finds in the variable of that name; repeatable
     #[arg(long = "secret", value_name = "NAME")]
     secrets: Vec<String>,
@@ -54,11 +60,13 @@ fn permissions(text: &str) -> Result<Permissions, String> {
 /// Sends the files, prints the new id.
 pub async fn run(flags: SetUpFlags, json: bool, client: &Client, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
     let modules = modules::read(&flags.path, flags.main)?;
+    let dependencies = Dependencies { npm: flags.npm, deno: flags.deno };
+    let dependencies = (dependencies.count() > 0).then_some(dependencies);
     let body = SetUpBody {
         main_module: modules.main,
         modules: modules.sources,
         runtime: if flags.runtime == "bun" { Runtime::Bun } else { Runtime::Deno },
-        dependencies: None,
+        dependencies,
         permissions: flags.permissions,
         secrets: flags.secrets,
         ttl_seconds: flags.ttl,

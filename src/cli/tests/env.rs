@@ -50,6 +50,18 @@ fn a_single_file_is_its_own_main() {
 }
 
 #[test]
+fn dependencies_are_named_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("main.ts");
+    fs::write(&file, "x").unwrap();
+    let played = Played::on_port(vec![(200, ENVIRONMENT)]);
+    let named = ["--npm", "a@1", "--npm", "@b/c", "--deno", "jsr:@std/path@1"];
+    run_with(&played, &[&["env", "setup", file.to_str().unwrap()], &named[..]].concat());
+    let body: serde_json::Value = serde_json::from_str(&played.asked()[0].body).unwrap();
+    assert_eq!(body["dependencies"], serde_json::json!({ "npm": ["a@1", "@b/c"], "deno": ["jsr:@std/path@1"] }));
+}
+
+#[test]
 fn files_that_cannot_be_modules_are_named_before_anything_is_sent() {
     let cases: [(&str, &[u8], &str); 3] = [
         (".env", b"SECRET=1", ".env is hidden: such files often hold secrets, so move it out of the directory first"),

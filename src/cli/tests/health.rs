@@ -64,8 +64,8 @@ fn the_status_is_a_table() {
     RUNNING  QUEUED  BOOTING  STANDING  WARMING  DESTROYING  WEDGED  SET-UPS  WAITING SET-UPS  CALLS SO FAR
     1        2       0        4         1        0           0       0        0                41
 
-    REAPED: ROUNDS  EXPIRED  BROKEN  VOLUMES  SLOTS  ZOMBIES  OLD CALLS
-    4               1        0       0        0      0        0
+    REAPED: ROUNDS  EXPIRED  BROKEN  VOLUMES  SLOTS  PACKAGES  ZOMBIES  OLD CALLS
+    4               1        0       0        0      0         0        0
       not removed: tee-env-x: busy
     ");
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::egress::Egress;
 use super::standing::Standing;
-use super::{HOUR, MINUTE, Reader, secs};
+use super::{DAY, HOUR, MINUTE, Reader, secs};
 use crate::config::value::Value;
+use crate::domain::egress::Rule;
 use crate::domain::execution::MIN_MEMORY_MB;
-use crate::domain::package::Registry;
+use crate::domain::package::{Registry, RegistryError};
 
 /// Written by the set-up step: one address on each line.
 const REGISTRIES: &str = "registries";
@@ -51,10 +52,18 @@ pub struct Sandbox {
     pub log_kib: u64,
     /// Where dependencies come from. Empty: there are none.
     pub registries: Vec<Registry>,
+    /// Where Deno's `jsr:` modules come from. None: they are refused.
+    pub jsr: Option<Registry>,
+    /// Where Deno's modules with an address come from. Empty: they are refused.
+    pub module_hosts: Vec<Rule>,
+    /// Tokens of those of them that want one.
+    pub registry_tokens_file: Option<PathBuf>,
     pub install_deadline: Duration,
     /// Of one environment's packages, unpacked.
     pub dependencies_bytes: usize,
     pub dependencies_files: usize,
+    /// From when they were resolved on, for further environments.
+    pub dependencies_fresh: Duration,
     pub egress: Egress,
     pub standing: Standing,
     /// The cgroup below which sandboxes' cgroups are made, as a path from the hierarchy's root; the daemon's own if none.
@@ -87,9 +96,13 @@ impl Sandbox {
             result_kib: reader.whole("sandbox.result_kib", 1..=1_048_576),
             log_kib: reader.whole("sandbox.log_kib", 1..=1_048_576),
             registries: registries(reader, state_dir),
+            jsr: jsr(reader),
+            module_hosts: module_hosts(reader),
+            registry_tokens_file: reader.path_if_any("sandbox.registry_tokens_file"),
             install_deadline: reader.span("sandbox.install_deadline", secs(1)..=secs(HOUR)),
             dependencies_bytes: reader.whole::<usize>("sandbox.dependencies_mib", 1..=1024) << 20,
             dependencies_files: reader.whole("sandbox.dependencies_files", 1..=1_000_000),
+            dependencies_fresh: reader.span("sandbox.dependencies_fresh", secs(0)..=secs(3650 * DAY)),
             egress: Egress::read(reader),
             standing: Standing::read(reader),
             cgroup_parent: cgroup_parent(reader),
@@ -135,6 +148,27 @@ fn registries(reader: &mut Reader<'_>, state_dir: &Path) -> Vec<Registry> {
         reader.derive(KEY, "the set-up step's <state_dir>/registries", Value::Text(urls.join(", ")));
     }
     found
+}
+
+/// With the slash at its end that Deno resolves beneath.
+fn jsr(reader: &mut Reader<'_>) -> Option<Registry> {
+    const KEY: &str = "sandbox.jsr";
+    let text = reader.text_if_any(KEY)?;
+    let parsed = format!("{}/", text.trim().trim_end_matches('/')).parse();
+    parsed.map_err(|error: RegistryError| reader.refuse(KEY, &format!("{text:?} is {error}"))).ok()
+}
+
+fn module_hosts(reader: &mut Reader<'_>) -> Vec<Rule> {
+    const KEY: &str = "sandbox.module_hosts";
+    let text = reader.text_if_any(KEY).unwrap_or_default();
+    let mut rules = Vec::new();
+    for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        match entry.parse() {
+            Ok(rule) => rules.push(rule),
+            Err(error) => reader.refuse(KEY, &format!("{entry:?} is {error}")),
+        }
+    }
+    rules
 }
 
 fn cgroup_parent(reader: &mut Reader<'_>) -> Option<PathBuf> {

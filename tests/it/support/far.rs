@@ -65,6 +65,23 @@ pub async fn websockets(tls: Option<&Certified>) -> Far {
     listen(tls, |stream, seen| Box::pin(echo(stream, seen))).await
 }
 
+/// Ends TLS before a server of this host that speaks none. Returns its port.
+pub async fn front(certified: &Certified, to: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, acceptor) = (listener.local_addr().unwrap().port(), TlsAcceptor::from(Arc::clone(&certified.config)));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut near) = acceptor.accept(stream).await else { return };
+                let mut far = tokio::net::TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+                let _either_end_left = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    port
+}
+
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 

@@ -339,6 +339,7 @@ async fn a_header_of_the_daemons_own_takes_the_place_of_the_sandboxs() {
         rule: rule.parse().unwrap(),
         name: "authorization".into(),
         value: Secret::from("Bearer registry-token".to_owned()),
+        in_clear: rule.starts_with("b."),
     };
     let (port, seen) = server(HERE, hello_page);
     let names = Told::with(&[("a.example", &[HERE]), ("b.example", &[HERE])]);
@@ -351,6 +352,12 @@ async fn a_header_of_the_daemons_own_takes_the_place_of_the_sandboxs() {
     assert!(found.contains("authorization: Bearer registry-token\r\n") && !found.contains("mine"), "{found}");
     assert!(world.get(&format!("b.example:{port}")).await.ends_with("hello"));
     assert!(String::from_utf8(seen.recv().unwrap()).unwrap().contains("authorization: Bearer registry-token\r\n"));
+    // What is for TLS alone does not go in clear, whatever port it is asked for at.
+    let in_clear = HostHeader { in_clear: false, ..token(&format!("c.example:{port}")) };
+    let names = Told::with(&[("c.example", &[HERE])]);
+    let world = World::of(Plan { headers: vec![in_clear], ..Plan::new(only(&["c.example"]), names) });
+    assert!(world.get(&format!("c.example:{port}")).await.ends_with("hello"));
+    assert!(!String::from_utf8(seen.recv().unwrap()).unwrap().contains("registry-token"));
 }
 
 #[tokio::test]

@@ -7,7 +7,12 @@ use super::*;
 #[tokio::test]
 async fn a_missing_image_and_a_broken_one_say_so() {
     let mut world = World::gvisor();
-    let spec = |runtime| SlotSpec { slot: SlotId(Uuid::new_v4()), runtime, purpose: Purpose::Transpile, memory_mb: 64 };
+    let spec = |runtime| SlotSpec {
+        slot: SlotId(Uuid::new_v4()),
+        runtime,
+        purpose: Purpose::Transpile { dependencies: Vec::new() },
+        memory_mb: 64,
+    };
     let broken = world.dir.path().join("image");
     fs::create_dir_all(broken.join("usr/bin")).unwrap();
     for dir in ["proc", "dev", "tmp", "runtime"] {
@@ -32,7 +37,12 @@ async fn typescript_becomes_what_deno_itself_would_emit_or_a_fault_with_its_plac
     let world = World::gvisor();
     let transpile = async |modules: &[(&str, &str)]| {
         let slot = SlotId(Uuid::new_v4());
-        let spec = SlotSpec { slot, runtime: Runtime::Deno, purpose: Purpose::Transpile, memory_mb: 256 };
+        let spec = SlotSpec {
+            slot,
+            runtime: Runtime::Deno,
+            purpose: Purpose::Transpile { dependencies: Vec::new() },
+            memory_mb: 256,
+        };
         world.engine().create(spec).await.unwrap();
         let modules = modules.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let answer = world.engine().transpile(slot, modules, USUAL).await.unwrap();

@@ -44,6 +44,15 @@ impl Volumes for Folder {
         Ok(())
     }
 
+    async fn make_with(
+        &self,
+        name: &str,
+        files: BTreeMap<String, Vec<u8>>,
+        _trees: Vec<PathBuf>,
+    ) -> Result<(), VolumeError> {
+        self.make(name, files).await
+    }
+
     async fn remove(&self, _name: &str) -> Result<(), VolumeError> {
         Ok(())
     }
@@ -95,6 +104,9 @@ impl World {
             pids: 100,
             tmp_mb: 64,
             registries: Vec::new(),
+            jsr: None,
+            module_hosts: Vec::new(),
+            tokens: Vec::new(),
             installs: InstallLimits { bytes: 1 << 20, files: 100 },
             output: OutputLimits { keep: 64 << 10, discard: 8 << 20, ..OutputLimits::default() },
         };

@@ -92,7 +92,12 @@ async fn directories_that_are_closed_to_others_cost_the_ids_and_not_the_tier() {
 async fn typescript_that_set_up_emitted_is_found_in_a_sandbox_that_was_made_without_it() {
     let world = World::gvisor();
     let slot = SlotId(Uuid::new_v4());
-    let spec = SlotSpec { slot, runtime: Runtime::Deno, purpose: Purpose::Transpile, memory_mb: 256 };
+    let spec = SlotSpec {
+        slot,
+        runtime: Runtime::Deno,
+        purpose: Purpose::Transpile { dependencies: Vec::new() },
+        memory_mb: 256,
+    };
     world.engine().create(spec).await.unwrap();
     let typescript = "export const handler = (event: { data: { n: number } }): number => event.data.n;";
     let modules = BTreeMap::from([("main.ts".to_owned(), typescript.to_owned())]);
