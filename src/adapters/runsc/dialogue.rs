@@ -73,8 +73,8 @@ pub(super) struct Dialogue {
     logs: Vec<LogEntry>,
     log_bytes: usize,
     logs_cut: bool,
-    /// There once files were announced: from then on frames are raw bytes.
-    delivery: Option<Delivery>,
+    /// There once files were announced: from then on frames are raw bytes. Boxed, since few dialogues have one.
+    delivery: Option<Box<Delivery>>,
 }
 
 impl Dialogue {
@@ -150,7 +150,7 @@ impl Dialogue {
                 let Task::Install(kind) = self.task else {
                     return None;
                 };
-                self.delivery = Some(Delivery::announced(message.files?, self.caps.installs, kind)?);
+                self.delivery = Some(Box::new(Delivery::announced(message.files?, self.caps.installs, kind)?));
                 Some(Said::Delivering)
             }
             ("installed", ERROR_TEXT) if matches!(self.task, Task::Install(_)) => {
