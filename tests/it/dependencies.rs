@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::support::daemon::TOKEN;
 use crate::support::far;
 use crate::support::registry::{self, Package, Registry};
+use crate::support::tier::{Tier, on_every_tier};
 use crate::support::{Answer, Daemon, RUNTIMES, Settings, eventually};
 
 const MIB: usize = 1 << 20;
@@ -40,9 +41,13 @@ fn registry() -> Registry {
 
 /// All set-ups of a test may install at once, whatever the cores.
 async fn daemon(registry: &Registry) -> Daemon {
+    daemon_on(Tier::Cold, registry).await
+}
+
+async fn daemon_on(tier: Tier, registry: &Registry) -> Daemon {
     let settings = Settings::default().set("sandbox.registries", &registry.url);
     let settings = settings.set("sandbox.install_deadline", "20 s").set("sandbox.boots_at_once", "8");
-    Daemon::start_with(settings.set("log.level", "debug")).await
+    Daemon::start_on(tier, settings.set("log.level", "debug")).await
 }
 
 async fn set_up(daemon: &Daemon, runtime: &str, npm: Value, source: &str) -> Answer {
@@ -55,10 +60,10 @@ fn volume(daemon: &Daemon, made: &Answer) -> PathBuf {
     daemon.home.state().join("volumes").join(made.json["volumeName"].as_str().unwrap())
 }
 
-#[tokio::test]
-async fn e1_packages_are_installed_without_scripts_and_used_offline() {
+on_every_tier!(e1_packages_are_installed_without_scripts_and_used_offline);
+async fn e1_packages_are_installed_without_scripts_and_used_offline(tier: Tier) {
     let registry = registry();
-    let daemon = daemon(&registry).await;
+    let daemon = daemon_on(tier, &registry).await;
     let source = "import pad from 'pad'; import fs from 'node:fs'; import quiet from 'scripted';
 export const handler = async (event) => {
   let written = 'written', reached = 'reached';
@@ -71,13 +76,13 @@ export const handler = async (event) => {
         assert_eq!(made.status, 200, "{}", made.text);
         assert_eq!(made.json["metadata"]["dependencyCount"], 2);
         let id = made.json["id"].as_str().unwrap();
-        let body = json!({ "data": registry.url, "limits": { "timeoutMs": 30000 } });
-        let answer = daemon.client().execute(id, body).await;
-        assert_eq!(
-            answer.expect("ok").result(),
-            &json!(["__x", "quiet", "refused", "refused", false, false]),
-            "{runtime}"
-        );
+        for answer in called_until_it_is_hot(&daemon, &made, json!(registry.url)).await {
+            assert_eq!(
+                answer.expect("ok").result(),
+                &json!(["__x", "quiet", "refused", "refused", false, false]),
+                "{runtime}"
+            );
+        }
         let lock = std::fs::read_to_string(volume(&daemon, &made).join("lock/bun.lock")).unwrap();
         assert!(lock.contains("@in/side"), "{lock}");
         assert_eq!(daemon.client().delete(id).await.status, 204);
@@ -250,7 +255,7 @@ async fn e1_what_a_registry_may_do_is_contained_and_nothing_half_made_is_left() 
 }
 
 /// A registry with modules of JSR and by address, and a daemon that takes them from there.
-async fn modules() -> (Registry, Daemon) {
+async fn modules(tier: Tier) -> (Registry, Daemon) {
     let mut pages = registry::jsr(
         "demo",
         &[
@@ -279,8 +284,19 @@ export const demo = (text: string): string => deep(text) + other() + Kind.A;",
         .set("sandbox.jsr", &registry.url)
         .set("sandbox.module_hosts", registry.url.trim_start_matches("http://"))
         .set("sandbox.install_deadline", "20 s");
-    let daemon = Daemon::start_with(settings).await;
+    let daemon = Daemon::start_on(tier, settings).await;
     (registry, daemon)
+}
+
+/// Calls often enough for a sandbox to stand for the environment, where that is what the daemon's tier has.
+async fn called_until_it_is_hot(daemon: &Daemon, made: &Answer, data: Value) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    for _ in 0..if daemon.standing.tier.stands() { 4 } else { 1 } {
+        daemon.standing.settle().await;
+        let body = json!({ "data": data, "limits": { "timeoutMs": 30000 } });
+        answers.push(daemon.client().execute(made.json["id"].as_str().unwrap(), body).await);
+    }
+    answers
 }
 
 async fn set_up_deno(daemon: &Daemon, deno: Value, main: &str, source: &str) -> Answer {
@@ -288,9 +304,9 @@ async fn set_up_deno(daemon: &Daemon, deno: Value, main: &str, source: &str) -> 
     daemon.client().set_up(request).await
 }
 
-#[tokio::test]
-async fn modules_of_jsr_and_by_address_are_resolved_at_set_up_and_used_offline() {
-    let (registry, daemon) = modules().await;
+on_every_tier!(modules_of_jsr_and_by_address_are_resolved_at_set_up_and_used_offline);
+async fn modules_of_jsr_and_by_address_are_resolved_at_set_up_and_used_offline(tier: Tier) {
+    let (registry, daemon) = modules(tier).await;
     let address = format!("{}/web/mod.ts", registry.url);
     let source = format!(
         "import {{ demo }} from 'jsr:@in/demo@1'; import {{ sub }} from 'jsr:@in/demo@1/sub';
@@ -318,10 +334,10 @@ export const handler = async (event) => {{
         let own = volume.join("emitted/file/workspace/main.ts.js");
         let emitted = std::fs::read_to_string(own).unwrap_or_default();
         assert_eq!(emitted.contains("sourceMappingURL"), main == "main.ts", "{emitted}");
-        let body = json!({ "data": registry.url, "limits": { "timeoutMs": 30000 } });
-        let told = daemon.client().execute(made.json["id"].as_str().unwrap(), body).await;
         let expected = json!(["<x>other7", 5, 42, "_y", "_z", "refused", "refused", "refused"]);
-        assert_eq!(told.expect("ok").result(), &expected, "{main}");
+        for told in called_until_it_is_hot(&daemon, &made, json!(registry.url)).await {
+            assert_eq!(told.expect("ok").result(), &expected, "{main}");
+        }
         assert_eq!(daemon.client().delete(made.json["id"].as_str().unwrap()).await.status, 204);
     }
     let asked = registry.asked.lock().unwrap().iter().filter(|path| *path == "/@in/demo/meta.json").count();
@@ -331,7 +347,7 @@ export const handler = async (event) => {{
 
 #[tokio::test]
 async fn e1_what_modules_may_do_is_contained_and_nothing_half_made_is_left() {
-    let (registry, daemon) = modules().await;
+    let (registry, daemon) = modules(Tier::Cold).await;
     let source = "export const handler = () => 1";
     for entry in ["file:///etc/passwd", "--allow-all", "data:text/javascript,1", "https://user@host/x.ts", "jsr:@in"] {
         set_up_deno(&daemon, json!([entry]), "main.js", source).await.expect_error(400, "validation_error");
