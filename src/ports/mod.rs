@@ -10,6 +10,7 @@ pub mod comfy;
 pub mod egress;
 pub mod fetch;
 pub mod gpu;
+pub mod images;
 pub mod job_queue;
 pub mod job_source;
 pub mod notify;
