@@ -32,6 +32,7 @@ use crate::messages::comfy_process::GetInstance;
 use crate::messages::crypto::{GetCrypto, Open};
 use crate::messages::egress::GetEgress;
 use crate::messages::handle::Handle;
+use crate::messages::images::{CheckImages, GetImages};
 use crate::messages::queue_ingress::{CancelJob, GetIngress, SubmitJob};
 use crate::messages::reaper::GetReaper;
 use crate::messages::sandbox_pool::{CancelExecution, DeleteEnvironment, Execute, GetPool, SetUp};
@@ -57,6 +58,9 @@ pub struct Handles {
     pub reaper: Handle<GetReaper>,
     /// Published where sandboxes have a way out.
     pub egress: Handle<GetEgress>,
+    /// These two are published where a runtime comes from an image.
+    pub images: Handle<GetImages>,
+    pub check_images: Handle<CheckImages>,
     pub health: Handle<GetHealth>,
     pub open: Handle<Open>,
     /// These three lead to the ingress of this host's own queue.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use super::gpu;
+use super::images;
 use super::parts::{self, Parts};
 use crate::actors::egress::{self, Egress};
 use crate::actors::reaper::{self, Reaper};
@@ -102,6 +103,7 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
         }
     };
     let mut specs = Vec::from_iter(parts.egress.clone().map(|proxy| egress(proxy, parts, handles)));
+    specs.extend(images::spec(parts, config, handles));
     specs.extend([
         // On a host that does GPU work a missing sandbox is told, and does not keep jobs away.
         ChildSpec { name: "sandbox_pool", essential: !gpu::is_on(config), start: Box::new(pool) },

@@ -1,6 +1,5 @@
 //! The adapters and settings that a configuration stands for.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,9 +9,11 @@ use slog::Logger;
 
 use super::gpu::GpuParts;
 use super::host::Home;
+use super::images::{self, TrialParts};
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::egress::{self, HostEgress};
+use crate::adapters::images::HostImages;
 use crate::adapters::process::{HostSpawner, HostZombies};
 use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
@@ -23,7 +24,6 @@ use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
 use crate::config::{self, Config, LogFormat};
 use crate::domain::egress::{Caps, Reach};
-use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
 use crate::domain::pool::PoolPolicy;
 use crate::domain::restart::RestartPolicy;
@@ -31,6 +31,7 @@ use crate::ports::cgroup::Cgroups;
 use crate::ports::clock::Clock;
 use crate::ports::egress::EgressGates;
 use crate::ports::gpu::Gpus;
+use crate::ports::images::RuntimeImages;
 use crate::ports::job_queue::JobQueue;
 use crate::ports::notify::ServiceNotifier;
 use crate::ports::process::Zombies;
@@ -57,6 +58,9 @@ pub struct Parts {
     /// None: nothing gets out of any sandbox.
     pub egress: Option<Arc<HostEgress>>,
     pub engine: Arc<dyn SandboxEngine>,
+    pub images: Arc<HostImages>,
+    /// None where no image has to be tried.
+    pub trials: Option<TrialParts>,
     /// None where the host has no usable hierarchy; the engine says why.
     pub cgroups: Option<Arc<dyn Cgroups>>,
     pub zombies: Arc<dyn Zombies>,
@@ -92,11 +96,17 @@ impl Parts {
         }
         let egress = egress(config, log);
         let gates = egress.clone().map(|egress| egress as Arc<dyn EgressGates>);
-        let (engine, cgroups) = engine(config, &home.instance, &volumes, gates, log);
+        let images = Arc::new(images::store(config, log));
+        images.tidy();
+        let trials = images::trials(config, &home.instance, &images, log);
+        let serving = Arc::clone(&images) as Arc<dyn RuntimeImages>;
+        let (engine, cgroups) = engine(config, &home.instance, &volumes, (serving, gates), log);
         Ok(Self {
             clock: Arc::new(SystemClock::start()),
             store: Arc::new(store),
             engine,
+            images,
+            trials,
             cgroups,
             volumes,
             egress,
@@ -108,9 +118,9 @@ impl Parts {
         })
     }
 
-    /// Removes the daemon's own cgroup subtree, when nothing is left in it.
+    /// Removes the daemon's own cgroup subtrees, when nothing is left in them.
     pub fn dissolve(&self) {
-        if let Some(cgroups) = &self.cgroups {
+        for cgroups in self.cgroups.iter().chain(self.trials.as_ref().map(|trials| &trials.cgroups)) {
             cgroups.dissolve();
         }
     }
@@ -154,7 +164,7 @@ pub fn engine(
     config: &Config,
     instance: &str,
     volumes: &Arc<dyn Volumes>,
-    gates: Option<Arc<dyn EgressGates>>,
+    (images, gates): (Arc<dyn RuntimeImages>, Option<Arc<dyn EgressGates>>),
     log: &Logger,
 ) -> (Arc<dyn SandboxEngine>, Option<Arc<dyn Cgroups>>) {
     let parent = config.sandbox.cgroup_parent.as_ref().map(|path| path.to_string_lossy().into_owned());
@@ -163,7 +173,8 @@ pub fn engine(
             let cgroups: Arc<dyn Cgroups> = Arc::new(cgroups);
             let log = log.new(slog::o!("part" => "sandbox"));
             let (settings, ours) = (engine_settings(config), Arc::clone(&cgroups));
-            let engine = RunscEngine::new(settings, Arc::new(HostSpawner), ours, Arc::clone(volumes), gates, log);
+            let engine =
+                RunscEngine::new(settings, Arc::new(HostSpawner), ours, Arc::clone(volumes), images, gates, log);
             (Arc::new(engine), Some(cgroups))
         }
         Err(problem) => (Arc::new(SandboxesOff::new(error_chain(&problem).to_string())), None),
@@ -189,7 +200,8 @@ fn egress(config: &Config, log: &Logger) -> Option<Arc<HostEgress>> {
     (config.sandbox.enabled && egress.enabled).then(|| Arc::new(HostEgress::new(settings, log)))
 }
 
-fn engine_settings(config: &Config) -> Settings {
+/// The engine's settings, in the daemon's own directories.
+pub fn engine_settings(config: &Config) -> Settings {
     let sandbox = &config.sandbox;
     let choice = if sandbox.disable_gvisor {
         Choice::PlainContainer
@@ -201,10 +213,6 @@ fn engine_settings(config: &Config) -> Settings {
         choice,
         run_dir: config.daemon.run_dir.clone(),
         state_dir: config.daemon.state_dir.clone(),
-        images: BTreeMap::from([
-            (Runtime::Deno, sandbox.runtime_deno.clone()),
-            (Runtime::Bun, sandbox.runtime_bun.clone()),
-        ]),
         ready_deadline: sandbox.boot_deadline,
         cpu_quota_us: Some(quota_us(sandbox.cpu)),
         pids: sandbox.pids,

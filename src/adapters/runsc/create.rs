@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use slog::{debug, warn};
@@ -17,7 +18,7 @@ use super::line::{self, Line};
 use super::slot::{Making, Slot};
 use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
-use super::tools::{is_open_to_all, rootfs_of};
+use super::tools::is_open_to_all;
 use super::{CLOSING_PATIENCE, RunscEngine, Tools, flags, host};
 use crate::domain::egress::{Policy, Rule};
 use crate::domain::execution::ProcessEnd;
@@ -25,6 +26,7 @@ use crate::domain::layout;
 use crate::domain::time::whole_millis;
 use crate::ports::cgroup::CgroupLimits;
 use crate::ports::egress::Whose;
+use crate::ports::images::RuntimeRoot;
 use crate::ports::process::SpawnRequest;
 use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec};
 
@@ -99,8 +101,7 @@ impl RunscEngine {
         spec: SlotSpec,
         making: Making,
     ) -> Result<(Written, Making), SandboxError> {
-        let image = self.settings.images.get(&spec.runtime).cloned();
-        let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
+        let images = Arc::clone(&self.images);
         let installs = spec.purpose == Purpose::Install;
         let (permissions, volume) = match spec.purpose {
             Purpose::Execute { environment, permissions } => {
@@ -122,7 +123,8 @@ impl RunscEngine {
         let runner = tools.runners.of(runtime);
         let gvisor = tools.engine.kind == Kind::Runsc;
         let write = move || {
-            let rootfs = rootfs_of(&image, runtime).ok_or(SandboxError::RuntimeMissing(runtime))?;
+            let RuntimeRoot { rootfs, program, .. } =
+                images.serving(runtime).map_err(|_| SandboxError::RuntimeMissing(runtime))?;
             let [rootfs, runner] = [real(&rootfs)?, real(&runner)?];
             let duty = match volume {
                 Some(volume) => duty_of(&volume)?,
@@ -140,8 +142,19 @@ impl RunscEngine {
                 .cloned();
             let host_ids = map_ids.filter(|_| closed.is_none());
             let egress = way_out.map(|(gates, policy)| Egress::open(&*gates, slot, policy, host_ids)).transpose()?;
-            let bundle =
-                Bundle { runtime, gvisor, permissions, memory_mb, tmp_mb, rootfs, runner, duty, egress, host_ids };
+            let bundle = Bundle {
+                runtime,
+                gvisor,
+                permissions,
+                memory_mb,
+                tmp_mb,
+                rootfs,
+                program,
+                runner,
+                duty,
+                egress,
+                host_ids,
+            };
             let config = config_json(&bundle).map_err(host("describing the sandbox"))?;
             write_config(&slot_dir, &config).map_err(host("writing the sandbox's bundle"))?;
             Ok((Written { slot_dir, egress: bundle.egress.is_some() }, making, closed))

@@ -43,6 +43,7 @@ mod slot;
 mod spec;
 mod stopwatch;
 mod tools;
+mod trial;
 mod watch;
 
 #[cfg(test)]
@@ -64,10 +65,12 @@ use self::layout::Layout;
 use self::runners::Runners;
 pub use self::settings::{Choice, InstallLimits, OutputLimits, Settings};
 use self::slot::Slots;
+pub use self::trial::Trials;
 use crate::domain::execution::{Call, Evidence, Limits};
 use crate::domain::id::SlotId;
 use crate::ports::cgroup::Cgroups;
 use crate::ports::egress::EgressGates;
+use crate::ports::images::RuntimeImages;
 use crate::ports::process::Spawner;
 use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
 use crate::ports::volumes::Volumes;
@@ -82,6 +85,7 @@ pub struct RunscEngine {
     spawner: Arc<dyn Spawner>,
     cgroups: Arc<dyn Cgroups>,
     volumes: Arc<dyn Volumes>,
+    images: Arc<dyn RuntimeImages>,
     /// None: nothing gets out of any sandbox.
     gates: Option<Arc<dyn EgressGates>>,
     slots: Slots,
@@ -103,6 +107,7 @@ impl RunscEngine {
         spawner: Arc<dyn Spawner>,
         cgroups: Arc<dyn Cgroups>,
         volumes: Arc<dyn Volumes>,
+        images: Arc<dyn RuntimeImages>,
         gates: Option<Arc<dyn EgressGates>>,
         log: Logger,
     ) -> Self {
@@ -112,6 +117,7 @@ impl RunscEngine {
             spawner,
             cgroups,
             volumes,
+            images,
             gates,
             slots: Slots::default(),
             tools: OnceCell::new(),

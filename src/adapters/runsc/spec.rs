@@ -33,6 +33,8 @@ pub(super) struct Bundle {
     pub memory_mb: u64,
     pub tmp_mb: u64,
     pub rootfs: PathBuf,
+    /// The runtime's, as an absolute path inside the root.
+    pub program: String,
     /// Bound to `/runtime`.
     pub runner: PathBuf,
     pub duty: Duty,
@@ -118,7 +120,8 @@ fn rlimit(kind: PosixRlimitType, value: u64) -> Result<PosixRlimit, OciSpecError
 }
 
 fn arguments(bundle: &Bundle) -> Vec<String> {
-    let mut words = command(bundle);
+    let mut words = vec![bundle.program.clone()];
+    words.extend(command(bundle));
     words.extend(bundle.egress.is_some().then(|| egress::ARGUMENT.to_owned()));
     words
 }
@@ -127,7 +130,6 @@ fn command(bundle: &Bundle) -> Vec<String> {
     let fixed = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     match bundle.runtime {
         Runtime::Deno if matches!(bundle.duty, Duty::Transpile) => fixed(&[
-            "/usr/bin/deno",
             "run",
             "--quiet",
             "--no-prompt",
@@ -140,7 +142,6 @@ fn command(bundle: &Bundle) -> Vec<String> {
         ]),
         Runtime::Deno => {
             let mut words = fixed(&[
-                "/usr/bin/deno",
                 "run",
                 "--quiet",
                 "--no-prompt",
@@ -155,24 +156,13 @@ fn command(bundle: &Bundle) -> Vec<String> {
             words.push("/runtime/runner.js".to_owned());
             words
         }
-        Runtime::Bun if matches!(bundle.duty, Duty::Install) => fixed(&[
-            "/usr/bin/bun",
-            "run",
-            "--no-install",
-            "--no-env-file",
-            "--config=/dev/null",
-            "/runtime/installer.js",
-        ]),
+        Runtime::Bun if matches!(bundle.duty, Duty::Install) => {
+            fixed(&["run", "--no-install", "--no-env-file", "--config=/dev/null", "/runtime/installer.js"])
+        }
         // Bun has no flag that bounds its heap: there the cgroup alone does.
-        Runtime::Bun => fixed(&[
-            "/usr/bin/bun",
-            "run",
-            "--no-install",
-            "--no-env-file",
-            "--config=/dev/null",
-            "--smol",
-            "/runtime/runner.js",
-        ]),
+        Runtime::Bun => {
+            fixed(&["run", "--no-install", "--no-env-file", "--config=/dev/null", "--smol", "/runtime/runner.js"])
+        }
     }
 }
 
@@ -188,7 +178,9 @@ fn environment(bundle: &Bundle) -> Vec<String> {
             "NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt",
         ),
     };
-    let shared = ["PATH=/usr/bin", "HOME=/tmp", "TMPDIR=/tmp", "NO_COLOR=1", "LANG=C.UTF-8"];
+    let folder = bundle.program.rsplit_once('/').map_or("/", |(folder, _)| folder);
+    let path = if folder == "/usr/bin" { "PATH=/usr/bin".to_owned() } else { format!("PATH={folder}:/usr/bin") };
+    let shared = [path.as_str(), "HOME=/tmp", "TMPDIR=/tmp", "NO_COLOR=1", "LANG=C.UTF-8"];
     let mut entries: Vec<String> = shared.iter().chain(own).map(|&entry| entry.to_owned()).collect();
     if bundle.egress.is_some() {
         entries.extend(egress::environment());

@@ -6,6 +6,7 @@ pub use crate::domain::egress::EgressPicture;
 pub use crate::domain::garbage::ReaperPicture;
 use crate::domain::health::HealthPicture;
 pub use crate::domain::health::PartState;
+pub use crate::domain::image::RolloutPicture;
 pub use crate::domain::pool::PoolPicture;
 use crate::messages::comfy_process::InstancePicture;
 use crate::ports::gpu::{Gpu, GpuPicture};
@@ -56,6 +57,9 @@ pub struct HealthBody {
     /// Absent where nothing gets out of any sandbox, and while the proxy does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressPicture>,
+    /// The runtimes that come from images. Absent where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<RolloutPicture>,
     /// The ComfyUI processes that answer. Absent where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<InstanceBody>,
@@ -169,6 +173,7 @@ impl HealthBody {
             pool,
             reaper,
             egress: None,
+            images: Vec::new(),
             instances: Vec::new(),
             gpus: None,
         }
@@ -177,6 +182,12 @@ impl HealthBody {
     /// The same, with what goes out of sandboxes.
     pub fn with_egress(mut self, egress: Option<EgressPicture>) -> Self {
         self.egress = egress;
+        self
+    }
+
+    /// The same, with the runtimes that come from images.
+    pub fn with_images(mut self, images: Vec<RolloutPicture>) -> Self {
+        self.images = images;
         self
     }
 
