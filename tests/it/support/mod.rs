@@ -4,6 +4,7 @@ pub mod client;
 pub mod daemon;
 pub mod gpu;
 pub mod host;
+pub mod oci;
 pub mod platform;
 pub mod registry;
 
