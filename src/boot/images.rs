@@ -77,6 +77,7 @@ pub fn spec(parts: &Parts, config: &Config, handles: &Handles) -> Option<ChildSp
     let deps = actor::Deps {
         store: Arc::clone(&parts.images) as Arc<dyn ImageStore>,
         trials: Arc::clone(&parts.trials.as_ref()?.trials),
+        pool: handles.pool.clone(),
         clock: parts.clock.clone(),
         soak: config.sandbox.images.soak_starts,
         log: parts.log.new(slog::o!("actor" => "images")),

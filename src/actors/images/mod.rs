@@ -9,15 +9,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use slog::{Logger, info, warn};
+use tokio::time::{sleep, timeout};
 
 use crate::actors::seat::Seat;
 use crate::domain::environment::Runtime;
 use crate::domain::image::{Digest, Effect, Event, Rollouts};
 use crate::messages::child::Drain;
+use crate::messages::handle::Handle;
 use crate::messages::images::{CheckImages, GetImages};
+use crate::messages::sandbox_pool::GetPool;
 use crate::ports::clock::Clock;
 use crate::ports::images::{ImageError, ImageStore, ImageTrials, TrialError};
 use crate::telemetry::error_chain;
@@ -28,11 +32,20 @@ mod tests;
 /// How often the log tells of a trial: after so many starts.
 const TOLD_EVERY: u32 = 20;
 
+/// While calls wait or boot, the next start of a trial waits so long between two looks, for so many looks at most: a trial
+/// ends on a busy host, too.
+const BUSY_AGAIN: Duration = Duration::from_millis(500);
+const BUSY_LOOKS: u32 = 60;
+/// A pool that does not answer for so long gets no say.
+const POOL_WITHIN: Duration = Duration::from_secs(2);
+
 /// What it works with.
 #[derive(Clone)]
 pub struct Deps {
     pub store: Arc<dyn ImageStore>,
     pub trials: Arc<dyn ImageTrials>,
+    /// Calls go before trials.
+    pub pool: Handle<GetPool>,
     pub clock: Arc<dyn Clock>,
     /// Good starts that a new image needs before it takes the place of another.
     pub soak: u32,
@@ -84,7 +97,11 @@ impl Images {
                 }
             }),
             Effect::Try { runtime, digest } => {
-                self.spawn(ctx, runtime, async move { attempt(&*store, &*trials, runtime, &digest).await });
+                let pool = self.deps.pool.clone();
+                self.spawn(ctx, runtime, async move {
+                    let_calls_go_first(&pool).await;
+                    attempt(&*store, &*trials, runtime, &digest).await
+                });
             }
             Effect::Record { runtime, digest } => self.spawn(ctx, runtime, async move {
                 match store.serve(runtime, &digest).await {
@@ -138,6 +155,15 @@ impl Images {
                 warn!(log, "image.not_recorded"; "runtime" => %runtime, "reason" => reason);
             }
             _ => {}
+        }
+    }
+}
+
+async fn let_calls_go_first(pool: &Handle<GetPool>) {
+    for _ in 0..BUSY_LOOKS {
+        match timeout(POOL_WITHIN, pool.ask(GetPool)).await {
+            Ok(Ok(picture)) if picture.queued + picture.booting > 0 => sleep(BUSY_AGAIN).await,
+            _ => return,
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::adapters::clock::PausedClock;
+use crate::domain::pool::PoolPicture;
 use crate::domain::restart::{Exit, Generation};
 use crate::messages::supervisor::{Beat, ChildDown};
 use crate::ports::images::{FoundImage, RuntimeRoot};
@@ -118,11 +119,31 @@ impl Handler<Told> for Parent {
     }
 }
 
+/// A pool with calls that boot.
+struct BusyPool(usize);
+
+impl Actor for BusyPool {
+    type Context = Context<Self>;
+}
+
+impl Handler<GetPool> for BusyPool {
+    type Result = MessageResult<GetPool>;
+
+    fn handle(&mut self, _: GetPool, _: &mut Self::Context) -> Self::Result {
+        MessageResult(PoolPicture { booting: self.0, ..PoolPicture::default() })
+    }
+}
+
 fn start(world: &Arc<World>, parent: &Addr<Parent>, soak: u32) -> Addr<Images> {
+    start_beside(world, parent, soak, Handle::default())
+}
+
+fn start_beside(world: &Arc<World>, parent: &Addr<Parent>, soak: u32, pool: Handle<GetPool>) -> Addr<Images> {
     let seat = Seat::new(parent, "images", Generation(1), Duration::from_secs(1));
     let deps = Deps {
         store: Arc::clone(world) as _,
         trials: Arc::clone(world) as _,
+        pool,
         clock: Arc::new(PausedClock::start()),
         soak,
         log: Logger::root(slog::Discard, slog::o!()),
@@ -189,6 +210,21 @@ async fn an_image_that_is_away_is_looked_for_until_it_is_there() {
     *world.offered.lock().unwrap() = Some(digest(3));
     after(Duration::from_secs(31)).await;
     assert_eq!(*world.serving.lock().unwrap(), Some(digest(3)));
+}
+
+#[actix::test]
+async fn calls_go_before_trials_and_trials_go_on_all_the_same() {
+    let (world, parent) = world(Some(1), Some(2));
+    let pool = Handle::default();
+    pool.publish(&BusyPool(1).start());
+    let _images = start_beside(&world, &parent, 3, pool.clone());
+    after(Duration::from_secs(20)).await;
+    assert_eq!(world.tried.lock().unwrap().len(), 0);
+    after(Duration::from_secs(20)).await;
+    assert_eq!(world.tried.lock().unwrap().len(), 1, "it has waited long enough");
+    pool.publish(&BusyPool(0).start());
+    after(Duration::from_secs(40)).await;
+    assert_eq!(*world.serving.lock().unwrap(), Some(digest(2)));
 }
 
 #[actix::test]
