@@ -1,5 +1,6 @@
 //! Runtimes as images: pulled from a real registry, from layouts and archives; tried, served, kept, and let go.
 
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,6 +173,39 @@ async fn layouts_and_archives_run_as_well() {
         assert_it_runs(&daemon, runtime).await;
     }
     daemon.assert_nothing_left().await;
+}
+
+/// An address of this host that is not the loopback one. Nothing is sent.
+fn own_address() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").ok()?;
+    match socket.local_addr().unwrap().ip() {
+        IpAddr::V4(address) if !address.is_loopback() && !address.is_unspecified() => Some(address),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_not_this_host_is_asked_over_tls_only() {
+    let Some(address) = own_address() else {
+        eprintln!("SKIP: this host has no address but the loopback one, and that is asked over plain HTTP");
+        return;
+    };
+    let registry = OciRegistry::start_at(address);
+    let image = Image::of("bun", "1.0");
+    let source = registry.push("bun", "1", &image).await;
+    let trusted = registry.certificate.clone().unwrap();
+    let settings = settings(&registry, &[("bun", &source)]);
+    let daemon = Daemon::start_in(Arc::new(Home::new()), settings.clone()).await;
+    until(&daemon, "distrust", "bun", |seen| {
+        seen["problem"].as_str().is_some_and(|told| told.contains("cannot be reached") && told.contains("certificate"))
+    })
+    .await;
+    drop(daemon);
+    let settings = settings.env("SSL_CERT_FILE", trusted.to_str().unwrap());
+    let daemon = Daemon::start_in(Arc::new(Home::new()), settings).await;
+    until_serving(&daemon, "bun", &image.digest()).await;
+    assert_it_runs(&daemon, "bun").await;
 }
 
 #[tokio::test]

@@ -72,6 +72,8 @@ pub struct HostImages {
     connect: Connect,
     /// Those that come from images; the others are directories that serve as they are.
     runtimes: BTreeSet<Runtime>,
+    /// One image is fetched and unpacked at a time: two runtimes may name the same one.
+    making: tokio::sync::Mutex<()>,
     record: Mutex<Record>,
     serving: RwLock<BTreeMap<Runtime, RuntimeRoot>>,
     log: Logger,
@@ -95,8 +97,8 @@ impl HostImages {
             is_one.then_some(*runtime)
         };
         let runtimes = settings.sources.iter().filter_map(is_image).collect();
-        let (record, serving) = (Mutex::new(record), RwLock::default());
-        let images = Self { settings, store, connect, runtimes, record, serving, log };
+        let (making, record, serving) = (tokio::sync::Mutex::default(), Mutex::new(record), RwLock::default());
+        let images = Self { settings, store, connect, runtimes, making, record, serving, log };
         for (runtime, digest) in images.runtimes() {
             let Some(digest) = digest else { continue };
             match images.store.root(runtime, &digest, images.tag_of(runtime)) {
@@ -168,6 +170,7 @@ impl HostImages {
     }
 
     async fn fetch(&self, runtime: Runtime, source: &ImageSource) -> Result<Digest, Trouble> {
+        let _one_at_a_time = self.making.lock().await;
         self.store.prepare()?;
         let blobs = self.store.blobs(runtime.as_str())?;
         let (parts, top): (Box<dyn Blobs>, _) = match source {

@@ -3,7 +3,7 @@
 //! ```text
 //!   <state_dir>/images/record.json             which serves, and what each setting stood for last
 //!                      sha256-<digest>/        a whole image: manifest.json, config.json, rootfs/
-//!                      .making-<digest>/       one that is being unpacked; removed at the next start
+//!                      .making-<digest>-…/     one that is being unpacked; removed at the next start
 //!                      .blobs-<digest>/        its parts as they were fetched, kept until it is whole
 //! ```
 
@@ -14,8 +14,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, renameat2};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use super::blobs::Resolved;
 use super::unpack::{UnpackError, unpack};
@@ -118,13 +120,19 @@ impl Store {
     ) -> Result<(), StoreError> {
         let disk = |source| StoreError::Disk(self.dir.clone(), source);
         let directory = File::open(&self.dir).map_err(disk)?;
-        let staging = format!("{MAKING}{}", image.digest.hex());
+        // A name of its own: whoever gave up on an earlier try may have left it running.
+        let staging = format!("{MAKING}{}-{}", image.digest.hex(), Uuid::new_v4());
         let path = self.dir.join(&staging);
-        tree::remove(&directory, OsStr::new(&staging)).map_err(disk)?;
         let made = self.fill(&path, image, config, layers, most).and_then(|()| {
             let target = image.digest.directory();
-            renameat2(&directory, staging.as_str(), &directory, target.as_str(), RenameFlags::RENAME_NOREPLACE)
-                .map_err(|errno| disk(errno.into()))?;
+            match renameat2(&directory, staging.as_str(), &directory, target.as_str(), RenameFlags::RENAME_NOREPLACE) {
+                Ok(()) => {}
+                // Somebody else was faster: it is the same image.
+                Err(Errno::EEXIST) if self.holds(&image.digest) => {
+                    tree::remove(&directory, OsStr::new(&staging)).map_err(disk)?
+                }
+                Err(errno) => return Err(disk(errno.into())),
+            }
             directory.sync_all().map_err(disk)
         });
         if made.is_err() {

@@ -100,9 +100,14 @@ impl World {
     }
 
     fn images_within(&self, source: &Path, most_bytes: u64) -> HostImages {
+        self.images_of(&[Runtime::Bun], source, most_bytes)
+    }
+
+    fn images_of(&self, runtimes: &[Runtime], source: &Path, most_bytes: u64) -> HostImages {
+        let source = ImageSource::Place(source.to_owned());
         let settings = Settings {
             dir: self.0.path().join("images"),
-            sources: BTreeMap::from([(Runtime::Bun, ImageSource::Place(source.to_owned()))]),
+            sources: runtimes.iter().map(|runtime| (*runtime, source.clone())).collect(),
             most_bytes,
             within: Duration::from_secs(20),
             auth_file: None,
@@ -195,6 +200,19 @@ async fn what_is_wrong_with_an_image_leaves_nothing_behind() {
         assert!(matches!(error, ImageError::Unfit { .. }) && told(&error).contains(says), "{says}: {}", told(&error));
         assert!(!world.entries().iter().any(|name| name.starts_with(".making") || name == "record.json"), "{says}");
     }
+}
+
+#[tokio::test]
+async fn two_runtimes_may_name_the_same_image() {
+    let programs = tar_of(&[("opt/bin/bun", b"x", 0o755), ("usr/bin/deno", b"y", 0o755)]);
+    let (world, made) = (World::new(), Made::of(&[programs], &architecture()));
+    let images = world.images_of(&Runtime::ALL, made.dir.path(), 1 << 20);
+    let (deno, bun) = tokio::join!(images.find(Runtime::Deno), images.find(Runtime::Bun));
+    assert_eq!((deno.unwrap().digest, bun.unwrap().digest), (made.manifest.clone(), made.manifest.clone()));
+    let programs =
+        [Runtime::Deno, Runtime::Bun].map(|runtime| images.store.root(runtime, &made.manifest, None).unwrap().program);
+    assert_eq!(programs, ["/usr/bin/deno", "/opt/bin/bun"]);
+    assert_eq!(world.entries(), ["record.json".to_owned(), made.manifest.directory()]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -140,17 +141,29 @@ pub struct OciRegistry {
     child: Child,
     dir: TempDir,
     pub address: String,
+    /// Whom to trust, where it speaks TLS.
+    pub certificate: Option<PathBuf>,
 }
 
 impl OciRegistry {
+    /// On the loopback address, over plain HTTP.
     pub fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Elsewhere over TLS, with a certificate of its own that [`certificate`](Self::certificate) names.
+    pub fn start_at(address: Ipv4Addr) -> Self {
         let program = program();
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("htpasswd"), HTPASSWD).unwrap();
+        let mut http = json!({ "addr": format!("{address}:0"), "secret": "of-this-test" });
+        let certificate = (!address.is_loopback()).then(|| certify(dir.path(), address));
+        if let Some(certificate) = &certificate {
+            http["tls"] = json!({ "certificate": certificate, "key": at("key.pem") });
+        }
         let config = json!({ "version": 0.1, "log": { "level": "info" },
-            "storage": { "filesystem": { "rootdirectory": at("data") } },
-            "http": { "addr": "127.0.0.1:0", "secret": "of-this-test" },
+            "storage": { "filesystem": { "rootdirectory": at("data") } }, "http": http,
             "auth": { "htpasswd": { "realm": "test", "path": at("htpasswd") } } });
         fs::write(at("config.yml"), config.to_string()).unwrap();
         let mut command = Command::new(program);
@@ -167,7 +180,7 @@ impl OciRegistry {
             }
         });
         let address = told.recv_timeout(PATIENCE).expect("the registry listens");
-        Self { child, dir, address }
+        Self { child, dir, address, certificate }
     }
 
     /// Credentials for it, as docker keeps them.
@@ -181,8 +194,16 @@ impl OciRegistry {
 
     /// Uploads the image, and lets the tag stand for an index with it. Returns the reference.
     pub async fn push(&self, name: &str, tag: &str, image: &Image) -> String {
-        let client = super::http().build().unwrap();
-        let base = format!("http://{}/v2/{name}", self.address);
+        let client = super::http();
+        let (client, scheme) = match &self.certificate {
+            None => (client, "http"),
+            Some(path) => {
+                let trusted = reqwest::Certificate::from_pem(&fs::read(path).unwrap()).unwrap();
+                (client.tls_certs_only([trusted]), "https")
+            }
+        };
+        let client = client.build().unwrap();
+        let base = format!("{scheme}://{}/v2/{name}", self.address);
         for (name, bytes) in &image.blobs {
             upload(&client, &base, name, bytes.clone()).await;
         }
@@ -207,6 +228,18 @@ async fn put(client: &Client, url: &str, media_type: &str, bytes: Vec<u8>) {
     let request = client.put(url).header("content-type", media_type).basic_auth(USER.0, Some(USER.1));
     let answer = request.body(bytes).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::CREATED, "{}", answer.text().await.unwrap_or_default());
+}
+
+/// A key and a certificate for the address, below `dir`.
+fn certify(dir: &Path, address: Ipv4Addr) -> PathBuf {
+    let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
+    let mut command = Command::new("openssl");
+    command.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test".split(' '));
+    command.args(["-addext", &format!("subjectAltName=IP:{address}"), "-addext", "basicConstraints=critical,CA:FALSE"]);
+    let made = command.arg("-keyout").arg(&key).arg("-out").arg(&certificate).output();
+    let made = made.expect("openssl: apt-get install openssl");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    certificate
 }
 
 /// Where the set-up step put it.
