@@ -11,13 +11,14 @@ use tar::EntryType;
 use super::blobs::{BlobError, Blobs, MOST_DOCUMENT, blocking, check, check_parts, measure};
 use super::entries::walk;
 use super::layer::Unpacked;
-use super::unpack::UnpackError;
+use super::saved;
+use super::unpack::{UnpackError, copy};
 use crate::domain::image::{Descriptor, Digest, Name};
 
 /// Marks the directory as one.
-const MARK: &str = "oci-layout";
-const INDEX: &str = "index.json";
-const BLOBS: &str = "blobs/sha256";
+pub(super) const MARK: &str = "oci-layout";
+pub(super) const INDEX: &str = "index.json";
+pub(super) const BLOBS: &str = "blobs/sha256";
 
 /// What lies at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,25 +111,33 @@ fn document(path: &Path) -> Result<Vec<u8>, BlobError> {
     Ok(bytes)
 }
 
-/// Lays the layout out that is in an archive, into the new directory `dir`. What is no part of one is left out. `most`:
-/// bytes of all that is in the archive.
+/// Lays out what is in an archive, a layout or what `docker save` once wrote, into the directory `dir`, which is made anew.
+/// What is no part of either is left out. `most`: bytes of all that is in the archive.
 ///
 /// # Errors
-/// When it cannot be read, or is none.
+/// When it cannot be read, or is neither.
 pub(super) fn lay_out(archive: &Path, dir: &Path, most: u64) -> Result<(), UnpackError> {
     let failed = |source: io::Error| UnpackError::Write(dir.display().to_string(), source);
-    DirBuilder::new().recursive(true).mode(0o700).create(dir.join(BLOBS)).map_err(failed)?;
+    // An earlier try's; all in it are files of ours.
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => removed.map_err(failed)?,
+    }
+    for made in [dir.join(BLOBS), dir.join(saved::FOLDER)] {
+        DirBuilder::new().recursive(true).mode(0o700).create(made).map_err(failed)?;
+    }
     let opened = File::open(archive).and_then(|file| Unpacked::open(file, most)).map_err(UnpackError::Read)?;
     walk(opened, |item, content| {
         let Name::Path(path) = &item.name else { return Ok(()) };
         let name = std::str::from_utf8(path).unwrap_or_default();
-        if item.kind != EntryType::Regular || !is_part(name) {
-            return Ok(());
+        let saved = || saved::kept_as(name).map(|name| dir.join(saved::FOLDER).join(name));
+        let kept = if is_part(name) { Some(dir.join(name)) } else { saved() };
+        match kept.filter(|_| item.kind == EntryType::Regular) {
+            Some(kept) => copy(content, &mut File::create(kept).map_err(failed)?, path),
+            None => Ok(()),
         }
-        let mut file = File::create(dir.join(name)).map_err(failed)?;
-        io::copy(content, &mut file).map(drop).map_err(UnpackError::Read)
     })?;
-    if kind_of(dir) == Kind::Layout { Ok(()) } else { Err(UnpackError::NoLayout) }
+    if kind_of(dir) == Kind::Layout || saved::convert(dir)? { Ok(()) } else { Err(UnpackError::NoImage) }
 }
 
 fn is_part(name: &str) -> bool {

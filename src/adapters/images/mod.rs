@@ -20,6 +20,7 @@ mod layer;
 mod layout;
 mod record;
 mod registry;
+mod saved;
 mod store;
 mod unpack;
 
@@ -236,7 +237,10 @@ impl HostImages {
         let (archive, dir) = (path.to_owned(), blobs.join("archive"));
         // An archive with headers and documents beside its layers.
         let most = self.settings.most_bytes.saturating_add(blobs::MOST_DOCUMENT * 4);
-        let work = move || layout::lay_out(&archive, &dir, most).map(|()| dir).map_err(StoreError::Unpack);
+        let work = move || match layout::lay_out(&archive, &dir, most) {
+            Ok(()) => Ok(dir),
+            Err(error) => Err(StoreError::unpacking(error, &dir)),
+        };
         let laid = tokio::task::spawn_blocking(work).await;
         Ok(laid.map_err(|error| Trouble::Io(io::Error::other(error)))??)
     }

@@ -53,6 +53,16 @@ pub(super) enum StoreError {
     Disk(PathBuf, #[source] io::Error),
 }
 
+impl StoreError {
+    /// Whether the image or the disk is at fault.
+    pub(super) fn unpacking(error: UnpackError, dir: &Path) -> Self {
+        match error.of_host() {
+            Ok(source) => Self::Disk(dir.to_owned(), source),
+            Err(error) => Self::Unpack(error),
+        }
+    }
+}
+
 impl Store {
     /// Makes the directory. Open to pass through, as sandboxes have host ids of their own.
     ///
@@ -158,10 +168,7 @@ impl Store {
             fs::set_permissions(made, fs::Permissions::from_mode(0o755)).map_err(disk)?;
         }
         let layers = layers.into_iter().zip(config.diff_ids.iter().cloned()).collect();
-        unpack(layers, &rootfs, most).map_err(|error| match error.of_host() {
-            Ok(source) => disk(source),
-            Err(error) => StoreError::Unpack(error),
-        })?;
+        unpack(layers, &rootfs, most).map_err(|error| StoreError::unpacking(error, &self.dir))?;
         fs::write(path.join(MANIFEST), &image.bytes).map_err(disk)?;
         fs::write(path.join(CONFIG), bytes).map_err(disk)?;
         let opened = File::open(path).map_err(disk)?;

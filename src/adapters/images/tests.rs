@@ -174,10 +174,45 @@ async fn an_archive_is_what_is_in_it() {
         images.serve(Runtime::Bun, &second.manifest).await.unwrap();
         drop(world.images(&archive));
         assert_eq!(world.entries(), ["record.json".to_owned(), second.manifest.directory()]);
-        fs::write(&archive, "no archive").unwrap();
-        let error = world.images(&archive).find(Runtime::Bun).await.unwrap_err();
-        assert!(matches!(error, ImageError::Unfit { .. }), "{}", told(&error));
+        for wrong in [b"no archive".to_vec(), tar_of(&[("etc/passwd", b"x", 0o644)])] {
+            fs::write(&archive, wrong).unwrap();
+            let error = world.images(&archive).find(Runtime::Bun).await.unwrap_err();
+            assert!(matches!(error, ImageError::Unfit { .. }), "{}", told(&error));
+        }
     }
+}
+
+#[tokio::test]
+async fn what_docker_once_saved_is_an_image_too() {
+    let (world, made) = (World::new(), Made::of(&[tar_of(&[("opt/bin/bun", b"x", 0o755)])], &architecture()));
+    let read =
+        |name: &str| fs::read(made.dir.path().join("blobs/sha256").join(name.trim_start_matches("sha256:"))).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&read(made.manifest.hex())).unwrap();
+    let name_of = |descriptor: &serde_json::Value| {
+        descriptor["digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned()
+    };
+    let (config, layer) = (name_of(&manifest["config"]), name_of(&manifest["layers"][0]));
+    let (config_file, layer_file) = (format!("{config}.json"), format!("{layer}/layer.tar"));
+    let list = json!([{ "Config": config_file, "RepoTags": ["a/b:c"], "Layers": [layer_file] }]).to_string();
+    let archive = world.0.path().join("saved.tar");
+    let save = |content: &[u8]| {
+        let files = [
+            (config_file.as_str(), &*read(&config), 0o644),
+            (layer_file.as_str(), content, 0o644),
+            ("manifest.json", list.as_bytes(), 0o644),
+        ];
+        fs::write(&archive, tar_of(&files)).unwrap();
+    };
+    save(&read(&layer));
+    let images = world.images(&archive);
+    let found = images.find(Runtime::Bun).await.unwrap();
+    let root = images.root(Runtime::Bun, &found.digest).await.unwrap();
+    assert_eq!(fs::read(root.rootfs.join("opt/bin/bun")).unwrap(), b"x");
+
+    // A layer that is not what the config says.
+    save(&tar_of(&[("opt/bin/bun", b"another", 0o755)]));
+    let error = World::new().images(&archive).find(Runtime::Bun).await.unwrap_err();
+    assert!(told(&error).contains("the image's config says"), "{}", told(&error));
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use tar::EntryType;
 
 use super::entries::{Item, walk};
 use super::layer::Unpacked;
+use super::saved::SavedError;
 use crate::domain::image::{Digest, EntryError, Name, link_target, plain_path};
 use crate::sys::beneath::create_file;
 use crate::sys::{in_root, tree};
@@ -49,10 +50,10 @@ pub(super) enum UnpackError {
     Content { told: Digest, is: Digest },
     #[error("/{0} of a layer cannot be written")]
     Write(String, #[source] io::Error),
-    #[error(
-        "the archive holds no OCI image layout: make one with `skopeo copy … oci-archive:FILE` or `docker save` of Docker 25 or newer"
-    )]
-    NoLayout,
+    #[error("the archive holds no image: make one with `docker save`, or `skopeo copy … oci-archive:FILE`")]
+    NoImage,
+    #[error("the archive looks like one of `docker save`, and is refused")]
+    Saved(#[from] SavedError),
     #[error("/{0} must be a directory in a runtime's image, or not be there: something is mounted on it")]
     MountPoint(&'static str),
 }
@@ -63,7 +64,7 @@ impl UnpackError {
         let full =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match self {
-            UnpackError::Write(_, source) if full(&source) => Ok(source),
+            UnpackError::Write(_, source) | UnpackError::Saved(SavedError::Disk(source)) if full(&source) => Ok(source),
             other => Err(other),
         }
     }
@@ -232,7 +233,7 @@ impl Tree {
 }
 
 /// An error of the layer is told from one of the disk.
-fn copy(content: &mut dyn Read, file: &mut File, path: &[u8]) -> Result<(), UnpackError> {
+pub(super) fn copy(content: &mut dyn Read, file: &mut File, path: &[u8]) -> Result<(), UnpackError> {
     let mut chunk = vec![0; 64 << 10];
     loop {
         let length = content.read(&mut chunk).map_err(UnpackError::Read)?;
