@@ -65,7 +65,7 @@ Exit codes:
     Health(HealthFlags),
     /// Show the parts of a running daemon
     Status(StatusFlags),
-    /// Have a running daemon read its private keys anew
+    /// Have a running daemon read its private keys anew, and look for the runtimes' images again
     Reload(ReloadFlags),
     /// Say what this host can and cannot do, each with its remedy
     #[command(after_help = "Example:
