@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::PathBuf;
 
+use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, Header};
 
@@ -273,4 +274,33 @@ fn a_root_that_was_made_by_somebody_else_is_not_followed_either() {
     let world = World::new();
     symlink(world.dir.path().join("beside"), world.root().join("planted")).unwrap();
     assert!(world.unpack(vec![Layer::new().file("planted/secret", "x")]).is_err());
+}
+
+/// Names and targets that try everything, of a few short parts so that they meet.
+fn paths() -> impl Strategy<Value = String> {
+    let part =
+        prop::sample::select(vec!["a", "b", "l", "..", ".", "beside", "root", "secret", ".wh.a", ".wh..wh..opq", ""]);
+    (any::<bool>(), prop::collection::vec(part, 1..5)).prop_map(|(absolute, parts)| {
+        let path = parts.join("/");
+        if absolute { format!("/{path}") } else { path }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_stack_of_layers_touches_what_is_outside(
+        layers in prop::collection::vec(prop::collection::vec((prop::sample::select(b"0125".to_vec()), paths(), paths()), 0..8), 1..4)
+    ) {
+        let world = World::new();
+        let build = |entries: Vec<(u8, String, String)>| {
+            entries.iter().fold(Layer::new(), |layer, (kind, name, target)| {
+                let content: &[u8] = if *kind == b'0' { b"written" } else { b"" };
+                layer.raw(*kind, name.as_bytes(), target.as_bytes(), 0o644, content)
+            })
+        };
+        // Whether it is refused or not, `unpack` itself looks at what is beside the root.
+        let _ = world.unpack(layers.into_iter().map(build).collect());
+    }
 }
