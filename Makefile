@@ -20,7 +20,7 @@ run: setup ## build Cloister, start it here and show what it does (root)
 	exec scripts/demo
 
 test: ## run all tests (root)
-	scripts/setup --with-crun --with-oracle
+	scripts/setup --with-crun --with-oracle --with-registry
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; exec cargo nextest run --locked --no-fail-fast; \
 	else set -x; exec cargo test --locked --no-fail-fast; fi
 

@@ -265,3 +265,32 @@ crun_state() {
 }
 
 crun_install() { apt_install crun runc; }
+
+# ---- a registry of images, for the tests -----------------------------------------------------------
+
+# Its program alone: the package would also start a service that listens to everybody.
+oci_registry_state() {
+    DETAIL="$STATE_DIR/oci-registry is not there"
+    [[ -x $STATE_DIR/oci-registry/docker-registry ]] && DETAIL="docker-registry"
+}
+
+oci_registry_verify() {
+    DETAIL="$STATE_DIR/oci-registry/docker-registry does not run (remove $STATE_DIR/oci-registry, then run scripts/setup --with-registry)"
+    "$STATE_DIR/oci-registry/docker-registry" --version >/dev/null 2>&1 && DETAIL="docker-registry"
+}
+
+oci_registry_install() {
+    local new
+    have apt-get || die "this system has no apt, and the tests need Debian's docker-registry" \
+        "put a docker-registry (2.8) into $STATE_DIR/oci-registry by hand, then run this again"
+    apt_refresh
+    say "fetching docker-registry (apt)"
+    new=$(mktemp -d "$STATE_DIR/.new.XXXXXX")
+    chmod 755 "$new"
+    (cd "$WORK_DIR" && apt_run download docker-registry) >"$WORK_DIR/apt.log" 2>&1 ||
+        die_with_log "$WORK_DIR/apt.log" "apt could not download docker-registry" \
+            "see what apt says above; try by hand: apt-get download docker-registry"
+    dpkg-deb -x "$WORK_DIR"/docker-registry_*.deb "$WORK_DIR/oci-registry"
+    cp "$WORK_DIR/oci-registry/usr/bin/docker-registry" "$new/docker-registry"
+    replace_directory "$new" "$STATE_DIR/oci-registry"
+}

@@ -6,6 +6,7 @@ pub mod crypto;
 #[cfg(test)]
 pub mod doubles;
 pub mod egress;
+pub mod images;
 pub mod queue_ingress;
 pub mod reaper;
 pub mod sandbox_pool;

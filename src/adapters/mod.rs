@@ -10,6 +10,7 @@ pub mod doubles;
 pub mod egress;
 pub mod fetch;
 pub mod gpu;
+pub mod images;
 pub mod keyring;
 pub mod local_queue;
 pub mod process;

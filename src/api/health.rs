@@ -16,6 +16,7 @@ use crate::domain::health::HealthPicture;
 use crate::messages::comfy_process::GetInstance;
 use crate::messages::egress::GetEgress;
 use crate::messages::handle::Handle;
+use crate::messages::images::GetImages;
 use crate::messages::reaper::GetReaper;
 use crate::messages::sandbox_pool::GetPool;
 use crate::messages::supervisor::GetHealth;
@@ -52,10 +53,11 @@ async fn readyz(doors: Data<Doors>) -> HttpResponse {
 async fn healthz(doors: Data<Doors>) -> HttpResponse {
     let handles = &doors.handles;
     let instances = handles.instances.iter().map(|instance| answered(instance, GetInstance));
-    let sandboxes = futures_util::future::join3(
+    let sandboxes = futures_util::future::join4(
         answered(&handles.pool, GetPool),
         answered(&handles.reaper, GetReaper),
         answered(&handles.egress, GetEgress),
+        answered(&handles.images, GetImages),
     );
     let asked = futures_util::future::join4(
         picture(handles),
@@ -63,13 +65,14 @@ async fn healthz(doors: Data<Doors>) -> HttpResponse {
         futures_util::future::join_all(instances),
         gpus(doors.gpus.as_deref()),
     );
-    let (picture, (pool, reaper, egress), instances, gpus) = asked.await;
+    let (picture, (pool, reaper, egress, images), instances, gpus) = asked.await;
     match picture {
         Ok(picture) => {
             let instances = instances.into_iter().flatten().collect();
             let body = HealthBody::new(picture, pool, reaper)
                 .with_egress(egress)
                 .with_tenants(doors.tenants.picture())
+                .with_images(images.unwrap_or_default())
                 .with_gpu_work(instances, gpus);
             sealed(good_if(body.live), &body)
         }

@@ -35,6 +35,7 @@ use crate::messages::comfy_process::GetInstance;
 use crate::messages::crypto::{GetCrypto, Open};
 use crate::messages::egress::{GetCredentials, GetEgress, PutCredential, RemoveCredential};
 use crate::messages::handle::Handle;
+use crate::messages::images::{CheckImages, GetImages};
 use crate::messages::queue_ingress::{CancelJob, GetIngress, SubmitJob};
 use crate::messages::reaper::GetReaper;
 use crate::messages::sandbox_pool::{CancelExecution, DeleteEnvironment, Execute, GetPool, SetUp};
@@ -64,6 +65,9 @@ pub struct Handles {
     pub put_secret: Handle<PutCredential>,
     pub remove_secret: Handle<RemoveCredential>,
     pub secrets: Handle<GetCredentials>,
+    /// These two are published where a runtime comes from an image.
+    pub images: Handle<GetImages>,
+    pub check_images: Handle<CheckImages>,
     pub health: Handle<GetHealth>,
     pub open: Handle<Open>,
     /// These three lead to the ingress of this host's own queue.

@@ -6,6 +6,7 @@ use actix::prelude::*;
 
 use super::egress::WayOut;
 use super::gpu;
+use super::images;
 use super::parts::{self, Parts};
 use crate::actors::egress::{self, Egress};
 use crate::actors::reaper::{self, Reaper};
@@ -105,6 +106,7 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
         }
     };
     let mut specs = Vec::from_iter(parts.egress.clone().map(|way_out| egress(way_out, parts, handles)));
+    specs.extend(images::spec(parts, config, handles));
     specs.extend([
         // On a host that does GPU work a missing sandbox is told, and does not keep jobs away.
         ChildSpec { name: "sandbox_pool", essential: !gpu::is_on(config), start: Box::new(pool) },

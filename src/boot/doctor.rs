@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::egress::key_sources;
 use super::exit::Exit;
+use super::images;
 use super::parts;
 use super::settings::{load, print};
 use crate::adapters::clock::SystemClock;
@@ -23,7 +24,9 @@ use crate::cli::DoctorFlags;
 use crate::config::Config;
 use crate::domain::environment::Runtime;
 use crate::domain::id::SlotId;
+use crate::domain::image::Digest;
 use crate::ports::clock::Clock;
+use crate::ports::images::{ImageStore, RuntimeImages};
 use crate::ports::sandbox::{Purpose, SandboxEngine, SlotSpec};
 use crate::ports::volumes::Volumes;
 use crate::telemetry::error_chain;
@@ -158,13 +161,15 @@ async fn sandboxes(config: &Config) -> Vec<Finding> {
     let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(config.daemon.state_dir.join("volumes")));
     let quiet = Logger::root(slog::Discard, slog::o!());
     let mark = format!("doctor{}", std::process::id());
-    let (mut engine, mut cgroups) = parts::engine(config, &mark, &volumes, None, Vec::new(), &quiet);
+    let store = Arc::new(images::store(config, &quiet));
+    let serving = || (Arc::clone(&store) as Arc<dyn RuntimeImages>, None);
+    let (mut engine, mut cgroups) = parts::engine(config, &mark, &volumes, serving(), Vec::new(), &quiet);
     let mut elsewhere = false;
     if cgroups.is_none() && config.sandbox.cgroup_parent.is_none() {
         // A shell's cgroup on v2 holds the shell, and can hold no limits. The daemon gets one of its own from systemd.
         let mut from_root = config.clone();
         from_root.sandbox.cgroup_parent = Some("/".into());
-        let tried = parts::engine(&from_root, &mark, &volumes, None, Vec::new(), &quiet);
+        let tried = parts::engine(&from_root, &mark, &volumes, serving(), Vec::new(), &quiet);
         if tried.1.is_some() {
             ((engine, cgroups), elsewhere) = (tried, true);
         }
@@ -177,6 +182,7 @@ async fn sandboxes(config: &Config) -> Vec<Finding> {
         findings.push(Finding::new("sandbox engine", verdict, text));
     }
     findings.extend(probe.problems.iter().map(|problem| Finding::new("sandboxes", Verdict::Bad, problem.clone())));
+    findings.extend(store.runtimes().iter().map(|(runtime, digest)| image_finding(*runtime, digest.as_ref(), config)));
     for (runtime, version) in &probe.runtimes {
         findings.push(boot_one(&*engine, *runtime, version).await);
     }
@@ -199,6 +205,21 @@ fn cgroup_finding(version: &str, usable: bool, elsewhere: bool) -> Finding {
         ),
     };
     Finding::new("cgroups", verdict, text)
+}
+
+/// What a runtime that comes from an image is made of now. Nothing is fetched.
+fn image_finding(runtime: Runtime, serving: Option<&Digest>, config: &Config) -> Finding {
+    let (what, source) = match runtime {
+        Runtime::Deno => ("Deno image", &config.sandbox.runtime_deno),
+        Runtime::Bun => ("Bun image", &config.sandbox.runtime_bun),
+    };
+    match serving {
+        Some(digest) => Finding::new(what, Verdict::Good, format!("{source}: {digest} serves")),
+        None => {
+            let text = format!("{source} was not fetched yet: the daemon does so when it starts, and says how it goes");
+            Finding::new(what, Verdict::Note, text)
+        }
+    }
 }
 
 /// A sandbox of the runtime, booted up to its runner's `ready` and destroyed again.

@@ -13,6 +13,7 @@ mod gpu;
 mod gpu_children;
 mod host;
 pub mod http;
+mod images;
 mod instances;
 mod parts;
 mod secrets;
@@ -123,7 +124,7 @@ async fn run(loaded: Loaded, home: host::Home, key: Option<Zeroizing<String>>, l
     let supervisor = supervisor.start();
     handles.health.publish(&supervisor);
     ours.abandon.publish(&supervisor);
-    signals::forward(&supervisor.clone().recipient::<Shutdown>(), &ours.reload, &log);
+    signals::forward(&supervisor.clone().recipient::<Shutdown>(), &ours.reload, &handles.check_images, &log);
 
     let exit = match ended.await {
         Ok(Ended::Drained { in_time: true }) => Exit::Fine,

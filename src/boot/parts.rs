@@ -1,6 +1,5 @@
 //! The adapters and settings that a configuration stands for.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +10,12 @@ use slog::Logger;
 use super::egress::{EgressError, WayOut};
 use super::gpu::GpuParts;
 use super::host::Home;
+use super::images::{self, TrialParts};
 use crate::actors::sandbox_pool::InstallPolicy;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::credentials::{TokensError, registry_tokens};
+use crate::adapters::images::HostImages;
 use crate::adapters::process::{HostSpawner, HostZombies};
 use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
@@ -36,6 +37,7 @@ use crate::ports::cgroup::Cgroups;
 use crate::ports::clock::Clock;
 use crate::ports::egress::EgressGates;
 use crate::ports::gpu::Gpus;
+use crate::ports::images::RuntimeImages;
 use crate::ports::job_queue::JobQueue;
 use crate::ports::notify::ServiceNotifier;
 use crate::ports::packages::Packages;
@@ -76,6 +78,9 @@ pub struct Parts {
     /// None: nothing gets out of any sandbox.
     pub egress: Option<WayOut>,
     pub engine: Arc<dyn SandboxEngine>,
+    pub images: Arc<HostImages>,
+    /// None where no image has to be tried.
+    pub trials: Option<TrialParts>,
     /// None where the host has no usable hierarchy; the engine says why.
     pub cgroups: Option<Arc<dyn Cgroups>>,
     pub zombies: Arc<dyn Zombies>,
@@ -117,12 +122,18 @@ impl Parts {
         let egress = WayOut::build(config, store.clone(), log).await?;
         let gates = egress.clone().map(|egress| egress.proxy as Arc<dyn EgressGates>);
         let tokens = tokens(config)?;
-        let (engine, cgroups) = engine(config, &home.instance, &volumes, gates, tokens, log);
+        let images = Arc::new(images::store(config, log));
+        images.tidy();
+        let trials = images::trials(config, &home.instance, &images, log);
+        let serving = Arc::clone(&images) as Arc<dyn RuntimeImages>;
+        let (engine, cgroups) = engine(config, &home.instance, &volumes, (serving, gates), tokens, log);
         Ok(Self {
             clock,
             store,
             tenants: Arc::new(tenants),
             engine,
+            images,
+            trials,
             cgroups,
             volumes,
             packages: Arc::new(packages),
@@ -135,9 +146,9 @@ impl Parts {
         })
     }
 
-    /// Removes the daemon's own cgroup subtree, when nothing is left in it.
+    /// Removes the daemon's own cgroup subtrees, when nothing is left in them.
     pub fn dissolve(&self) {
-        if let Some(cgroups) = &self.cgroups {
+        for cgroups in self.cgroups.iter().chain(self.trials.as_ref().map(|trials| &trials.cgroups)) {
             cgroups.dissolve();
         }
     }
@@ -182,7 +193,7 @@ pub fn engine(
     config: &Config,
     instance: &str,
     volumes: &Arc<dyn Volumes>,
-    gates: Option<Arc<dyn EgressGates>>,
+    (images, gates): (Arc<dyn RuntimeImages>, Option<Arc<dyn EgressGates>>),
     tokens: Vec<HostHeader>,
     log: &Logger,
 ) -> (Arc<dyn SandboxEngine>, Option<Arc<dyn Cgroups>>) {
@@ -192,14 +203,16 @@ pub fn engine(
             let cgroups: Arc<dyn Cgroups> = Arc::new(cgroups);
             let log = log.new(slog::o!("part" => "sandbox"));
             let (settings, ours) = (engine_settings(config, tokens), Arc::clone(&cgroups));
-            let engine = RunscEngine::new(settings, Arc::new(HostSpawner), ours, Arc::clone(volumes), gates, log);
+            let engine =
+                RunscEngine::new(settings, Arc::new(HostSpawner), ours, Arc::clone(volumes), images, gates, log);
             (Arc::new(engine), Some(cgroups))
         }
         Err(problem) => (Arc::new(SandboxesOff::new(error_chain(&problem).to_string())), None),
     }
 }
 
-fn engine_settings(config: &Config, tokens: Vec<HostHeader>) -> Settings {
+/// The engine's settings, in the daemon's own directories.
+pub fn engine_settings(config: &Config, tokens: Vec<HostHeader>) -> Settings {
     let sandbox = &config.sandbox;
     let choice = if sandbox.disable_gvisor {
         Choice::PlainContainer
@@ -211,10 +224,6 @@ fn engine_settings(config: &Config, tokens: Vec<HostHeader>) -> Settings {
         choice,
         run_dir: config.daemon.run_dir.clone(),
         state_dir: config.daemon.state_dir.clone(),
-        images: BTreeMap::from([
-            (Runtime::Deno, sandbox.runtime_deno.clone()),
-            (Runtime::Bun, sandbox.runtime_bun.clone()),
-        ]),
         ready_deadline: sandbox.boot_deadline,
         cpu_quota_us: Some(quota_us(sandbox.cpu)),
         pids: sandbox.pids,

@@ -70,7 +70,7 @@ Exit codes:
     Health(HealthFlags),
     /// Show the parts of a running daemon
     Status(StatusFlags),
-    /// Have a running daemon read its private keys anew
+    /// Have a running daemon read its private keys anew, and look for the runtimes' images again
     Reload(ReloadFlags),
     /// Say whose work a running daemon does, and how much each may use
     Tenants(Box<TenantsGroup>),

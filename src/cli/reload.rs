@@ -1,4 +1,4 @@
-//! `cloister reload`: has the daemon behind a health socket read its private keys anew.
+//! `cloister reload`: has the daemon behind a health socket read its private keys anew and look for images.
 //!
 //! The kernel tells whose socket it is, and lets root and the daemon's own user alone send the signal.
 
@@ -23,7 +23,8 @@ use crate::cli::variables::Variables;
   cloister keygen --out /etc/cloister/worker.key --force && cloister reload
 
 It sends SIGHUP to the daemon that answers on the health socket, as root or as the daemon's own user. What came of it is
-in the daemon's log: crypto.keys with the kids, or crypto.reload_failed, which `cloister status` shows as well.
+in the daemon's log: crypto.keys with the kids, or crypto.reload_failed, and what begins with image.; `cloister status`
+shows it as well.
 Exit codes: 0 told, 1 not allowed or still starting, 64 wrong usage, 69 the daemon cannot be reached.")]
 pub struct ReloadFlags {
     /// The daemon's health socket [default: $CLOISTER_RUN_DIR/health.sock, else /run/cloister/health.sock]
@@ -40,9 +41,10 @@ pub async fn run(flags: &ReloadFlags, variables: &Variables, streams: &mut Strea
         bail!("the daemon (pid {pid}) does not listen to SIGHUP yet: it is starting, try again");
     }
     match kill(Pid::from_raw(pid), Signal::SIGHUP) {
-        Ok(()) => {
-            writeln!(streams.out, "the daemon (pid {pid}) reads its private keys anew; its log says what it found")?
-        }
+        Ok(()) => writeln!(
+            streams.out,
+            "the daemon (pid {pid}) reads its private keys anew and looks for images; its log says what it found"
+        )?,
         Err(Errno::EPERM) => bail!("the daemon (pid {pid}) is another user's: be root, or that user"),
         Err(errno) => return Err(errno).with_context(|| format!("cannot signal the daemon (pid {pid})")),
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::api::dto::health::{
-    EgressPicture, GpusBody, InstanceBody, PartBody, PartState, PoolPicture, ReaperPicture, TenantsPicture, state_name,
+    EgressPicture, GpusBody, InstanceBody, PartBody, PartState, PoolPicture, ReaperPicture, RolloutPicture,
+    TenantsPicture, state_name,
 };
 use crate::api::dto::{ErrorBody, HealthBody};
 use crate::cli::client::ClientError;
@@ -92,6 +93,10 @@ fn in_tables(health: &HealthBody) -> String {
         text.push('\n');
         text.push_str(&egress(picture));
     }
+    if !health.images.is_empty() {
+        text.push('\n');
+        text.push_str(&images(&health.images));
+    }
     if !health.instances.is_empty() {
         text.push('\n');
         text.push_str(&instances(&health.instances));
@@ -133,6 +138,21 @@ fn egress(picture: &EgressPicture) -> String {
         format!("{:.1} MiB", picture.bytes as f64 / f64::from(1 << 20)),
     ];
     table(&[row(["WAYS OUT", "CONNECTIONS", "ALLOWED", "REFUSED", "SECRETS PUT", "WITHHELD", "MOVED"]), numbers])
+}
+
+fn images(images: &[RolloutPicture]) -> String {
+    let digest = |text: &Option<String>| {
+        let hex = text.as_deref().map(|text| text.trim_start_matches("sha256:").chars().take(12).collect::<String>());
+        hex.map_or_else(|| "-".to_owned(), |hex| printable(&hex))
+    };
+    let mut rows = vec![row(["IMAGE OF", "SERVES", "ON TRIAL", "STARTS", "PROBLEM"])];
+    rows.extend(images.iter().map(|image| {
+        let starts =
+            if image.on_trial.is_some() { format!("{} of {}", image.passed, image.needed) } else { "-".into() };
+        let problem = printable(image.problem.as_deref().unwrap_or_default());
+        vec![image.runtime.to_string(), digest(&image.serving), digest(&image.on_trial), starts, problem]
+    }));
+    table(&rows)
 }
 
 fn instances(instances: &[InstanceBody]) -> String {

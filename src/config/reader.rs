@@ -13,6 +13,7 @@ use super::layer::Layer;
 use super::origin::Origin;
 use super::suggest;
 use super::value::{Raw, Rule, Value};
+use crate::domain::image::ImageSource;
 
 /// A key with the value that won.
 #[derive(Debug, Clone)]
@@ -66,6 +67,18 @@ impl<'a> Reader<'a> {
         }
         self.derive(key, from, Value::Path(derived.to_owned()));
         derived.to_owned()
+    }
+
+    /// Where an image comes from; when it is left empty, the directory that follows from the key `from`.
+    pub(super) fn image_or(&mut self, key: &'static str, from: &'static str, derived: &Path) -> ImageSource {
+        match self.take(key, Rule::Image) {
+            Value::Path(path) if !path.as_os_str().is_empty() => ImageSource::Place(path),
+            Value::Text(text) => text.parse().unwrap_or_else(|_| ImageSource::Place(derived.to_owned())),
+            _ => {
+                self.derive(key, from, Value::Path(derived.to_owned()));
+                ImageSource::Place(derived.to_owned())
+            }
+        }
     }
 
     pub(super) fn address(&mut self, key: &'static str) -> IpAddr {

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::value::Rule;
 use super::*;
+use crate::domain::image::ImageSource;
 
 /// What a test gives, with a token unless it says otherwise.
 struct Given {
@@ -125,7 +126,7 @@ fn the_first_systems_variables_set_what_they_did() {
     let loaded = given("", &environment, &[]).loaded();
     let config = &loaded.config;
     assert_eq!(config.log.level, slog::Level::Debug);
-    assert_eq!(config.sandbox.runtime_deno, Path::new("/runtimes/deno"));
+    assert_eq!(config.sandbox.runtime_deno, ImageSource::Place("/runtimes/deno".into()));
     assert_eq!(config.store.path, Path::new("/state/cloister.db"));
     assert_eq!(config.daemon.health_socket, Path::new("/run/c/health.sock"));
     assert_eq!(
@@ -415,6 +416,7 @@ fn any_value(rule: &Rule) -> BoxedStrategy<String> {
     match rule {
         Rule::Text { .. } => "[a-z\"'\\\\é ]{1,12}".prop_map(quoted).boxed(),
         Rule::Path { .. } => "/[a-z\"'\\\\é .]{1,12}(/[a-z]{1,5}){0,3}".prop_map(quoted).boxed(),
+        Rule::Image => "/[a-z\"'é .:]{1,12}|oci://[a-z]{1,9}/[a-z]{1,9}:[a-z]{1,5}".prop_map(quoted).boxed(),
         Rule::Url => "https?://[a-z]{1,9}(/\\$ID)?".prop_map(quoted).boxed(),
         Rule::Address => any::<std::net::IpAddr>().prop_map(move |ip| quoted(ip.to_string())).boxed(),
         Rule::Switch => any::<bool>().prop_map(|on| on.to_string()).boxed(),
@@ -466,6 +468,7 @@ fn any_valid_configuration_is_shown_as_one_that_loads_the_same() {
                             "the cgroup hierarchy's root",
                             "answers would have no way back",
                             "a bucket needs its endpoint",
+                            "is no host or host:port",
                             "a quote is not closed",
                             "escapes nothing",
                             "the instances' ports",

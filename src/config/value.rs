@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use toml_edit::Value as Toml;
 
 use super::span;
+use crate::domain::image::ImageSource;
 
 /// A value as it was given. It has no `Debug`: it may be a token.
 pub(super) enum Raw {
@@ -33,6 +34,8 @@ pub(super) enum Rule {
     Path {
         may_be_empty: bool,
     },
+    /// A path, which is made absolute, or an image at a registry; may be empty.
+    Image,
     /// An http or https address, which may hold placeholders, or nothing.
     Url,
     Address,
@@ -98,6 +101,12 @@ impl Rule {
                 Err("it must not be empty".to_owned())
             }
             Rule::Text { .. } => Ok(Value::Text(text.to_owned())),
+            Rule::Image if text.is_empty() => Ok(Value::Path(PathBuf::new())),
+            Rule::Image => match text.parse() {
+                Ok(ImageSource::Place(_)) => Rule::Path { may_be_empty: false }.read(text),
+                Ok(ImageSource::Registry(_)) => Ok(Value::Text(text.to_owned())),
+                Err(error) => Err(error.to_string()),
+            },
             Rule::Url if text.is_empty() || is_url(text) => Ok(Value::Text(text.to_owned())),
             Rule::Url => Err(format!("{} is not a URL such as https://example.com", shown())),
             Rule::Path { .. } if text.is_empty() => Ok(Value::Path(PathBuf::new())),
@@ -143,7 +152,9 @@ impl Rule {
 
     fn wrong(&self, found: &str) -> String {
         let expected = match self {
-            Rule::Text { .. } | Rule::Path { .. } | Rule::Url | Rule::Address | Rule::Choice { .. } => "a string",
+            Rule::Text { .. } | Rule::Path { .. } | Rule::Image | Rule::Url | Rule::Address | Rule::Choice { .. } => {
+                "a string"
+            }
             Rule::Span(_) => "a string with a unit, such as \"30 s\"",
             Rule::Switch => "true or false",
             Rule::Whole(_) => "a whole number",
@@ -158,7 +169,7 @@ impl Rule {
     pub(super) fn stand_in(&self) -> Value {
         match self {
             Rule::Text { .. } | Rule::Url | Rule::Choice { .. } => Value::Text(String::new()),
-            Rule::Path { .. } => Value::Path(PathBuf::new()),
+            Rule::Path { .. } | Rule::Image => Value::Path(PathBuf::new()),
             Rule::Address => Value::Address(IpAddr::from([127, 0, 0, 1])),
             Rule::Switch => Value::Switch(false),
             Rule::Whole(range) => Value::Whole(*range.start()),

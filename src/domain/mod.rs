@@ -15,6 +15,7 @@ pub mod failure;
 pub mod garbage;
 pub mod health;
 pub mod id;
+pub mod image;
 pub mod instance;
 pub mod job;
 pub mod json;

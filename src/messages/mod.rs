@@ -8,6 +8,7 @@ pub mod comfy_process;
 pub mod crypto;
 pub mod egress;
 pub mod handle;
+pub mod images;
 pub mod queue_ingress;
 pub mod reaper;
 pub mod sandbox_pool;

@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod egress;
 pub mod fetch;
 pub mod gpu;
+pub mod images;
 pub mod job_queue;
 pub mod job_source;
 pub mod notify;

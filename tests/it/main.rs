@@ -31,6 +31,7 @@ mod hostile_filesystem;
 mod hostile_network;
 mod hostile_resources;
 mod hostile_results;
+mod images;
 mod lifecycle;
 mod plaintext;
 mod platform;

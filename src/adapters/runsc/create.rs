@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use slog::{debug, warn};
@@ -19,7 +20,7 @@ use super::run::random_bits;
 use super::slot::{Making, Parked, Slot, Standing};
 use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
-use super::tools::{is_open_to_all, rootfs_of};
+use super::tools::is_open_to_all;
 use super::{CLOSING_PATIENCE, RunscEngine, Settings, Tools, flags, host, mount_points, tree};
 use crate::domain::credential::{CredentialName, Placeholder};
 use crate::domain::egress::{Policy, Rule};
@@ -30,6 +31,7 @@ use crate::domain::layout;
 use crate::domain::time::whole_millis;
 use crate::ports::cgroup::CgroupLimits;
 use crate::ports::egress::{Passage, Whose};
+use crate::ports::images::RuntimeRoot;
 use crate::ports::process::SpawnRequest;
 use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec};
 
@@ -105,8 +107,7 @@ impl RunscEngine {
         spec: SlotSpec,
         making: Making,
     ) -> Result<(Written, Making), SandboxError> {
-        let image = self.settings.images.get(&spec.runtime).cloned();
-        let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
+        let images = Arc::clone(&self.images);
         let purpose = spec.purpose;
         let installs = purpose == Purpose::Install;
         let (permissions, volume, secrets) = match &purpose {
@@ -139,7 +140,8 @@ impl RunscEngine {
         let gvisor = tools.engine.kind == Kind::Runsc;
         let jsr = self.settings.jsr.as_ref().map(|jsr| jsr.url.clone());
         let write = move || {
-            let rootfs = rootfs_of(&image, runtime).ok_or(SandboxError::RuntimeMissing(runtime))?;
+            let RuntimeRoot { rootfs, program, .. } =
+                images.serving(runtime).map_err(|_| SandboxError::RuntimeMissing(runtime))?;
             let [rootfs, runner] = [real(&rootfs)?, real(&runner)?];
             // Before the root may become one of the slot's own, which nobody else looks into.
             let mut bound = vec![rootfs.clone(), runner.clone()];
@@ -170,6 +172,7 @@ impl RunscEngine {
                 memory_mb,
                 tmp_mb,
                 rootfs,
+                program,
                 runner,
                 duty,
                 warm,

@@ -51,6 +51,7 @@ mod stand;
 mod stopwatch;
 mod tools;
 mod tree;
+mod trial;
 mod watch;
 
 #[cfg(test)]
@@ -72,11 +73,13 @@ use self::layout::Layout;
 use self::runners::Runners;
 pub use self::settings::{Choice, InstallLimits, OutputLimits, Settings};
 use self::slot::Slots;
+pub use self::trial::Trials;
 use crate::domain::execution::{Call, Evidence, Limits};
 use crate::domain::id::{EnvironmentId, SlotId};
 use crate::domain::package_set::PackageSet;
 use crate::ports::cgroup::Cgroups;
 use crate::ports::egress::EgressGates;
+use crate::ports::images::RuntimeImages;
 use crate::ports::process::Spawner;
 use crate::ports::sandbox::{
     EngineProbe, Installed, Leftover, Preparation, SandboxEngine, SandboxError, SlotSpec, Transpiled,
@@ -93,6 +96,7 @@ pub struct RunscEngine {
     spawner: Arc<dyn Spawner>,
     cgroups: Arc<dyn Cgroups>,
     volumes: Arc<dyn Volumes>,
+    images: Arc<dyn RuntimeImages>,
     /// None: nothing gets out of any sandbox.
     gates: Option<Arc<dyn EgressGates>>,
     slots: Slots,
@@ -114,6 +118,7 @@ impl RunscEngine {
         spawner: Arc<dyn Spawner>,
         cgroups: Arc<dyn Cgroups>,
         volumes: Arc<dyn Volumes>,
+        images: Arc<dyn RuntimeImages>,
         gates: Option<Arc<dyn EgressGates>>,
         log: Logger,
     ) -> Self {
@@ -123,6 +128,7 @@ impl RunscEngine {
             spawner,
             cgroups,
             volumes,
+            images,
             gates,
             slots: Slots::default(),
             tools: OnceCell::new(),

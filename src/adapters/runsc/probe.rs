@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,10 +14,11 @@ use slog::info;
 
 use super::flags::{Engine, Kind, smoke_test};
 use super::stopwatch::Stopwatch;
-use super::tools::{find_engine, rootfs_of};
+use super::tools::find_engine;
 use super::{Choice, RunscEngine};
 use crate::domain::environment::Runtime;
 use crate::domain::execution::ProcessEnd;
+use crate::ports::images::RuntimeImages;
 use crate::ports::process::{Finished, SpawnError, SpawnRequest};
 use crate::ports::sandbox::EngineProbe;
 
@@ -39,8 +41,8 @@ impl RunscEngine {
     pub(super) async fn look_around(&self) -> EngineProbe {
         let mut problems: Vec<String> = self.layout.problem().into_iter().collect();
         let isolated = matches!(self.settings.choice, Choice::Gvisor { .. });
-        let (choice, images) = (self.settings.choice.clone(), self.settings.images.clone());
-        let look = move || (find_engine(&choice), installed(&images));
+        let (choice, images) = (self.settings.choice.clone(), Arc::clone(&self.images));
+        let look = move || (find_engine(&choice), installed(&*images));
         let (engine, runtimes) = match tokio::task::spawn_blocking(look).await {
             Ok((engine, (runtimes, missing))) => {
                 problems.extend(missing);
@@ -179,34 +181,16 @@ fn remember(path: &Path, memory: &Memory) {
 }
 
 /// The versions of the runtimes that are there, and a line for each that is not.
-fn installed(images: &BTreeMap<Runtime, PathBuf>) -> (BTreeMap<Runtime, String>, Vec<String>) {
+fn installed(images: &dyn RuntimeImages) -> (BTreeMap<Runtime, String>, Vec<String>) {
     let mut versions = BTreeMap::new();
     let mut missing = Vec::new();
     for runtime in Runtime::ALL {
-        let image = images.get(&runtime);
-        match image.filter(|image| rootfs_of(image, runtime).is_some()) {
-            Some(image) => {
-                versions.insert(runtime, manifest_version(image).unwrap_or_else(|| "unknown".to_owned()));
-            }
-            None => {
-                let place = image.map_or_else(|| "nowhere".to_owned(), |image| image.display().to_string());
-                let variable = format!("RUNTIME_IMAGE_{}", runtime.as_str().to_uppercase());
-                missing.push(format!(
-                    "the {runtime} runtime is not installed (looked in {place}): run the set-up step (scripts/setup, with this CLOISTER_STATE_DIR), or point {variable} at an image"
-                ));
-            }
+        match images.serving(runtime) {
+            Ok(root) => drop(versions.insert(runtime, root.version)),
+            Err(reason) => missing.push(reason),
         }
     }
     (versions, missing)
-}
-
-fn manifest_version(image: &Path) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Manifest {
-        version: String,
-    }
-    let manifest: Manifest = serde_json::from_slice(&fs::read(image.join("manifest.json")).ok()?).ok()?;
-    Some(manifest.version)
 }
 
 #[cfg(test)]

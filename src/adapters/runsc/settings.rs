@@ -1,11 +1,9 @@
 //! What boot tells the engine once.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::egress::{HostHeader, Rule};
-use crate::domain::environment::Runtime;
 use crate::domain::package::Registry;
 
 /// Which program makes the sandboxes.
@@ -26,8 +24,6 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// `CLOISTER_STATE_DIR`: only the probe's memory is kept there.
     pub state_dir: PathBuf,
-    /// `RUNTIME_IMAGE_*`: a directory that holds `rootfs/` and `manifest.json`, or a root file system itself.
-    pub images: BTreeMap<Runtime, PathBuf>,
     /// From the spawn of a sandbox to its runner's `ready`.
     pub ready_deadline: Duration,
     /// CPU time per 100 ms of wall time during a call, in microseconds. `None`: no quota.

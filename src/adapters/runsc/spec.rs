@@ -34,6 +34,8 @@ pub(super) struct Bundle {
     pub memory_mb: u64,
     pub tmp_mb: u64,
     pub rootfs: PathBuf,
+    /// The runtime's, as an absolute path inside the root.
+    pub program: String,
     /// Bound to `/runtime`.
     pub runner: PathBuf,
     pub duty: Duty,
@@ -160,7 +162,8 @@ fn rlimit(kind: PosixRlimitType, value: u64) -> Result<PosixRlimit, OciSpecError
 }
 
 fn arguments(bundle: &Bundle) -> Vec<String> {
-    let mut words = command(bundle);
+    let mut words = vec![bundle.program.clone()];
+    words.extend(command(bundle));
     words.extend(bundle.warm.then(|| WARM.to_owned()));
     words.extend(bundle.egress.is_some().then(|| egress::ARGUMENT.to_owned()));
     words
@@ -171,7 +174,7 @@ fn command(bundle: &Bundle) -> Vec<String> {
     match bundle.runtime {
         Runtime::Deno if matches!(bundle.duty, Duty::Transpile { .. } | Duty::Install) => {
             let install = matches!(bundle.duty, Duty::Install);
-            let mut words = fixed(&["/usr/bin/deno", "run", "--quiet", "--no-prompt", "--no-config", "--no-lock"]);
+            let mut words = fixed(&["run", "--quiet", "--no-prompt", "--no-config", "--no-lock"]);
             // It starts Deno's own compiler; none of the modules is run.
             words.extend(fixed(&["--no-check", "--allow-all"]));
             words.push(if install { "/runtime/resolver.js" } else { "/runtime/transpiler.js" }.to_owned());
@@ -179,7 +182,6 @@ fn command(bundle: &Bundle) -> Vec<String> {
         }
         Runtime::Deno => {
             let mut words = fixed(&[
-                "/usr/bin/deno",
                 "run",
                 "--quiet",
                 "--no-prompt",
@@ -194,24 +196,13 @@ fn command(bundle: &Bundle) -> Vec<String> {
             words.push("/runtime/runner.js".to_owned());
             words
         }
-        Runtime::Bun if matches!(bundle.duty, Duty::Install) => fixed(&[
-            "/usr/bin/bun",
-            "run",
-            "--no-install",
-            "--no-env-file",
-            "--config=/dev/null",
-            "/runtime/installer.js",
-        ]),
+        Runtime::Bun if matches!(bundle.duty, Duty::Install) => {
+            fixed(&["run", "--no-install", "--no-env-file", "--config=/dev/null", "/runtime/installer.js"])
+        }
         // Bun has no flag that bounds its heap: there the cgroup alone does.
-        Runtime::Bun => fixed(&[
-            "/usr/bin/bun",
-            "run",
-            "--no-install",
-            "--no-env-file",
-            "--config=/dev/null",
-            "--smol",
-            "/runtime/runner.js",
-        ]),
+        Runtime::Bun => {
+            fixed(&["run", "--no-install", "--no-env-file", "--config=/dev/null", "--smol", "/runtime/runner.js"])
+        }
     }
 }
 
@@ -220,7 +211,9 @@ fn environment(bundle: &Bundle) -> Vec<String> {
         Runtime::Deno => &["DENO_DIR=/tmp/.deno", "DENO_NO_PACKAGE_JSON=1", "DENO_NO_UPDATE_CHECK=1"],
         Runtime::Bun => &["BUN_RUNTIME_TRANSPILER_CACHE_PATH=0", "DO_NOT_TRACK=1"],
     };
-    let shared = ["PATH=/usr/bin", "HOME=/tmp", "TMPDIR=/tmp", "NO_COLOR=1", "LANG=C.UTF-8"];
+    let folder = bundle.program.rsplit_once('/').map_or("/", |(folder, _)| folder);
+    let path = if folder == "/usr/bin" { "PATH=/usr/bin".to_owned() } else { format!("PATH={folder}:/usr/bin") };
+    let shared = [path.as_str(), "HOME=/tmp", "TMPDIR=/tmp", "NO_COLOR=1", "LANG=C.UTF-8"];
     let mut entries: Vec<String> = shared.iter().chain(own).map(|&entry| entry.to_owned()).collect();
     let jsr = bundle.jsr.iter().filter(|_| bundle.runtime == Runtime::Deno);
     entries.extend(jsr.map(|address| format!("JSR_URL={address}")));

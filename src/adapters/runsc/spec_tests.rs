@@ -12,6 +12,7 @@ fn bundle(runtime: Runtime) -> Bundle {
         memory_mb: 128,
         tmp_mb: 64,
         rootfs: "/runtimes/rootfs".into(),
+        program: format!("/usr/bin/{runtime}"),
         runner: "/run/cloister/runners/0/runner".into(),
         duty: Duty::Call { workspace: "/volumes/tee-env-0/workspace".into(), emitted: None, remote: None },
         warm: false,
@@ -50,6 +51,20 @@ fn a_sandbox_made_before_its_environment_is_known_has_a_root_of_its_own_and_deno
     insta::assert_json_snapshot!(destinations(Runtime::Deno));
     let args = shown(&stands(Runtime::Deno))["process"]["args"].clone();
     assert_eq!(args.as_array().unwrap().last().unwrap(), "warm");
+}
+
+#[test]
+fn a_program_is_where_its_image_has_it() {
+    for runtime in Runtime::ALL {
+        let usual = shown(&bundle(runtime));
+        let mut other = shown(&Bundle { program: format!("/usr/local/bin/{runtime}"), ..bundle(runtime) });
+        assert_eq!(other["process"]["args"][0], format!("/usr/local/bin/{runtime}"));
+        assert_eq!(other["process"]["env"][0], "PATH=/usr/local/bin:/usr/bin");
+        for (word, at) in [("args", 0), ("env", 0)] {
+            other["process"][word][at] = usual["process"][word][at].clone();
+        }
+        assert_eq!(other, usual);
+    }
 }
 
 #[test]

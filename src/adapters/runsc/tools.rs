@@ -1,13 +1,12 @@
-//! What of this host the engine builds on: the program, the images, the id ranges.
+//! What of this host the engine builds on: the program, the id ranges.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::flags::{Engine, Kind};
 use super::settings::Choice;
 use super::spec::HOST_IDS;
-use crate::domain::environment::Runtime;
 
 const PROGRAM_DIRS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -51,12 +50,6 @@ fn look_for(kind: Kind) -> Option<Engine> {
 
 fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-}
-
-/// The root file system in an image directory, or the directory itself where it is one.
-pub(super) fn rootfs_of(image: &Path, runtime: Runtime) -> Option<PathBuf> {
-    let program = Path::new("usr/bin").join(runtime.as_str());
-    [image.join("rootfs"), image.to_path_buf()].into_iter().find(|root| is_program(&root.join(&program)))
 }
 
 /// True when this daemon may give out the ids of the sandboxes' user namespaces: not inside a container with a user

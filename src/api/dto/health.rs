@@ -6,6 +6,7 @@ pub use crate::domain::egress::EgressPicture;
 pub use crate::domain::garbage::ReaperPicture;
 use crate::domain::health::HealthPicture;
 pub use crate::domain::health::PartState;
+pub use crate::domain::image::RolloutPicture;
 pub use crate::domain::pool::PoolPicture;
 use crate::messages::comfy_process::InstancePicture;
 use crate::ports::gpu::{Gpu, GpuPicture};
@@ -60,6 +61,9 @@ pub struct HealthBody {
     /// How many tenants and tokens there are, their calls, and what was refused them since the start.
     #[serde(default)]
     pub tenants: TenantsPicture,
+    /// The runtimes that come from images. Absent where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<RolloutPicture>,
     /// The ComfyUI processes that answer. Absent where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<InstanceBody>,
@@ -174,6 +178,7 @@ impl HealthBody {
             reaper,
             egress: None,
             tenants: TenantsPicture::default(),
+            images: Vec::new(),
             instances: Vec::new(),
             gpus: None,
         }
@@ -188,6 +193,12 @@ impl HealthBody {
     /// The same, with who is served.
     pub fn with_tenants(mut self, tenants: TenantsPicture) -> Self {
         self.tenants = tenants;
+        self
+    }
+
+    /// The same, with the runtimes that come from images.
+    pub fn with_images(mut self, images: Vec<RolloutPicture>) -> Self {
+        self.images = images;
         self
     }
 

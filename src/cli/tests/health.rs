@@ -71,6 +71,24 @@ fn the_status_is_a_table() {
 }
 
 #[test]
+fn runtimes_that_come_from_images_have_a_table() {
+    let images = r#","images":[
+{"runtime":"deno","serving":"sha256:0123456789abcdef","onTrial":"sha256:fedcba9876543210","passed":57,"needed":200},
+{"runtime":"bun","passed":0,"needed":0,"problem":"the image r.example/bun:1 cannot be fetched"}]}"#;
+    let with = HEALTHZ.strip_suffix('}').unwrap().to_owned() + images;
+    let (status, _) = run(vec![(200, &with)], &["status"]);
+    let table = status.out.split_once("IMAGE OF").unwrap().1;
+    assert_eq!(
+        table.lines().map(str::trim_end).collect::<Vec<_>>(),
+        [
+            "  SERVES        ON TRIAL      STARTS     PROBLEM",
+            "deno      0123456789ab  fedcba987654  57 of 200",
+            "bun       -             -             -          the image r.example/bun:1 cannot be fetched",
+        ]
+    );
+}
+
+#[test]
 fn a_status_without_an_answering_part_says_so() {
     let (json, _) = run(vec![(503, HEALTHZ)], &["status", "--json"]);
     assert_eq!(json, did(0, &format!("{HEALTHZ}\n")));

@@ -5,6 +5,7 @@ mod comfy;
 mod crypto;
 mod daemon;
 mod egress;
+mod images;
 mod jobs;
 mod log;
 mod reaper;

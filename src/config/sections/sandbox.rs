@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::egress::Egress;
+use super::images::Images;
 use super::standing::Standing;
 use super::{DAY, HOUR, MINUTE, Reader, secs};
 use crate::config::value::Value;
 use crate::domain::egress::Rule;
 use crate::domain::execution::MIN_MEMORY_MB;
+use crate::domain::image::ImageSource;
 use crate::domain::package::{Registry, RegistryError};
 
 /// Written by the set-up step: one address on each line.
@@ -23,10 +25,11 @@ pub struct Sandbox {
     pub runsc: String,
     /// True: plain containers instead of gVisor. For development only.
     pub disable_gvisor: bool,
-    /// The directory of the Deno runtime.
-    pub runtime_deno: PathBuf,
-    /// The directory of the Bun runtime.
-    pub runtime_bun: PathBuf,
+    /// Where the Deno runtime comes from.
+    pub runtime_deno: ImageSource,
+    /// Where the Bun runtime comes from.
+    pub runtime_bun: ImageSource,
+    pub images: Images,
     pub max_executions: usize,
     /// Calls that may wait for a place.
     pub queue: usize,
@@ -78,6 +81,7 @@ impl Sandbox {
             disable_gvisor: reader.switch("sandbox.disable_gvisor"),
             runtime_deno: runtime(reader, "sandbox.runtime_deno", &state_dir.join("runtimes/deno")),
             runtime_bun: runtime(reader, "sandbox.runtime_bun", &state_dir.join("runtimes/bun")),
+            images: Images::read(reader),
             max_executions: reader.whole("sandbox.max_executions", 1..=10_000),
             queue: reader.whole("sandbox.queue", 0..=1_000_000),
             queue_wait: reader.span("sandbox.queue_wait", secs(0)..=secs(HOUR)),
@@ -110,13 +114,8 @@ impl Sandbox {
     }
 }
 
-/// The first system's variable held an image's name, which would otherwise pass as a relative path.
-fn runtime(reader: &mut Reader<'_>, key: &'static str, derived: &Path) -> PathBuf {
-    let path = reader.path_or(key, "daemon.state_dir", derived);
-    if !reader.origin(key).is_default() && path.to_string_lossy().contains(':') {
-        reader.refuse(key, "this looks like an image's name; give the directory that the set-up step made");
-    }
-    path
+fn runtime(reader: &mut Reader<'_>, key: &'static str, derived: &Path) -> ImageSource {
+    reader.image_or(key, "daemon.state_dir", derived)
 }
 
 fn boots_at_once(reader: &mut Reader<'_>) -> usize {

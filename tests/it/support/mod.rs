@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod far;
 pub mod gpu;
 pub mod host;
+pub mod oci;
 pub mod platform;
 pub mod registry;
 pub mod tier;

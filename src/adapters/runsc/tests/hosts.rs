@@ -21,7 +21,7 @@ async fn a_missing_image_and_a_broken_one_say_so() {
     fs::write(broken.join("usr/bin/bun"), "no program").unwrap();
     fs::set_permissions(broken.join("usr/bin/bun"), fs::Permissions::from_mode(0o755)).unwrap();
     let engine = world.engine.as_mut().unwrap();
-    engine.settings.images = BTreeMap::from([(Runtime::Bun, broken)]);
+    engine.images = directories([(Runtime::Bun, broken)]);
     assert!(matches!(engine.create(spec(Runtime::Deno)).await, Err(SandboxError::RuntimeMissing(Runtime::Deno))));
     let died = engine.create(spec(Runtime::Bun)).await;
     let Err(SandboxError::DiedEarly { end, detail }) = died else { panic!("{died:?}") };

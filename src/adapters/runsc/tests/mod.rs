@@ -20,11 +20,13 @@ use super::*;
 use crate::actors::doubles::credentials::CredentialsDouble;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::egress::{self as proxy, HostEgress};
+use crate::adapters::images::{self, HostImages};
 use crate::adapters::process::HostSpawner;
 use crate::domain::egress::{Caps, Reach};
 use crate::domain::environment::{Permissions, Runtime};
 use crate::domain::execution::{End, Outcome, Phase, ProcessEnd, Settlement, judge};
 use crate::domain::id::{EnvironmentId, ExecutionId, RequestId};
+use crate::domain::image::ImageSource;
 use crate::ports::sandbox::Purpose;
 use crate::ports::volumes::VolumeError;
 
@@ -98,7 +100,6 @@ impl World {
             choice: self.choice.clone(),
             run_dir: self.dir.path().join("run"),
             state_dir: self.dir.path().to_owned(),
-            images: Runtime::ALL.map(|runtime| (runtime, Path::new(IMAGES).join(runtime.as_str()))).into(),
             ready_deadline: Duration::from_secs(60),
             cpu_quota_us: Some(100_000),
             pids: 100,
@@ -123,6 +124,7 @@ impl World {
             Arc::new(HostSpawner),
             Arc::clone(&self.cgroups) as _,
             Arc::clone(&self.volumes) as _,
+            directories(Runtime::ALL.map(|runtime| (runtime, Path::new(IMAGES).join(runtime.as_str())))),
             Some(Arc::new(egress) as _),
             log,
         ))
@@ -175,6 +177,21 @@ impl Drop for World {
             let _ = fs::remove_dir(file.parent().and_then(Path::parent).unwrap());
         }
     }
+}
+
+/// Root file systems that lie ready.
+fn directories(at: impl IntoIterator<Item = (Runtime, PathBuf)>) -> Arc<dyn RuntimeImages> {
+    let sources = at.into_iter().map(|(runtime, path)| (runtime, ImageSource::Place(path))).collect();
+    let settings = images::Settings {
+        dir: "/nonexistent".into(),
+        sources,
+        most_bytes: 0,
+        within: Duration::ZERO,
+        auth_file: None,
+        plain_http: Vec::new(),
+    };
+    let nobody = Arc::new(|| Err("nothing is fetched here".into()));
+    Arc::new(HostImages::new(settings, nobody, Logger::root(Discard, o!())))
 }
 
 fn call(environment: EnvironmentId, limits: Limits) -> Call {

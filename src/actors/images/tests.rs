@@ -1,0 +1,240 @@
+//! The actor over a store and trials that are told what to do, under virtual time.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::adapters::clock::PausedClock;
+use crate::domain::pool::PoolPicture;
+use crate::domain::restart::{Exit, Generation};
+use crate::messages::supervisor::{Beat, ChildDown};
+use crate::ports::images::{FoundImage, RuntimeRoot};
+
+const BUN: Runtime = Runtime::Bun;
+
+fn digest(fill: u8) -> Digest {
+    Digest::of_bytes(&[fill; 32])
+}
+
+/// A store with one image, and trials that fail or wait where they are told to.
+#[derive(Default)]
+struct World {
+    serving: Mutex<Option<Digest>>,
+    offered: Mutex<Option<Digest>>,
+    tried: Mutex<Vec<PathBuf>>,
+    failing: Mutex<Option<TrialError>>,
+    held: Mutex<bool>,
+    begun: Notify,
+    cut: Arc<Mutex<u32>>,
+    sweeps: Mutex<u32>,
+}
+
+struct Cut(Arc<Mutex<u32>>);
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() += 1;
+    }
+}
+
+#[async_trait]
+impl ImageStore for World {
+    fn runtimes(&self) -> Vec<(Runtime, Option<Digest>)> {
+        vec![(BUN, self.serving.lock().unwrap().clone())]
+    }
+
+    async fn find(&self, _: Runtime) -> Result<FoundImage, ImageError> {
+        let away = || ImageError::Away { source_name: "r.example/bun:1".into(), source: "it is away".into() };
+        let digest = self.offered.lock().unwrap().clone().ok_or_else(away)?;
+        Ok(FoundImage { digest, stale: None })
+    }
+
+    async fn root(&self, _: Runtime, digest: &Digest) -> Result<RuntimeRoot, ImageError> {
+        Ok(RuntimeRoot { rootfs: digest.short().into(), program: "/bin/bun".into(), version: "1".into() })
+    }
+
+    async fn serve(&self, _: Runtime, digest: &Digest) -> Result<(), ImageError> {
+        *self.serving.lock().unwrap() = Some(digest.clone());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ImageTrials for World {
+    async fn sweep(&self) {
+        *self.sweeps.lock().unwrap() += 1;
+    }
+
+    async fn attempt(&self, _: Runtime, root: RuntimeRoot) -> Result<Duration, TrialError> {
+        self.tried.lock().unwrap().push(root.rootfs);
+        self.begun.notify_one();
+        if *self.held.lock().unwrap() {
+            let _cut = Cut(Arc::clone(&self.cut));
+            std::future::pending::<()>().await;
+        }
+        self.failing.lock().unwrap().take().map_or(Ok(Duration::from_millis(300)), Err)
+    }
+}
+
+#[derive(Default)]
+struct Parent {
+    complaints: Vec<String>,
+    exits: Vec<Exit>,
+}
+
+impl Actor for Parent {
+    type Context = Context<Self>;
+}
+
+impl Handler<Beat> for Parent {
+    type Result = ();
+
+    fn handle(&mut self, beat: Beat, _: &mut Self::Context) {
+        self.complaints = beat.complaints;
+    }
+}
+
+impl Handler<ChildDown> for Parent {
+    type Result = ();
+
+    fn handle(&mut self, down: ChildDown, _: &mut Self::Context) {
+        self.exits.push(down.exit);
+    }
+}
+
+/// The last complaints, and how the lives ended.
+#[derive(Message)]
+#[rtype(result = "(Vec<String>, Vec<Exit>)")]
+struct Told;
+
+impl Handler<Told> for Parent {
+    type Result = MessageResult<Told>;
+
+    fn handle(&mut self, _: Told, _: &mut Self::Context) -> Self::Result {
+        MessageResult((self.complaints.clone(), self.exits.clone()))
+    }
+}
+
+/// A pool with calls that boot.
+struct BusyPool(usize);
+
+impl Actor for BusyPool {
+    type Context = Context<Self>;
+}
+
+impl Handler<GetPool> for BusyPool {
+    type Result = MessageResult<GetPool>;
+
+    fn handle(&mut self, _: GetPool, _: &mut Self::Context) -> Self::Result {
+        MessageResult(PoolPicture { booting: self.0, ..PoolPicture::default() })
+    }
+}
+
+fn start(world: &Arc<World>, parent: &Addr<Parent>, soak: u32) -> Addr<Images> {
+    start_beside(world, parent, soak, Handle::default())
+}
+
+fn start_beside(world: &Arc<World>, parent: &Addr<Parent>, soak: u32, pool: Handle<GetPool>) -> Addr<Images> {
+    let seat = Seat::new(parent, "images", Generation(1), Duration::from_secs(1));
+    let deps = Deps {
+        store: Arc::clone(world) as _,
+        trials: Arc::clone(world) as _,
+        pool,
+        clock: Arc::new(PausedClock::start()),
+        soak,
+        log: Logger::root(slog::Discard, slog::o!()),
+    };
+    Images::new(deps, seat).start()
+}
+
+fn world(serving: Option<u8>, offered: Option<u8>) -> (Arc<World>, Addr<Parent>) {
+    tokio::time::pause();
+    let world = World {
+        serving: Mutex::new(serving.map(digest)),
+        offered: Mutex::new(offered.map(digest)),
+        ..World::default()
+    };
+    (Arc::new(world), Parent::default().start())
+}
+
+async fn after(span: Duration) {
+    tokio::time::sleep(span).await;
+}
+
+#[actix::test]
+async fn a_new_image_serves_after_its_starts_and_not_before() {
+    let (world, parent) = world(Some(1), Some(2));
+    let images = start(&world, &parent, 10);
+    after(Duration::from_millis(1500)).await;
+    assert_eq!(*world.serving.lock().unwrap(), Some(digest(1)));
+    let tried = world.tried.lock().unwrap().len();
+    assert!((3..8).contains(&tried), "a start rests as long as it took: {tried}");
+    let (complaints, _) = parent.send(Told).await.unwrap();
+    assert!(complaints[0].contains("of 10 starts; 010101010101 serves until then"), "{complaints:?}");
+    after(Duration::from_secs(5)).await;
+    assert_eq!(*world.serving.lock().unwrap(), Some(digest(2)));
+    assert_eq!(world.tried.lock().unwrap().len(), 10);
+    let picture = images.send(GetImages).await.unwrap().remove(0);
+    assert_eq!((picture.serving, picture.on_trial, picture.problem), (Some(digest(2).to_string()), None, None));
+    assert_eq!(parent.send(Told).await.unwrap().0, [""; 0]);
+}
+
+#[actix::test]
+async fn an_image_that_fails_does_not_serve_and_a_disturbed_start_is_tried_again() {
+    let (world, parent) = world(Some(1), Some(2));
+    *world.failing.lock().unwrap() = Some(TrialError::Host("no room".into()));
+    let images = start(&world, &parent, 3);
+    after(Duration::from_millis(500)).await;
+    assert!(images.send(GetImages).await.unwrap()[0].problem.as_ref().is_some_and(|told| told.contains("no room")));
+    *world.failing.lock().unwrap() = Some(TrialError::Image("it died".into()));
+    after(Duration::from_secs(5)).await;
+    assert_eq!((world.tried.lock().unwrap().len(), world.serving.lock().unwrap().clone()), (2, Some(digest(1))));
+    let (complaints, _) = parent.send(Told).await.unwrap();
+    assert_eq!(complaints, ["bun: image 020202020202 failed at start 1 of 3 (it died); 010101010101 serves on"]);
+    images.send(CheckImages).await.unwrap();
+    after(Duration::from_secs(5)).await;
+    assert_eq!(*world.serving.lock().unwrap(), Some(digest(2)), "asked again, it passed");
+}
+
+#[actix::test]
+async fn an_image_that_is_away_is_looked_for_until_it_is_there() {
+    let (world, parent) = world(None, None);
+    let _images = start(&world, &parent, 3);
+    after(Duration::from_millis(1500)).await;
+    let (complaints, _) = parent.send(Told).await.unwrap();
+    assert_eq!(complaints, ["bun: the image r.example/bun:1 cannot be fetched: it is away"]);
+    *world.offered.lock().unwrap() = Some(digest(3));
+    after(Duration::from_secs(31)).await;
+    assert_eq!(*world.serving.lock().unwrap(), Some(digest(3)));
+}
+
+#[actix::test]
+async fn calls_go_before_trials_and_trials_go_on_all_the_same() {
+    let (world, parent) = world(Some(1), Some(2));
+    let pool = Handle::default();
+    pool.publish(&BusyPool(1).start());
+    let _images = start_beside(&world, &parent, 3, pool.clone());
+    after(Duration::from_secs(20)).await;
+    assert_eq!(world.tried.lock().unwrap().len(), 0);
+    after(Duration::from_secs(20)).await;
+    assert_eq!(world.tried.lock().unwrap().len(), 1, "it has waited long enough");
+    pool.publish(&BusyPool(0).start());
+    after(Duration::from_secs(40)).await;
+    assert_eq!(*world.serving.lock().unwrap(), Some(digest(2)));
+}
+
+#[actix::test]
+async fn a_drain_cuts_a_trial_off_and_sweeps_what_it_left() {
+    let (world, parent) = world(Some(1), Some(2));
+    *world.held.lock().unwrap() = true;
+    let images = start(&world, &parent, 3);
+    world.begun.notified().await;
+    images.send(Drain { hurry: false }).await.unwrap();
+    after(Duration::from_millis(10)).await;
+    assert_eq!(parent.send(Told).await.unwrap().1, [Exit::Requested]);
+    assert_eq!((*world.cut.lock().unwrap(), *world.sweeps.lock().unwrap()), (1, 2));
+}
