@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::domain::environment::{Environment, EnvironmentStatus};
-use crate::domain::execution::{Call, Captured, End, Evidence, ExecutionRecord, Limits, Phase, ProcessEnd, Settlement};
+use crate::domain::execution::{
+    Call, Captured, End, Evidence, ExecutionRecord, Following, Limits, Phase, ProcessEnd, Settlement,
+};
 use crate::domain::id::{EnvironmentId, SlotId};
 use crate::domain::time::WallTime;
 use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
@@ -90,7 +92,7 @@ impl SandboxEngine for EngineDouble {
         if Self::spend(&self.failing_boots) { Err(SandboxError::NotReady(Duration::from_secs(1))) } else { Ok(()) }
     }
 
-    async fn run(&self, _: SlotId, _: Call, _: String) -> Result<Evidence, SandboxError> {
+    async fn run(&self, _: SlotId, _: Call, _: String, _: Following) -> Result<Evidence, SandboxError> {
         self.running.notify_one();
         if *locked(&self.held) {
             self.release.notified().await;

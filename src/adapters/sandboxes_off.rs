@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-use crate::domain::execution::{Call, Evidence, Limits};
+use crate::domain::execution::{Call, Evidence, Following, Limits};
 use crate::domain::id::SlotId;
 use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
 
@@ -41,7 +41,7 @@ impl SandboxEngine for SandboxesOff {
         self.off()
     }
 
-    async fn run(&self, _: SlotId, _: Call, _: String) -> Result<Evidence, SandboxError> {
+    async fn run(&self, _: SlotId, _: Call, _: String, _: Following) -> Result<Evidence, SandboxError> {
         self.off()
     }
 

@@ -184,6 +184,11 @@ impl ApiError {
         self.look().code
     }
 
+    /// What a caller reads.
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody { error: self.to_string(), code: Some(self.code().to_owned()), details: self.details() }
+    }
+
     fn details(&self) -> Option<serde_json::Value> {
         match self {
             ApiError::SetUp(SetUpError::Source(faults)) => serde_json::to_value(faults).ok(),
@@ -202,8 +207,7 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         let look = self.look();
-        let body = ErrorBody { error: self.to_string(), code: Some(look.code.to_owned()), details: self.details() };
-        let mut response = answer::named(answer::json(look.status, &body), look.code);
+        let mut response = answer::named(answer::json(look.status, &self.body()), look.code);
         if let Some(seconds) = look.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

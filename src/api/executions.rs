@@ -1,8 +1,10 @@
 //! The routes that call an environment's handler and list its calls.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use actix_web::http::StatusCode;
+use actix_web::rt::task::JoinHandle;
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::future::{Either, select};
@@ -10,15 +12,18 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::api::body::{self, EXECUTE_BYTES};
-use crate::api::dto::{ExecutionBody, LimitsBody, RecordBody};
+use crate::api::dto::{ExecutionBody, LimitsBody, RecordBody, execution_json};
+use crate::api::ears::Ears;
 use crate::api::environments::{id_of, only, ready};
 use crate::api::error::ApiError;
+use crate::api::events::{self, Last};
 use crate::api::{Doors, Handles, answer, envelope};
-use crate::domain::execution::{Call, ExecutionReport, validate_env};
+use crate::domain::execution::{Call, ExecutionReport, Follower, validate_env};
 use crate::domain::id::ExecutionId;
 use crate::domain::json::{Fields, Malformed};
 use crate::messages::handle::HandleError;
 use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
+use crate::ports::clock::Clock;
 
 /// The most calls that are listed.
 const MOST_RECORDS: u32 = 100;
@@ -51,24 +56,41 @@ async fn execute(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> 
         env: wanted.env,
         limits: doors.limits.resolve(wanted.limits.timeout_ms, wanted.limits.memory_mb),
     };
-    // Dropped with this future: the caller's presence.
-    let (_caller, gone) = oneshot::channel::<()>();
-    let told = actix_web::rt::spawn(run(doors.handles.clone(), call, gone));
+    // Dropped with this future, or with the stream: the caller's presence.
+    let (caller, gone) = oneshot::channel::<()>();
+    if events::are_wanted(request.headers()) {
+        // The last that can be refused by its status.
+        ready(&doors, environment).await?;
+        let ears = Arc::new(Ears::default());
+        let message = Execute { call, following: Some(Arc::clone(&ears) as Arc<dyn Follower>) };
+        let told = actix_web::rt::spawn(run(doors.handles.clone(), message, gone));
+        let ending = ending(told, Arc::clone(&doors.clock));
+        return Ok(events::stream(ears, Box::pin(ending), caller, Arc::clone(&doors.clock)));
+    }
+    let told = actix_web::rt::spawn(run(doors.handles.clone(), Execute { call, following: None }, gone));
     let report = told.await.map_err(|_| ApiError::GivenUp)???;
     let outcome = report.outcome.as_str();
     let body = ExecutionBody::new(report, doors.clock.wall());
     Ok(answer::named(answer::json(StatusCode::OK, &body), outcome))
 }
 
+/// What the pool said.
+type Told = Result<Result<ExecutionReport, ExecuteError>, HandleError>;
+
+/// The last event of a call that is followed.
+async fn ending(told: JoinHandle<Told>, clock: Arc<dyn Clock>) -> Last {
+    let told = told.await.map_err(|_| ApiError::GivenUp);
+    match told.and_then(|told| Ok(told??)) {
+        Ok(report) => Last { name: "result", json: execution_json(report, clock.wall()) },
+        Err(error) => Last { name: "error", json: serde_json::to_string(&error.body()).unwrap_or_default() },
+    }
+}
+
 /// Asks for the call, and tells the pool when the caller is gone before the answer. Lives in a task of its own, so that
 /// neither message is lost with the request.
-async fn run(
-    handles: Handles,
-    call: Call,
-    gone: oneshot::Receiver<()>,
-) -> Result<Result<ExecutionReport, ExecuteError>, HandleError> {
-    let execution = call.execution;
-    let answer = Box::pin(handles.execute.ask(Execute { call }));
+async fn run(handles: Handles, message: Execute, gone: oneshot::Receiver<()>) -> Told {
+    let execution = message.call.execution;
+    let answer = Box::pin(handles.execute.ask(message));
     match select(answer, gone).await {
         Either::Left((report, _)) => report,
         Either::Right((_, answer)) => {

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use reqwest::{Method, StatusCode, Url};
+use reqwest::header::ACCEPT;
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::dto::{EnvironmentBody, ErrorBody, ExecuteBody, ExecutionBody, SetUpBody};
+use crate::cli::events::EventReader;
 use crate::cli::variables::Variables;
 use crate::cli::{exit, printable::printable};
 use crate::domain::id::EnvironmentId;
@@ -163,6 +165,31 @@ impl Client {
         self.ask(Method::POST, &format!("/environments/{id}/execute"), Some(body)).await
     }
 
+    /// Calls and follows: each event is handed to `hear` as it comes, its name first. Returns when the stream is over.
+    pub async fn follow(
+        &self,
+        id: EnvironmentId,
+        body: &ExecuteBody,
+        mut hear: impl FnMut(&str, &str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let path = format!("/environments/{id}/execute");
+        let request = self.request(Method::POST, &path, Some(body)).header(ACCEPT, "text/event-stream");
+        let failed = |error: reqwest::Error| ClientError::of_transport(&error, &self.base);
+        let mut response = request.send().await.map_err(failed)?;
+        let status = response.status();
+        if !status.is_success() {
+            let text = response.text().await.map_err(failed)?;
+            return Err(self.refusal(status, &text).into());
+        }
+        let mut events = EventReader::default();
+        while let Some(piece) = response.chunk().await.map_err(failed)? {
+            for event in events.push(&piece) {
+                hear(&event.name, &event.data)?;
+            }
+        }
+        Ok(())
+    }
+
     pub async fn list(&self) -> anyhow::Result<Answer<Vec<EnvironmentBody>>> {
         self.ask(Method::GET, "/environments", None::<&()>).await
     }
@@ -195,18 +222,23 @@ impl Client {
         path: &str,
         body: Option<&B>,
     ) -> anyhow::Result<(StatusCode, String)> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        let request = self.request(method, path, body);
         let failed = |error: reqwest::Error| ClientError::of_transport(&error, &self.base);
         let response = request.send().await.map_err(failed)?;
         let status = response.status();
         let text = response.text().await.map_err(failed)?;
         if status.is_success() { Ok((status, text)) } else { Err(self.refusal(status, &text).into()) }
+    }
+
+    fn request<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> RequestBuilder {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        match body {
+            Some(body) => request.json(body),
+            None => request,
+        }
     }
 
     fn refusal(&self, status: StatusCode, text: &str) -> ClientError {

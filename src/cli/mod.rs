@@ -6,6 +6,7 @@
 pub mod arguments;
 mod client;
 mod env;
+mod events;
 mod health;
 mod keygen;
 mod printable;

@@ -3,7 +3,7 @@
 use actix::prelude::*;
 
 use crate::domain::environment::{Environment, SetUpInvalid, SetUpRequest, SourceFault};
-use crate::domain::execution::{Call, ExecutionReport};
+use crate::domain::execution::{Call, ExecutionReport, Following};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::pool::{PoolPicture, Refusal};
@@ -35,6 +35,8 @@ pub enum SetUpError {
 #[rtype(result = "Result<ExecutionReport, ExecuteError>")]
 pub struct Execute {
     pub call: Call,
+    /// Hears what the call says while it runs.
+    pub following: Following,
 }
 
 /// Why a call has no report.

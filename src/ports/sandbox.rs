@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::environment::{Permissions, Runtime, SourceFault};
-use crate::domain::execution::{Call, Evidence, Limits};
+use crate::domain::execution::{Call, Evidence, Following, Limits};
 use crate::domain::id::{EnvironmentId, SlotId};
 
 /// What a sandbox is made for.
@@ -109,10 +109,17 @@ pub trait SandboxEngine: Send + Sync {
 
     /// Writes the call's limits to the cgroup, sends the request and watches until it is settled, closed, over time,
     /// flooded or out of memory. The sandbox is spent afterwards. The time limit starts when the request is sent.
+    /// `following` hears logs and output as they are read, within the caps that hold for the evidence.
     ///
     /// # Errors
     /// Only when the host itself failed; what the handler did is evidence, not an error.
-    async fn run(&self, slot: SlotId, call: Call, main_module: String) -> Result<Evidence, SandboxError>;
+    async fn run(
+        &self,
+        slot: SlotId,
+        call: Call,
+        main_module: String,
+        following: Following,
+    ) -> Result<Evidence, SandboxError>;
 
     /// Turns TypeScript into JavaScript in a `Purpose::Transpile` sandbox.
     async fn transpile(

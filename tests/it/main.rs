@@ -27,6 +27,7 @@ mod doubles;
 mod egress;
 mod faults;
 mod first_system;
+mod follow;
 mod hostile_filesystem;
 mod hostile_network;
 mod hostile_resources;

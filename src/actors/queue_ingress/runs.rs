@@ -71,7 +71,7 @@ impl QueueIngress {
         let (handle, clock, render) = (self.deps.execute.clone(), self.deps.clock.clone(), self.deps.render);
         let asked = async move {
             valid.map_err(|error| format!("execute: {error}"))?;
-            match handle.ask(Execute { call }).await {
+            match handle.ask(Execute { call, following: None }).await {
                 Ok(Ok(report)) => Ok(render(report, clock.wall())),
                 Ok(Err(error)) => Err(format!("execution_failed: {error}")),
                 Err(error) => Err(format!("execution_failed: {error}")),

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{SandboxPool, kind_of};
 use crate::domain::environment::{Environment, EnvironmentStatus};
-use crate::domain::execution::{Call, Evidence, ExecutionRecord, ExecutionReport, Timings};
+use crate::domain::execution::{Call, Evidence, ExecutionRecord, ExecutionReport, Following, Timings};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::pool::{Answer, Event};
@@ -22,6 +22,7 @@ type Reply = oneshot::Sender<Result<ExecutionReport, ExecuteError>>;
 /// A call that is not answered yet.
 pub(super) struct PendingCall {
     call: Call,
+    following: Following,
     reply: Reply,
     environment: Option<Environment>,
     /// Its row in the store, once that is written.
@@ -53,10 +54,11 @@ impl Handler<Execute> for SandboxPool {
 
     fn handle(&mut self, message: Execute, ctx: &mut Self::Context) -> Self::Result {
         let (reply, answer) = oneshot::channel();
-        let Execute { call } = message;
+        let Execute { call, following } = message;
         let (execution, environment) = (call.execution, call.environment);
         let pending = PendingCall {
             call,
+            following,
             reply,
             environment: None,
             record: None,
@@ -181,8 +183,8 @@ impl SandboxPool {
         // The caller's data is needed once, and up to a MiB: it moves. What stays behind is what the answer needs.
         let (data, env) = (std::mem::take(&mut pending.call.data), std::mem::take(&mut pending.call.env));
         let call = Call { data, env, ..pending.call.clone() };
-        let engine = Arc::clone(&self.deps.engine);
-        let work = async move { engine.run(slot, call, main_module).await };
+        let (engine, following) = (Arc::clone(&self.deps.engine), pending.following.take());
+        let work = async move { engine.run(slot, call, main_module, following).await };
         self.spawn(ctx, work, move |pool, ran, ctx| {
             if let Some(pending) = pool.calls.get_mut(&execution) {
                 match ran {

@@ -106,6 +106,7 @@ fn execute(environment: EnvironmentId, n: u128) -> Execute {
             env: [].into(),
             limits: limits(),
         },
+        following: None,
     }
 }
 

@@ -67,11 +67,13 @@ pub(super) struct Dialogue {
     logs: Vec<LogEntry>,
     log_bytes: usize,
     logs_cut: bool,
+    /// How many of the logs a follower has heard.
+    told: usize,
 }
 
 impl Dialogue {
     pub(super) fn new(task: Task, nonce: String, caps: Caps) -> Self {
-        Self { task, nonce, caps, phase: Phase::Import, logs: Vec::new(), log_bytes: 0, logs_cut: false }
+        Self { task, nonce, caps, phase: Phase::Import, logs: Vec::new(), log_bytes: 0, logs_cut: false, told: 0 }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -81,6 +83,12 @@ impl Dialogue {
     /// The log entries so far; the last has the level `truncated` when more came than is kept.
     pub(super) fn take_logs(&mut self) -> Vec<LogEntry> {
         std::mem::take(&mut self.logs)
+    }
+
+    /// The log entries that were kept since this was asked last.
+    pub(super) fn untold(&mut self) -> &[LogEntry] {
+        let told = std::mem::replace(&mut self.told, self.logs.len());
+        self.logs.get(told..).unwrap_or_default()
     }
 
     /// Takes one frame. Some once the dialogue is over; nothing may be read after that.

@@ -32,6 +32,7 @@ mod frame;
 mod layout;
 mod leftovers;
 mod line;
+mod live;
 mod permissions;
 mod probe;
 mod result;
@@ -64,7 +65,7 @@ use self::layout::Layout;
 use self::runners::Runners;
 pub use self::settings::{Choice, InstallLimits, OutputLimits, Settings};
 use self::slot::Slots;
-use crate::domain::execution::{Call, Evidence, Limits};
+use crate::domain::execution::{Call, Evidence, Following, Limits};
 use crate::domain::id::SlotId;
 use crate::ports::cgroup::Cgroups;
 use crate::ports::egress::EgressGates;
@@ -159,8 +160,14 @@ impl SandboxEngine for RunscEngine {
         self.boot(spec).await
     }
 
-    async fn run(&self, slot: SlotId, call: Call, main_module: String) -> Result<Evidence, SandboxError> {
-        self.execute(slot, call, main_module).await
+    async fn run(
+        &self,
+        slot: SlotId,
+        call: Call,
+        main_module: String,
+        following: Following,
+    ) -> Result<Evidence, SandboxError> {
+        self.execute(slot, call, main_module, following).await
     }
 
     async fn transpile(

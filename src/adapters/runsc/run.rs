@@ -15,7 +15,7 @@ use super::slot::Slot;
 use super::stopwatch::Stopwatch;
 use super::watch::{self, Seen, watch};
 use super::{RunscEngine, host};
-use crate::domain::execution::{Call, Evidence, Limits, Settlement, judge};
+use crate::domain::execution::{Call, Evidence, Following, Limits, Settlement, judge};
 use crate::domain::id::SlotId;
 use crate::ports::cgroup::{CgroupLimits, CgroupUsage};
 use crate::ports::sandbox::{Installed, SandboxError, Transpiled};
@@ -92,7 +92,13 @@ enum RequestError {
 }
 
 impl RunscEngine {
-    pub(super) async fn execute(&self, id: SlotId, call: Call, main: String) -> Result<Evidence, SandboxError> {
+    pub(super) async fn execute(
+        &self,
+        id: SlotId,
+        call: Call,
+        main: String,
+        following: Following,
+    ) -> Result<Evidence, SandboxError> {
         let data: &RawValue = serde_json::from_str(&call.data).map_err(|_| cannot_ask(RequestError::DataNotJson))?;
         let asked = Asked::Execute {
             main: &main,
@@ -106,7 +112,7 @@ impl RunscEngine {
         // Every character of the result's JSON text takes at most two in the frame around it.
         let caps = self.runner_limits();
         let frame_cap = 2 * caps.result_bytes + ERROR_GROWTH * caps.message_bytes + FRAME_FIELDS;
-        let (seen, evidence) = self.perform(id, Task::Execute, asked, call.limits, frame_cap).await?;
+        let (seen, evidence) = self.perform(id, Task::Execute, asked, call.limits, frame_cap, following).await?;
         let settlement = match seen {
             Some(Settled::Call(settlement)) => Some(settlement),
             Some(Settled::Transpiled(_) | Settled::Installed(_)) => Some(Settlement::Forged),
@@ -123,7 +129,7 @@ impl RunscEngine {
     ) -> Result<Transpiled, SandboxError> {
         let task = Task::Transpile(modules.keys().cloned().collect());
         let asked = Asked::Transpile { modules: &modules };
-        let (seen, evidence) = self.perform(id, task, asked, limits, TRANSPILED_CAP).await?;
+        let (seen, evidence) = self.perform(id, task, asked, limits, TRANSPILED_CAP, None).await?;
         match seen {
             Some(Settled::Transpiled(answer)) => Ok(answer),
             other => Err(failed(other, evidence)),
@@ -141,7 +147,7 @@ impl RunscEngine {
         let asked = Asked::Install { packages: &packages, registry: &registry.url, most: Most { bytes, files } };
         // Base64, and each file's path.
         let frame_cap = bytes / 3 * 4 + files * INSTALLED_ENTRY + FRAME_FIELDS;
-        let (seen, evidence) = self.perform(id, Task::Install, asked, limits, frame_cap).await?;
+        let (seen, evidence) = self.perform(id, Task::Install, asked, limits, frame_cap, None).await?;
         match seen {
             Some(Settled::Installed(answer)) => Ok(answer),
             other => Err(failed(other, evidence)),
@@ -156,6 +162,7 @@ impl RunscEngine {
         asked: Asked<'_>,
         limits: Limits,
         frame_cap: usize,
+        following: Following,
     ) -> Result<(Option<Settled>, Evidence), SandboxError> {
         let stopwatch = Stopwatch::start();
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
@@ -179,6 +186,7 @@ impl RunscEngine {
             time_limit: limits.timeout,
             frame_cap,
             channel_cap: channel_cap.saturating_add(self.settings.output.discard),
+            following,
         };
         self.follow(&slot, line, work, Dialogue::new(task, nonce, caps), before, limits).await
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::domain::execution::{Captured, ErrorReport, ExecutionReport, Outcome, Phase, Start, Timings};
+use crate::domain::execution::{Captured, ErrorReport, ExecutionReport, LogEntry, Outcome, Phase, Start, Timings};
 use crate::domain::id::ExecutionId;
 use crate::domain::time::{WallTime, whole_millis};
 
@@ -44,6 +44,13 @@ pub struct LogBody {
     pub message: String,
     /// RFC 3339 in UTC.
     pub timestamp: String,
+}
+
+impl LogBody {
+    /// A console call; `now` stands in where the sandbox gave no usable time.
+    pub fn new(entry: LogEntry, now: WallTime) -> Self {
+        Self { level: entry.level, message: entry.message, timestamp: written(entry.timestamp, now) }
+    }
 }
 
 /// The answer to a call: the first system's five fields, then ours.
@@ -93,15 +100,7 @@ impl ExecutionBody {
     /// The answer that a report makes; `now` stands in where the sandbox gave no usable time.
     pub fn new(report: ExecutionReport, now: WallTime) -> Self {
         let raw_stdout = with_mark(&report.stdout);
-        let mut logs: Vec<LogBody> = report
-            .logs
-            .into_iter()
-            .map(|entry| LogBody {
-                level: entry.level,
-                message: entry.message,
-                timestamp: written(entry.timestamp, now),
-            })
-            .collect();
+        let mut logs: Vec<LogBody> = report.logs.into_iter().map(|entry| LogBody::new(entry, now)).collect();
         let stdout = match &report.result {
             None => raw_stdout,
             Some(json) => {

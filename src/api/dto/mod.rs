@@ -4,6 +4,7 @@
 
 pub mod environment;
 pub mod error;
+pub mod event;
 pub mod execution;
 pub mod health;
 pub mod job;
@@ -11,6 +12,7 @@ pub mod record;
 
 pub use environment::{EnvironmentBody, SetUpBody};
 pub use error::ErrorBody;
-pub use execution::{ExecuteBody, ExecutionBody, LimitsBody, execution_json};
+pub use event::{DroppedEvent, OutputEvent};
+pub use execution::{ExecuteBody, ExecutionBody, LimitsBody, LogBody, execution_json};
 pub use health::{HealthBody, LiveBody, ReadyBody};
 pub use record::RecordBody;

@@ -17,7 +17,7 @@ use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, Intake, server};
 use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
 use crate::domain::execution::{
-    Call, Captured, ErrorReport, ExecutionRecord, ExecutionReport, LimitPolicy, Limits, LogEntry, Outcome, Start,
+    Call, Captured, ErrorReport, ExecutionRecord, ExecutionReport, LimitPolicy, Limits, LogEntry, Outcome, Said, Start,
     Timings,
 };
 use crate::domain::id::{EnvironmentId, ExecutionId};
@@ -50,6 +50,8 @@ pub struct Scripts {
     pub set_up: Script<EnvironmentId, Result<Environment, SetUpError>>,
     pub execute: Script<Call, Result<ExecutionReport, ExecuteError>>,
     pub delete: Script<EnvironmentId, Result<(), DeleteError>>,
+    /// What a call says to whoever follows it.
+    pub says: Vec<Said>,
     /// A call's answer waits for this.
     pub hold: Option<Arc<Notify>>,
 }
@@ -83,6 +85,9 @@ impl Handler<Execute> for Pool {
 
     fn handle(&mut self, message: Execute, _: &mut Self::Context) -> Self::Result {
         let _ = self.told.send(Told::Execute(message.call.clone()));
+        if let Some(follower) = message.following {
+            self.scripts.says.iter().cloned().for_each(|said| follower.hear(said));
+        }
         let answer = match &self.scripts.execute {
             Some(script) => script(message.call),
             None => Ok(report(message.call.execution)),

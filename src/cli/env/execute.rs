@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::api::dto::{ExecuteBody, ExecutionBody, LimitsBody};
 use crate::cli::client::Client;
+use crate::cli::env::follow;
 use crate::cli::exit;
 use crate::cli::printable::printable;
 use crate::cli::streams::Streams;
@@ -37,6 +38,9 @@ pub struct ExecuteFlags {
     /// Memory limit in MiB [default: the daemon's]
     #[arg(long, value_name = "N")]
     memory_mb: Option<u64>,
+    /// Print logs and output while the call runs
+    #[arg(long)]
+    follow: bool,
 }
 
 /// Calls the handler, prints its result, and says on stderr what else there is to say.
@@ -53,6 +57,9 @@ pub async fn run(
         env: env(&flags.env, variables)?,
         limits: (limits != LimitsBody::default()).then_some(limits),
     };
+    if flags.follow {
+        return follow::run(flags.id, &body, json, client, streams).await;
+    }
     let answer = client.execute(flags.id, &body).await?;
     if json {
         writeln!(streams.out, "{}", answer.text)?;

@@ -1,6 +1,7 @@
 //! `cloister env …`: environments of a running daemon.
 
 mod execute;
+mod follow;
 mod modules;
 mod set_up;
 mod show;
@@ -36,6 +37,7 @@ enum EnvCommand {
     #[command(after_help = "Examples:
   cloister env execute $id --data '{\"a\": 1}' --env API_KEY
   echo '{\"a\": 1}' | cloister env execute $id --data -
+  cloister env execute $id --timeout-ms 60000 --follow
 
 Exits with 0 when the outcome is ok, else with 1; outcome, logs and stderr go to stderr.")]
     Execute(execute::ExecuteFlags),

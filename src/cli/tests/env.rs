@@ -243,3 +243,31 @@ fn a_token_comes_from_a_file_or_a_variable_and_an_address_from_an_argument() {
     assert_eq!(Setting { variables, ..Setting::default() }.run(&arguments).code, 0);
     assert!(played.asked()[0].head.contains("authorization: Bearer from-file\r\n"));
 }
+
+#[test]
+fn a_followed_call_is_printed_as_it_comes_and_its_result_alone_goes_to_stdout() {
+    let result = call(
+        r#""exitCode":1,"stdout":"x","stderr":"","outcome":"timeout","phase":"handler","error":{"name":"Timeout","message":"too slow"}"#,
+    );
+    let stream = format!(
+        "id: 1\nevent: log\ndata: {{\"level\":\"warn\",\"message\":\"\\u001b[2J\",\"timestamp\":\"t\"}}\n\n: still running\n\n\
+         id: 2\nevent: stdout\ndata: {{\"text\":\"x\\n\"}}\n\nid: 3\nevent: dropped\ndata: {{\"events\":2}}\n\n\
+         id: 4\nevent: result\ndata: {result}\n\n"
+    );
+    let played = Played::on_port(vec![(200, &stream)]);
+    let did = run_with(&played, &["env", "execute", ID, "--follow"]);
+    let err = "[warn] \\u{1b}[2J\nx\n[2 events were dropped here: this reader was too slow]\nTimeout: too slow\noutcome: timeout in handler after 12 ms\n";
+    assert_eq!(did, Did { code: 1, out: String::new(), err: err.to_owned() });
+    assert!(played.asked()[0].head.contains("accept: text/event-stream\r\n"));
+
+    let played =
+        Played::on_port(vec![(200, "event: error\ndata: {\"error\":\"full\",\"code\":\"too_many_requests\"}\n\n")]);
+    let did = run_with(&played, &["env", "execute", ID, "--follow", "--json"]);
+    assert_eq!(
+        (did.code, did.out.as_str()),
+        (1, "{\"event\":\"error\",\"data\":{\"error\":\"full\",\"code\":\"too_many_requests\"}}\n")
+    );
+    let played = Played::on_port(vec![(200, ": still running\n\n")]);
+    let did = run_with(&played, &["env", "execute", ID, "--follow"]);
+    assert!(did.code == 1 && did.err.contains("ended the stream before the call was over"), "{did:?}");
+}

@@ -2,6 +2,7 @@
 
 mod call;
 mod evidence;
+mod live;
 mod report;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ pub use call::{EnvInvalid, MIN_MEMORY_MB};
 pub use evidence::{
     Captured, End, ErrorReport, Evidence, FailureFrameKind, LogEntry, Phase, ProcessEnd, Settlement, judge,
 };
+pub use live::{Follower, Following, Said};
 pub use report::{ExecutionRecord, ExecutionReport, Start, Timings};
 
 /// How a call ended. Decided by the host from its own clock, the cgroup's events and the result channel.

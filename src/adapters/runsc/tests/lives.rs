@@ -10,7 +10,7 @@ async fn to_destroy_a_slot_ends_its_run_promptly() {
         .await;
     let engine = world.engine();
     let watch = stopwatch::Stopwatch::start();
-    let (ran, destroyed) = tokio::join!(engine.run(slot, call(environment, USUAL), "main.js".into()), async {
+    let (ran, destroyed) = tokio::join!(engine.run(slot, call(environment, USUAL), "main.js".into(), None), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         engine.destroy(slot).await
     });
@@ -29,7 +29,7 @@ async fn a_slot_can_be_destroyed_twice_at_once_and_again_and_while_it_boots() {
     first.unwrap();
     second.unwrap();
     engine.destroy(slot).await.unwrap();
-    let gone = engine.run(slot, call(environment, USUAL), "main.js".into()).await;
+    let gone = engine.run(slot, call(environment, USUAL), "main.js".into(), None).await;
     assert!(matches!(gone, Err(SandboxError::Unknown(_))), "{gone:?}");
 
     for delay in [0, 1, 3, 10, 40, 120] {
@@ -96,7 +96,8 @@ async fn calls_at_once_do_not_meet() {
     let made =
         futures_util::future::join_all(sources.iter().map(|source| world.ready(Runtime::Bun, source, 128))).await;
     let engine = world.engine();
-    let runs = made.iter().map(|&(slot, environment)| engine.run(slot, call(environment, USUAL), "main.js".into()));
+    let runs =
+        made.iter().map(|&(slot, environment)| engine.run(slot, call(environment, USUAL), "main.js".into(), None));
     for (n, evidence) in futures_util::future::join_all(runs).await.into_iter().enumerate() {
         assert_eq!(evidence.unwrap().settlement, Some(Settlement::Result(n.to_string())));
     }
@@ -113,7 +114,7 @@ async fn a_sandbox_killed_from_outside_ends_its_call_at_once() {
         .ready(Runtime::Deno, "export const handler = () => new Promise(() => setInterval(() => {}, 1e3))", 128)
         .await;
     let engine = world.engine();
-    let (ran, ()) = tokio::join!(engine.run(slot, call(environment, USUAL), "main.js".into()), async {
+    let (ran, ()) = tokio::join!(engine.run(slot, call(environment, USUAL), "main.js".into(), None), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         engine.slots.get(slot).unwrap().process.get().unwrap().kill();
     });
