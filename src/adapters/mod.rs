@@ -21,3 +21,4 @@ pub mod sandboxes_off;
 pub mod sqlite;
 pub mod systemd;
 pub mod volumes;
+pub mod webhook;

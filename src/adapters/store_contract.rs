@@ -30,7 +30,7 @@ pub(super) async fn hold<S: Store + 'static>(make: impl AsyncFn() -> S) {
 }
 
 /// An environment made of `seed`, created at `seed` milliseconds.
-pub(super) fn environment(seed: u64) -> Environment {
+pub(crate) fn environment(seed: u64) -> Environment {
     let id = EnvironmentId(Uuid::from_u128(u128::from(seed)));
     Environment {
         id,
@@ -57,7 +57,7 @@ pub(super) fn environment(seed: u64) -> Environment {
 }
 
 /// A call that has begun at `seed` milliseconds.
-pub(super) fn begun(seed: u64, environment: EnvironmentId) -> ExecutionRecord {
+pub(crate) fn begun(seed: u64, environment: EnvironmentId) -> ExecutionRecord {
     ExecutionRecord {
         id: ExecutionId(Uuid::from_u128(u128::from(seed))),
         environment,

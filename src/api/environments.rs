@@ -8,7 +8,9 @@ use uuid::Uuid;
 use crate::api::body::{self, SET_UP_BYTES};
 use crate::api::dto::EnvironmentBody;
 use crate::api::error::ApiError;
+use crate::api::keys::{self, Before, Once, Work};
 use crate::api::{Doors, answer};
+use crate::domain::desk::Subject;
 use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::id::EnvironmentId;
 use crate::domain::json::Fields;
@@ -44,15 +46,38 @@ async fn health() -> HttpResponse {
 }
 
 async fn set_up(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
+    let key = keys::of(request.headers())?;
     let body = body::read(request.headers(), payload, SET_UP_BYTES, &doors.intake).await?;
     // Megabytes of JSON take tens of milliseconds, which the other connections of this worker need not wait.
-    let wanted = web::block(move || parse(body.bytes())).await.map_err(|_| ApiError::GivenUp)??;
-    let message = SetUp { id: EnvironmentId(Uuid::new_v4()), request: wanted };
+    let id = EnvironmentId(Uuid::new_v4());
+    let read = move || {
+        let claim = key.map(|key| keys::claim(&key, "setup", "", body.bytes(), Subject::SetUp(id)));
+        parse(body.bytes()).map(|request| (claim, request))
+    };
+    let (claim, request) = web::block(read).await.map_err(|_| ApiError::GivenUp)??;
+    let message = SetUp { id, request };
     // In a task of its own: a caller who hangs up must not leave the command half told.
     let pool = doors.handles.set_up.clone();
-    let told = actix_web::rt::spawn(async move { pool.ask(message).await });
-    let environment = told.await.map_err(|_| ApiError::GivenUp)???;
-    Ok(answer::json(StatusCode::OK, &EnvironmentBody::from(environment)))
+    let work = async move { pool.ask(message).await.map_err(ApiError::from)?.map_err(ApiError::from) };
+    let Some(claim) = claim else {
+        let environment = actix_web::rt::spawn(work).await.map_err(|_| ApiError::GivenUp)??;
+        return Ok(answer::json(StatusCode::OK, &EnvironmentBody::from(environment)));
+    };
+    let work = async move {
+        match work.await {
+            Ok(environment) => Work::Done { told: Ok(environment), answer: None },
+            // Nothing half-made is left, so that it can be tried again.
+            Err(error) => Work::Undone { answer: error.kept(), told: Err(error) },
+        }
+    };
+    let once = actix_web::rt::spawn(keys::once(doors.handles.desk.clone(), claim, work));
+    let made = |environment| answer::json(StatusCode::OK, &EnvironmentBody::from(environment));
+    match once.await.map_err(|_| ApiError::GivenUp)?? {
+        Once::Now(told) => told.map(made),
+        Once::Before(Before::Made(id)) => Ok(answer::replayed(made(ready(&doors, id).await?))),
+        Once::Before(Before::Answered(kept)) => Ok(answer::again(&kept)),
+        Once::Before(Before::Accepted(_)) => Err(ApiError::KeyReused),
+    }
 }
 
 fn parse(bytes: &[u8]) -> Result<SetUpRequest, ApiError> {

@@ -9,13 +9,16 @@ use actix_web::{HttpResponse, ResponseError};
 use crate::api::answer;
 use crate::api::body::BodyError;
 use crate::api::dto::ErrorBody;
+use crate::domain::desk::KeyInvalid;
 use crate::domain::environment::SetUpInvalid;
 use crate::domain::execution::EnvInvalid;
 use crate::domain::failure::FailureKind;
-use crate::domain::id::EnvironmentId;
+use crate::domain::id::{EnvironmentId, ExecutionId};
 use crate::domain::job::{OpenError, QueueRefusal};
 use crate::domain::json::Malformed;
 use crate::domain::pool::Refusal;
+use crate::domain::webhook::WebhookInvalid;
+use crate::messages::call_desk::DeskError;
 use crate::messages::handle::HandleError;
 use crate::messages::sandbox_pool::{DeleteError, ExecuteError, SetUpError};
 use crate::ports::store::StoreError;
@@ -46,6 +49,24 @@ pub enum ApiError {
     Query(#[from] StoreError),
     #[error("environment {0} does not exist")]
     Absent(EnvironmentId),
+    #[error("the call's id is not a UUID")]
+    CallId,
+    #[error("there is no such call, or it ended so long ago that it is forgotten")]
+    NoCall,
+    #[error(transparent)]
+    Webhook(#[from] WebhookInvalid),
+    #[error(transparent)]
+    Key(#[from] KeyInvalid),
+    #[error("this Idempotency-Key was used for another request: take a new key for a new request")]
+    KeyReused,
+    #[error("the first request under this Idempotency-Key was answered, and the answer is not kept any more")]
+    AnswerNotKept(ExecutionId),
+    #[error(
+        "the daemon ended under the call of the first request, which may have run: look at it, then take a new key"
+    )]
+    CutOff(ExecutionId),
+    #[error(transparent)]
+    Desk(#[from] DeskError),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -166,7 +187,14 @@ impl ApiError {
             ApiError::Delete(DeleteError::Host { kind, .. }) => Look::of_failure(*kind, "delete_failed"),
             ApiError::Query(_) => Look::of_failure(FailureKind::Permanent, "query_failed"),
             ApiError::Execute(ExecuteError::Absent(_)) | ApiError::Delete(DeleteError::Absent(_)) => NOT_FOUND,
-            ApiError::Absent(_) | ApiError::Route | ApiError::NoJob => NOT_FOUND,
+            ApiError::Absent(_) | ApiError::Route | ApiError::NoJob | ApiError::NoCall => NOT_FOUND,
+            ApiError::CallId => Look::plain(StatusCode::BAD_REQUEST, "invalid_id"),
+            ApiError::Webhook(_) | ApiError::Key(_) => INVALID,
+            ApiError::KeyReused => Look::plain(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            ApiError::AnswerNotKept(_) => Look::plain(StatusCode::CONFLICT, "answer_not_kept"),
+            ApiError::CutOff(_) => Look::plain(StatusCode::CONFLICT, "call_cut_off"),
+            ApiError::Desk(DeskError::Refused(refusal)) => Look::of_refusal(*refusal),
+            ApiError::Desk(DeskError::Host { .. }) => Look::of_failure(FailureKind::Retryable, "desk_failed"),
             ApiError::Open(error) => Look::of_open(error),
             ApiError::Queue(refusal) => Look::of_queue(*refusal),
             ApiError::Job(_) => INVALID,
@@ -192,6 +220,9 @@ impl ApiError {
     fn details(&self) -> Option<serde_json::Value> {
         match self {
             ApiError::SetUp(SetUpError::Source(faults)) => serde_json::to_value(faults).ok(),
+            ApiError::AnswerNotKept(execution) | ApiError::CutOff(execution) => {
+                Some(serde_json::json!({ "executionId": execution }))
+            }
             ApiError::Open(OpenError::UnknownKey { current }) => {
                 Some(serde_json::json!({ "kid": current.to_string() }))
             }

@@ -12,17 +12,20 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::api::body::{self, EXECUTE_BYTES};
-use crate::api::dto::{ExecutionBody, LimitsBody, RecordBody, execution_json};
+use crate::api::dto::{LimitsBody, RecordBody};
 use crate::api::ears::Ears;
+use crate::api::ending::{Ending, Told};
 use crate::api::environments::{id_of, only, ready};
 use crate::api::error::ApiError;
-use crate::api::events::{self, Last};
-use crate::api::{Doors, Handles, answer, envelope};
-use crate::domain::execution::{Call, ExecutionReport, Follower, validate_env};
+use crate::api::keys::{self, Before, Once, Work};
+use crate::api::{Doors, Handles, accepted, answer, envelope, events};
+use crate::domain::desk::{ExecutionView, Subject};
+use crate::domain::execution::{Call, Follower, Following, validate_env};
 use crate::domain::id::ExecutionId;
 use crate::domain::json::{Fields, Malformed};
-use crate::messages::handle::HandleError;
-use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
+use crate::domain::webhook::{Webhook, WebhookInvalid};
+use crate::messages::call_desk::{AcceptCall, ClaimKey};
+use crate::messages::sandbox_pool::{CancelExecution, Execute};
 use crate::ports::clock::Clock;
 
 /// The most calls that are listed.
@@ -44,50 +47,79 @@ async fn list(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, 
 
 async fn execute(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
     let environment = id_of(&request)?;
+    let key = keys::of(request.headers())?;
+    let (execution, later) = (ExecutionId(Uuid::now_v7()), accepted::is_wanted(&request));
     let body = body::read(request.headers(), payload, EXECUTE_BYTES, &doors.intake).await?;
     let wanted = parse(body.bytes())?;
+    let (way, subject) = match later {
+        true => ("later", Subject::Accepted(environment, execution)),
+        false => ("now", Subject::Call(environment, execution)),
+    };
+    let place = format!("execute {environment}");
+    let claim = key.map(|key| keys::claim(&key, &place, way, body.bytes(), subject));
     drop(body);
     validate_env(&wanted.env)?;
     let call = Call {
-        execution: ExecutionId(Uuid::now_v7()),
+        execution,
         environment,
         request: envelope::request_id(&request),
         data: wanted.data,
         env: wanted.env,
         limits: doors.limits.resolve(wanted.limits.timeout_ms, wanted.limits.memory_mb),
     };
-    // Dropped with this future, or with the stream: the caller's presence.
+    match wanted.webhook {
+        webhook if later => accept(doors, AcceptCall { call, webhook }, claim).await,
+        Some(_) => Err(WebhookInvalid::NotAsynchronous.into()),
+        None if events::are_wanted(request.headers()) => {
+            // The last that can be refused by its status.
+            ready(&doors, environment).await?;
+            let (ears, clock) = (Arc::new(Ears::default()), Arc::clone(&doors.clock));
+            let following: Following = Some(Arc::clone(&ears) as Arc<dyn Follower>);
+            let (told, caller) = begin(&doors, Execute { call, following }, claim);
+            let last = async move {
+                let told = told.await.map_err(|_| ApiError::GivenUp).and_then(|ended| ended);
+                told.unwrap_or_else(Ending::Failed).last()
+            };
+            Ok(events::stream(ears, Box::pin(last), caller, clock))
+        }
+        None => {
+            // Dropped with this future: the caller's presence.
+            let (told, _caller) = begin(&doors, Execute { call, following: None }, claim);
+            told.await.map_err(|_| ApiError::GivenUp)??.respond()
+        }
+    }
+}
+
+/// Makes the call, in a task of its own, so that no message is lost with the request. The caller is there until what
+/// stands for him is dropped. A call with a key goes on without him: he may come back for its answer.
+fn begin(
+    doors: &Doors,
+    message: Execute,
+    claim: Option<ClaimKey>,
+) -> (JoinHandle<Result<Ending, ApiError>>, oneshot::Sender<()>) {
     let (caller, gone) = oneshot::channel::<()>();
-    if events::are_wanted(request.headers()) {
-        // The last that can be refused by its status.
-        ready(&doors, environment).await?;
-        let ears = Arc::new(Ears::default());
-        let message = Execute { call, following: Some(Arc::clone(&ears) as Arc<dyn Follower>) };
-        let told = actix_web::rt::spawn(run(doors.handles.clone(), message, gone));
-        let ending = ending(told, Arc::clone(&doors.clock));
-        return Ok(events::stream(ears, Box::pin(ending), caller, Arc::clone(&doors.clock)));
-    }
-    let told = actix_web::rt::spawn(run(doors.handles.clone(), Execute { call, following: None }, gone));
-    let report = told.await.map_err(|_| ApiError::GivenUp)???;
-    let outcome = report.outcome.as_str();
-    let body = ExecutionBody::new(report, doors.clock.wall());
-    Ok(answer::named(answer::json(StatusCode::OK, &body), outcome))
+    let (handles, clock) = (doors.handles.clone(), Arc::clone(&doors.clock));
+    let Some(claim) = claim else {
+        let run = async move { Ok(Ending::of(run(handles, message, gone).await, clock.wall())) };
+        return (actix_web::rt::spawn(run), caller);
+    };
+    let desk = handles.desk.clone();
+    let work = async move {
+        let told = Ending::of(handles.execute.ask(message).await, clock.wall());
+        let answer = told.kept();
+        if told.may_have_run() { Work::Done { told, answer: Some(answer) } } else { Work::Undone { told, answer } }
+    };
+    let run = async move {
+        match keys::once(desk, claim, work).await? {
+            Once::Now(ending) => Ok(ending),
+            Once::Before(Before::Answered(answer)) => Ok(Ending::Again(answer)),
+            Once::Before(Before::Accepted(_) | Before::Made(_)) => Err(ApiError::KeyReused),
+        }
+    };
+    (actix_web::rt::spawn(run), caller)
 }
 
-/// What the pool said.
-type Told = Result<Result<ExecutionReport, ExecuteError>, HandleError>;
-
-/// The last event of a call that is followed.
-async fn ending(told: JoinHandle<Told>, clock: Arc<dyn Clock>) -> Last {
-    let told = told.await.map_err(|_| ApiError::GivenUp);
-    match told.and_then(|told| Ok(told??)) {
-        Ok(report) => Last { name: "result", json: execution_json(report, clock.wall()) },
-        Err(error) => Last { name: "error", json: serde_json::to_string(&error.body()).unwrap_or_default() },
-    }
-}
-
-/// Asks for the call, and tells the pool when the caller is gone before the answer. Lives in a task of its own, so that
-/// neither message is lost with the request.
+/// Asks for the call, and tells the pool when the caller is gone before the answer.
 async fn run(handles: Handles, message: Execute, gone: oneshot::Receiver<()>) -> Told {
     let execution = message.call.execution;
     let answer = Box::pin(handles.execute.ask(message));
@@ -101,10 +133,56 @@ async fn run(handles: Handles, message: Execute, gone: oneshot::Receiver<()>) ->
     }
 }
 
+/// Takes the call on, to be answered later.
+async fn accept(doors: Data<Doors>, message: AcceptCall, claim: Option<ClaimKey>) -> Result<HttpResponse, ApiError> {
+    if let Some(webhook) = &message.webhook {
+        webhook.validate()?;
+    }
+    ready(&doors, message.call.environment).await?;
+    let fresh = queued(&message.call, &*doors.clock);
+    let desk = doors.handles.desk.clone();
+    let accepting = desk.accept.clone();
+    let work = async move { accepting.ask(message).await.map_err(ApiError::from)?.map_err(ApiError::from) };
+    let Some(claim) = claim else {
+        actix_web::rt::spawn(work).await.map_err(|_| ApiError::GivenUp)??;
+        return Ok(accepted::accepted(fresh));
+    };
+    let work = async move {
+        match work.await {
+            Ok(()) => Work::Done { told: Ok(()), answer: None },
+            Err(error) => Work::Undone { answer: error.kept(), told: Err(error) },
+        }
+    };
+    let once = actix_web::rt::spawn(keys::once(desk, claim, work)).await.map_err(|_| ApiError::GivenUp)??;
+    match once {
+        Once::Now(told) => told.map(|()| accepted::accepted(fresh)),
+        Once::Before(Before::Accepted(execution)) => {
+            Ok(answer::replayed(accepted::accepted(accepted::view(&doors, execution).await?)))
+        }
+        Once::Before(Before::Answered(kept)) => Ok(answer::again(&kept)),
+        Once::Before(Before::Made(_)) => Err(ApiError::KeyReused),
+    }
+}
+
+/// A call that was accepted just now.
+fn queued(call: &Call, clock: &dyn Clock) -> ExecutionView {
+    ExecutionView {
+        execution: call.execution,
+        environment: call.environment,
+        accepted_at: Some(clock.wall()),
+        started_at: None,
+        ended_at: None,
+        outcome: None,
+        answer: None,
+        webhook: None,
+    }
+}
+
 struct Wanted {
     data: String,
     env: BTreeMap<String, String>,
     limits: LimitsBody,
+    webhook: Option<Webhook>,
 }
 
 fn parse(bytes: &[u8]) -> Result<Wanted, Malformed> {
@@ -118,5 +196,6 @@ fn parse(bytes: &[u8]) -> Result<Wanted, Malformed> {
             memory_mb: limits.read("memoryMb", "a whole number of MiB, 0 or more")?,
         },
     };
-    Ok(Wanted { data, env, limits })
+    let webhook = fields.strict("webhook", "an object of url and, to be signed, secret")?;
+    Ok(Wanted { data, env, limits, webhook })
 }

@@ -9,11 +9,13 @@
 //! Translation only. What a request is worth is decided by the actors behind [`Handles`]; a door decides whether it
 //! can be read at all.
 
+mod accepted;
 pub mod access;
 mod answer;
 mod body;
 pub mod dto;
 mod ears;
+mod ending;
 mod envelope;
 mod environments;
 mod error;
@@ -23,6 +25,7 @@ mod health;
 mod health_socket;
 mod held;
 mod jobs;
+mod keys;
 mod parting;
 mod pieces;
 mod server;
@@ -30,6 +33,9 @@ mod server;
 use std::sync::Arc;
 
 use crate::domain::execution::LimitPolicy;
+use crate::messages::call_desk::{
+    AcceptCall, CancelCall, ClaimKey, GetExecution, GetExecutions, ReleaseKey, SettleKey,
+};
 use crate::messages::comfy_process::GetInstance;
 use crate::messages::crypto::{GetCrypto, Open};
 use crate::messages::egress::GetEgress;
@@ -45,6 +51,7 @@ use crate::ports::store::Store;
 
 pub use access::Access;
 pub use body::Intake;
+pub use ending::rendered;
 pub use health_socket::{HealthDoor, SocketFile, serve_health};
 pub use server::{DoorError, HttpSettings, serve_http};
 
@@ -56,6 +63,7 @@ pub struct Handles {
     pub cancel: Handle<CancelExecution>,
     pub delete: Handle<DeleteEnvironment>,
     pub pool: Handle<GetPool>,
+    pub desk: DeskHandles,
     pub reaper: Handle<GetReaper>,
     /// Published where sandboxes have a way out.
     pub egress: Handle<GetEgress>,
@@ -69,6 +77,18 @@ pub struct Handles {
     pub crypto: Handle<GetCrypto>,
     pub instances: Vec<Handle<GetInstance>>,
     pub ingresses: Vec<Handle<GetIngress>>,
+}
+
+/// The ways to the CallDesk.
+#[derive(Debug, Clone, Default)]
+pub struct DeskHandles {
+    pub accept: Handle<AcceptCall>,
+    pub cancel: Handle<CancelCall>,
+    pub execution: Handle<GetExecution>,
+    pub executions: Handle<GetExecutions>,
+    pub claim: Handle<ClaimKey>,
+    pub settle: Handle<SettleKey>,
+    pub release: Handle<ReleaseKey>,
 }
 
 /// What the doors need. One value serves every worker of both of them.

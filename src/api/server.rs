@@ -11,7 +11,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, Error, HttpResponse, HttpServer, web};
 
 use crate::api::error::ApiError;
-use crate::api::{Doors, envelope, environments, executions, jobs, parting};
+use crate::api::{Doors, accepted, envelope, environments, executions, jobs, parting};
 
 /// Where and how the HTTP door stands.
 #[derive(Debug, Clone)]
@@ -99,6 +99,7 @@ pub fn app(
         .app_data(web::Data::from(doors))
         .configure(environments::routes)
         .configure(executions::routes)
+        .configure(accepted::routes)
         .configure(jobs::routes)
         .default_service(web::to(no_route))
         .wrap(from_fn(move |request, next| envelope::wrap(Arc::clone(&for_envelope), request, next)))

@@ -6,6 +6,7 @@ use actix::prelude::*;
 
 use super::gpu;
 use super::parts::{self, Parts};
+use crate::actors::call_desk::CallDesk;
 use crate::actors::egress::{self, Egress};
 use crate::actors::reaper::{self, Reaper};
 use crate::actors::sandbox_pool::SandboxPool;
@@ -28,7 +29,7 @@ pub fn off(config: &Config) -> Vec<Part> {
     };
     let mut parts = Vec::new();
     if !config.sandbox.enabled {
-        parts.extend(["sandbox_pool", "reaper"].map(|name| off(name, "sandbox.enabled is false")));
+        parts.extend(["sandbox_pool", "reaper", "call_desk"].map(|name| off(name, "sandbox.enabled is false")));
     }
     if config.sandbox.enabled && !config.sandbox.egress.enabled {
         parts.push(off("egress", "sandbox.egress.enabled is false"));
@@ -106,8 +107,40 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
         // On a host that does GPU work a missing sandbox is told, and does not keep jobs away.
         ChildSpec { name: "sandbox_pool", essential: !gpu::is_on(config), start: Box::new(pool) },
         ChildSpec { name: "reaper", essential: false, start: Box::new(reaper) },
+        desk(parts, config, handles),
     ]);
     specs
+}
+
+/// After the pool, so that it is drained before it: what it handed to the pool ends first.
+fn desk(parts: &Parts, config: &Config, handles: &Handles) -> ChildSpec {
+    let deps = parts::desk_deps(parts, config, handles);
+    let desk = handles.desk.clone();
+    let start = move |seat| {
+        let arbiter = Arbiter::new();
+        let deps = deps.clone();
+        let address = CallDesk::start_in_arbiter(&arbiter.handle(), move |_| CallDesk::new(deps, seat));
+        desk.accept.publish(&address);
+        desk.cancel.publish(&address);
+        desk.execution.publish(&address);
+        desk.executions.publish(&address);
+        desk.claim.publish(&address);
+        desk.settle.publish(&address);
+        desk.release.publish(&address);
+        let desk = desk.clone();
+        let dismiss = move || {
+            desk.accept.withdraw();
+            desk.cancel.withdraw();
+            desk.execution.withdraw();
+            desk.executions.withdraw();
+            desk.claim.withdraw();
+            desk.settle.withdraw();
+            desk.release.withdraw();
+            arbiter.stop();
+        };
+        RunningChild { drain: address.recipient(), dismiss: Box::new(dismiss) }
+    };
+    ChildSpec { name: "call_desk", essential: false, start: Box::new(start) }
 }
 
 /// Before the pool, so that it goes after it: calls that are being drained may still reach what they may reach.

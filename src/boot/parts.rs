@@ -10,18 +10,23 @@ use slog::Logger;
 
 use super::gpu::GpuParts;
 use super::host::Home;
+use super::http::{self, Tls};
+use crate::actors::call_desk;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::egress::{self, HostEgress};
+use crate::adapters::fetch;
 use crate::adapters::process::{HostSpawner, HostZombies};
 use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::systemd::SystemdNotifier;
 use crate::adapters::volumes::HostVolumes;
+use crate::adapters::webhook::HttpTeller;
 use crate::api::access::Tokens;
-use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
+use crate::api::{self, Access, Doors, Handles, HttpSettings, Intake};
 use crate::config::{self, Config, LogFormat};
+use crate::domain::desk::DeskPolicy;
 use crate::domain::egress::{Caps, Reach};
 use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
@@ -53,6 +58,7 @@ const WITHOUT_GVISOR: &str =
 pub struct Parts {
     pub clock: Arc<SystemClock>,
     pub store: Arc<SqliteStore>,
+    pub teller: Arc<HttpTeller>,
     pub volumes: Arc<dyn Volumes>,
     /// None: nothing gets out of any sandbox.
     pub egress: Option<Arc<HostEgress>>,
@@ -96,6 +102,7 @@ impl Parts {
         Ok(Self {
             clock: Arc::new(SystemClock::start()),
             store: Arc::new(store),
+            teller: Arc::new(teller(&config.calls)),
             engine,
             cgroups,
             volumes,
@@ -295,6 +302,42 @@ pub fn restart_policy(config: &Config) -> RestartPolicy {
         drain_deadline: config.daemon.drain_deadline,
         ..RestartPolicy::default()
     }
+}
+
+/// What a call desk is made of, for each of its lives.
+pub fn desk_deps(parts: &Parts, config: &Config, handles: &Handles) -> call_desk::Deps {
+    let calls = &config.calls;
+    call_desk::Deps {
+        book: parts.store.clone(),
+        teller: parts.teller.clone(),
+        execute: handles.execute.clone(),
+        cancel: handles.cancel.clone(),
+        clock: parts.clock.clone(),
+        policy: DeskPolicy { at_once: calls.at_once, queue: calls.queue, queue_bytes: calls.queue_bytes },
+        settings: call_desk::Settings {
+            keep: calls.keep,
+            keep_bytes: calls.keep_bytes,
+            keep_output: config.store.keep_output,
+            keys: calls.keys,
+            webhook_attempts: calls.webhook_attempts,
+        },
+        render: api::rendered,
+        show: api::dto::call_json,
+        log: parts.log.new(slog::o!("actor" => "call_desk")),
+    }
+}
+
+/// Tells webhooks, through a guard of its own.
+fn teller(calls: &config::Calls) -> HttpTeller {
+    let reach = Reach::and(calls.webhook_allow_private.clone());
+    let guard = reach.clone();
+    let make = move || {
+        let tls = Tls::of_this_host().map_err(|error| error_chain(&error).to_string())?;
+        let client = fetch::guarded(http::builder(&tls), guard.clone());
+        client.build().map_err(|error| error_chain(&error).to_string())
+    };
+    let may_reach = Arc::new(move |url: &_| fetch::may_reach(url, &reach));
+    HttpTeller::new(Arc::new(make), may_reach, fetch::is_guards, calls.webhook_within)
 }
 
 /// What a pool is made of, for each of its lives.

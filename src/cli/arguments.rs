@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::env::EnvGroup;
+use crate::cli::executions::ExecutionsGroup;
 use crate::cli::health::HealthFlags;
 use crate::cli::keygen::KeygenFlags;
 use crate::cli::reload::ReloadFlags;
@@ -40,6 +41,8 @@ Exit codes: 0 stopped as told, 1 a RunPod worker gave its place up since ComfyUI
     Serve(ServeFlags),
     /// Make, call, show and delete environments on a running daemon
     Env(Box<EnvGroup>),
+    /// List, show and cancel calls by their id
+    Executions(Box<ExecutionsGroup>),
     /// Seal a ComfyUI workflow, send it to RunPod or to a Cloister, and write what comes back
     #[command(after_help = "Examples:
   export SERVER_PUBLIC_KEY_B64=…           # what `cloister keygen` printed on the worker's host
@@ -80,6 +83,7 @@ Exit codes:
 #[derive(Debug)]
 pub enum ClientCommand {
     Env(Box<EnvGroup>),
+    Executions(Box<ExecutionsGroup>),
     Health(HealthFlags),
     Status(StatusFlags),
     Reload(ReloadFlags),

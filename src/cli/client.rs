@@ -11,11 +11,11 @@ use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::dto::{EnvironmentBody, ErrorBody, ExecuteBody, ExecutionBody, SetUpBody};
+use crate::api::dto::{CallBody, EnvironmentBody, ErrorBody, ExecuteBody, ExecutionBody, SetUpBody};
 use crate::cli::events::EventReader;
 use crate::cli::variables::Variables;
 use crate::cli::{exit, printable::printable};
-use crate::domain::id::EnvironmentId;
+use crate::domain::id::{EnvironmentId, ExecutionId};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// The daemon bounds calls and set-ups itself; this is for one that no longer answers at all.
@@ -132,6 +132,14 @@ pub struct Answer<T> {
     pub body: T,
 }
 
+/// A call to make, and the key under which it is made once.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    pub id: EnvironmentId,
+    pub body: &'a ExecuteBody,
+    pub key: Option<&'a str>,
+}
+
 /// Speaks to one daemon.
 pub struct Client {
     http: reqwest::Client,
@@ -161,19 +169,43 @@ impl Client {
         self.ask(Method::POST, "/environments/setup", Some(body)).await
     }
 
-    pub async fn execute(&self, id: EnvironmentId, body: &ExecuteBody) -> anyhow::Result<Answer<ExecutionBody>> {
-        self.ask(Method::POST, &format!("/environments/{id}/execute"), Some(body)).await
+    pub async fn execute(&self, ask: Ask<'_>) -> anyhow::Result<Answer<ExecutionBody>> {
+        self.finish(self.execution_request(ask)).await
+    }
+
+    /// Asks for a call that is answered later.
+    pub async fn execute_later(&self, ask: Ask<'_>) -> anyhow::Result<Answer<CallBody>> {
+        self.finish(self.execution_request(ask).header("prefer", "respond-async")).await
+    }
+
+    pub async fn executions(&self, environment: Option<EnvironmentId>) -> anyhow::Result<Answer<Vec<CallBody>>> {
+        let query = environment.map(|id| format!("?environment={id}")).unwrap_or_default();
+        self.ask(Method::GET, &format!("/executions{query}"), None::<&()>).await
+    }
+
+    pub async fn execution(&self, id: ExecutionId) -> anyhow::Result<Answer<CallBody>> {
+        self.ask(Method::GET, &format!("/executions/{id}"), None::<&()>).await
+    }
+
+    pub async fn cancel(&self, id: ExecutionId) -> anyhow::Result<()> {
+        self.send(self.request(Method::DELETE, &format!("/executions/{id}"), None::<&()>)).await.map(|_| ())
+    }
+
+    fn execution_request(&self, ask: Ask<'_>) -> RequestBuilder {
+        let request = self.request(Method::POST, &format!("/environments/{}/execute", ask.id), Some(ask.body));
+        match ask.key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        }
     }
 
     /// Calls and follows: each event is handed to `hear` as it comes, its name first. Returns when the stream is over.
     pub async fn follow(
         &self,
-        id: EnvironmentId,
-        body: &ExecuteBody,
+        ask: Ask<'_>,
         mut hear: impl FnMut(&str, &str) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let path = format!("/environments/{id}/execute");
-        let request = self.request(Method::POST, &path, Some(body)).header(ACCEPT, "text/event-stream");
+        let request = self.execution_request(ask).header(ACCEPT, "text/event-stream");
         let failed = |error: reqwest::Error| ClientError::of_transport(&error, &self.base);
         let mut response = request.send().await.map_err(failed)?;
         let status = response.status();
@@ -199,7 +231,7 @@ impl Client {
     }
 
     pub async fn delete(&self, id: EnvironmentId) -> anyhow::Result<()> {
-        self.send(Method::DELETE, &format!("/environments/{id}"), None::<&()>).await.map(|_| ())
+        self.send(self.request(Method::DELETE, &format!("/environments/{id}"), None::<&()>)).await.map(|_| ())
     }
 
     async fn ask<B: Serialize, T: DeserializeOwned>(
@@ -208,7 +240,11 @@ impl Client {
         path: &str,
         body: Option<&B>,
     ) -> anyhow::Result<Answer<T>> {
-        let (status, text) = self.send(method, path, body).await?;
+        self.finish(self.request(method, path, body)).await
+    }
+
+    async fn finish<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<Answer<T>> {
+        let (status, text) = self.send(request).await?;
         match serde_json::from_str(&text) {
             Ok(body) => Ok(Answer { text, body }),
             Err(_) => Err(ClientError::Foreign { at: self.base.clone(), status }.into()),
@@ -216,13 +252,7 @@ impl Client {
     }
 
     /// Sends and reads; anything but a success is an error.
-    async fn send<B: Serialize>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&B>,
-    ) -> anyhow::Result<(StatusCode, String)> {
-        let request = self.request(method, path, body);
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<(StatusCode, String)> {
         let failed = |error: reqwest::Error| ClientError::of_transport(&error, &self.base);
         let response = request.send().await.map_err(failed)?;
         let status = response.status();

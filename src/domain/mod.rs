@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod base64;
 pub mod bucket;
+pub mod desk;
 pub mod egress;
 pub mod envelope;
 pub mod environment;
@@ -29,3 +30,4 @@ pub mod restart;
 pub mod sandbox;
 pub mod secret;
 pub mod time;
+pub mod webhook;

@@ -50,6 +50,23 @@ pub enum ExecuteError {
     Host { doing: &'static str, cause: String, kind: FailureKind },
 }
 
+/// What failed when the sandbox had the call's request.
+pub const RUNNING: &str = "running the sandbox";
+/// What failed when the pool itself fell.
+pub const POOL_FELL: &str = "the call";
+
+impl ExecuteError {
+    /// Whether the pool fell under the call: its record tells whether it had begun.
+    pub fn is_of_a_lost_pool(&self) -> bool {
+        matches!(self, ExecuteError::Host { doing: POOL_FELL, .. })
+    }
+
+    /// Whether the handler may have begun all the same.
+    pub fn may_have_begun(&self) -> bool {
+        matches!(self, ExecuteError::Host { doing: RUNNING | POOL_FELL, .. })
+    }
+}
+
 /// The caller of this execution is gone: a waiting call is dropped, a running one is ended as `cancelled`.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]

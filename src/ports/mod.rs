@@ -4,6 +4,7 @@
 //! passed descriptors, so that those adapters can move into a small root helper.
 
 pub mod bucket;
+pub mod call_book;
 pub mod cgroup;
 pub mod clock;
 pub mod comfy;
@@ -19,3 +20,4 @@ pub mod sandbox;
 pub mod store;
 pub mod vault;
 pub mod volumes;
+pub mod webhook;

@@ -12,6 +12,7 @@
 )]
 
 mod architecture;
+mod calls;
 mod canary;
 mod chaos;
 mod cli;

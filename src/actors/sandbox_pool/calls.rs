@@ -13,7 +13,7 @@ use crate::domain::execution::{Call, Evidence, ExecutionRecord, ExecutionReport,
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::pool::{Answer, Event};
-use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
+use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError, POOL_FELL, RUNNING};
 use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec};
 use crate::telemetry::error_chain;
 
@@ -189,7 +189,7 @@ impl SandboxPool {
             if let Some(pending) = pool.calls.get_mut(&execution) {
                 match ran {
                     Ok(evidence) => pending.evidence = Some(evidence),
-                    Err(error) => pending.failure = Some(host("running the sandbox", &error, kind_of(&error))),
+                    Err(error) => pending.failure = Some(host(RUNNING, &error, kind_of(&error))),
                 }
             }
             pool.step(Event::Settled { slot }, ctx);
@@ -264,5 +264,5 @@ fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -
 
 fn lost() -> ExecuteError {
     let cause = "the pool was restarted under it".to_owned();
-    ExecuteError::Host { doing: "the call", cause, kind: FailureKind::Retryable }
+    ExecuteError::Host { doing: POOL_FELL, cause, kind: FailureKind::Retryable }
 }

@@ -17,6 +17,8 @@
 //! A future that is dropped mid-way leaves its write done or undone, never half done: sqlx rolls the transaction
 //! back before it hands the connection to the next caller.
 
+mod call_book;
+mod call_sql;
 mod failure;
 mod open;
 mod rows;

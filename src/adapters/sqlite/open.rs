@@ -21,11 +21,10 @@ const READER_IDLE: Duration = Duration::from_secs(60);
 const CHECKED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The schema's history; the number is the version, and versions only grow.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "environments and executions",
-    include_str!("../../../migrations/sqlite/0001_environments_and_executions.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "environments and executions", include_str!("../../../migrations/sqlite/0001_environments_and_executions.sql")),
+    (3, "accepted calls", include_str!("../../../migrations/sqlite/0003_accepted_calls.sql")),
+];
 
 /// The one writer, with the schema brought up to date.
 pub(super) async fn writer(path: &Path) -> Result<SqlitePool, Failure> {

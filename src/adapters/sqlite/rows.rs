@@ -56,19 +56,19 @@ fn status(row: &SqliteRow) -> Result<EnvironmentStatus, StoreError> {
         .ok_or(StoreError::Corrupt { what: "environment's status", found })
 }
 
-fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
+pub(super) fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
 where
     T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
 {
     row.try_get(column).map_err(while_it(READING))
 }
 
-fn parsed<T: FromStr>(row: &SqliteRow, column: &str, what: &'static str) -> Result<T, StoreError> {
+pub(super) fn parsed<T: FromStr>(row: &SqliteRow, column: &str, what: &'static str) -> Result<T, StoreError> {
     let found: String = get(row, column)?;
     found.parse().map_err(|_| StoreError::Corrupt { what, found })
 }
 
-fn unsigned(row: &SqliteRow, column: &str, what: &'static str) -> Result<u64, StoreError> {
+pub(super) fn unsigned(row: &SqliteRow, column: &str, what: &'static str) -> Result<u64, StoreError> {
     let found: i64 = get(row, column)?;
     u64::try_from(found).map_err(|_| StoreError::Corrupt { what, found: found.to_string() })
 }

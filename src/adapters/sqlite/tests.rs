@@ -14,11 +14,13 @@ use super::failure::Failure;
 use super::*;
 use crate::domain::environment::{Grant, Metadata, Permissions, Runtime};
 use crate::domain::id::ExecutionId;
+use crate::ports::call_book::CallBook;
 
 #[path = "../store_contract.rs"]
 mod contract;
 
-use contract::{begun, environment, finished};
+use contract::finished;
+pub(super) use contract::{begun, environment};
 
 fn place() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -38,9 +40,22 @@ async fn refusal(path: &Path) -> String {
 }
 
 /// The contract's stores need a directory that lives as long as they do.
-struct Housed {
+pub(super) struct Housed {
     store: SqliteStore,
     _directory: TempDir,
+}
+
+/// An empty store with its directory.
+pub(super) async fn housed() -> Housed {
+    let (directory, path) = place();
+    Housed { store: open(&path).await, _directory: directory }
+}
+
+impl Housed {
+    /// The same store as a call book.
+    pub(super) fn book(&self) -> &dyn CallBook {
+        &self.store
+    }
 }
 
 #[async_trait]
@@ -220,7 +235,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     .await
     .expect("a later version's mark");
     store.close().await;
-    insta::assert_snapshot!(refusal(&path).await, @"the store cannot be opened at PATH: its schema is at version 7, and this program knows versions up to 1; install a newer one");
+    insta::assert_snapshot!(refusal(&path).await, @"the store cannot be opened at PATH: its schema is at version 7, and this program knows versions up to 3; install a newer one");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::domain::execution::{Captured, ErrorReport, ExecutionReport, LogEntry, Outcome, Phase, Start, Timings};
 use crate::domain::id::ExecutionId;
 use crate::domain::time::{WallTime, whole_millis};
+use crate::domain::webhook::Webhook;
 
 /// What an answer says when its sandbox was a plain process tree.
 pub const NOT_ISOLATED: &str = "this call ran without gVisor (DISABLE_GVISOR): for development only";
@@ -25,6 +26,9 @@ pub struct ExecuteBody {
     pub env: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsBody>,
+    /// Told when the call has ended; for calls that are answered later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
 }
 
 /// What a caller asks for; 0 or absent takes the default.

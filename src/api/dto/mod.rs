@@ -2,6 +2,7 @@
 //!
 //! Names marked v1 in CONTRACTS.md are the first system's own and stay as they are.
 
+pub mod call;
 pub mod environment;
 pub mod error;
 pub mod event;
@@ -10,6 +11,7 @@ pub mod health;
 pub mod job;
 pub mod record;
 
+pub use call::{CallBody, call_json};
 pub use environment::{EnvironmentBody, SetUpBody};
 pub use error::ErrorBody;
 pub use event::{DroppedEvent, OutputEvent};

@@ -4,24 +4,17 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::api::dto::{DroppedEvent, ErrorBody, ExecuteBody, ExecutionBody, LogBody, OutputEvent};
-use crate::cli::client::{Client, ClientError};
+use crate::api::dto::{DroppedEvent, ErrorBody, ExecutionBody, LogBody, OutputEvent};
+use crate::cli::client::{Ask, Client, ClientError};
 use crate::cli::exit;
 use crate::cli::printable::printable;
 use crate::cli::streams::Streams;
 use crate::domain::execution::Outcome;
-use crate::domain::id::EnvironmentId;
 
 /// Calls, prints each event as it comes, and the result last. With `json`, a line for each event.
-pub async fn run(
-    id: EnvironmentId,
-    body: &ExecuteBody,
-    json: bool,
-    client: &Client,
-    streams: &mut Streams<'_>,
-) -> anyhow::Result<u8> {
+pub async fn run(ask: Ask<'_>, json: bool, client: &Client, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
     let mut code = None;
-    let told = client.follow(id, body, |name, data| {
+    let told = client.follow(ask, |name, data| {
         if json {
             let data: &RawValue = serde_json::from_str(data).context(NOT_UNDERSTOOD)?;
             writeln!(streams.out, "{}", serde_json::to_string(&Line { event: name, data })?)?;

@@ -271,3 +271,36 @@ fn a_followed_call_is_printed_as_it_comes_and_its_result_alone_goes_to_stdout() 
     let did = run_with(&played, &["env", "execute", ID, "--follow"]);
     assert!(did.code == 1 && did.err.contains("ended the stream before the call was over"), "{did:?}");
 }
+
+#[test]
+fn a_call_that_is_answered_later_prints_its_id_and_is_shown_by_it() {
+    let queued = format!(r#"{{"id":"{ID}","environmentId":"{ID}","status":"queued"}}"#);
+    let played = Played::on_port(vec![(202, &queued)]);
+    let webhook = "https://example.com/done";
+    let arguments = ["env", "execute", ID, "--async", "--webhook", webhook, "--idempotency-key", "order-17"];
+    assert_eq!(run_with(&played, &arguments), ok(&format!("{ID}\n"), ""));
+    let asked = played.asked();
+    assert!(
+        asked[0].head.contains("prefer: respond-async\r\n") && asked[0].head.contains("idempotency-key: order-17\r\n")
+    );
+    assert_eq!(asked[0].body, r#"{"webhook":{"url":"https://example.com/done"}}"#);
+
+    let answer = call(r#""exitCode":1,"stdout":"","stderr":"Error: x","outcome":"handler_error""#);
+    let done = format!(
+        r#"{{"id":"{ID}","environmentId":"{ID}","status":"done","outcome":"handler_error","answer":{answer},"webhook":{{"state":"owed","attempts":2}}}}"#
+    );
+    let played = Played::on_port(vec![(200, &done)]);
+    let did = run_with(&played, &["executions", "show", ID]);
+    let err = format!(
+        "done in environment {ID}, handler_error\nwebhook owed after 2 tries\nError: x\noutcome: handler_error after 12 ms\n"
+    );
+    assert_eq!(did, Did { code: 1, out: String::new(), err });
+    let played = Played::on_port(vec![(200, &format!("[{queued}]"))]);
+    let did = run_with(&played, &["executions", "list", "--env", ID]);
+    let line = format!("{ID}  queued  -        -         {ID}\n");
+    assert!(did.out.ends_with(&line), "{}", did.out);
+    assert_eq!(played.asked()[0].line, format!("GET /executions?environment={ID} HTTP/1.1"));
+    let played = Played::on_port(vec![(204, ""), (404, r#"{"error":"there is no such call","code":"not_found"}"#)]);
+    let did = run_with(&played, &["executions", "cancel", ID, ID]);
+    assert_eq!((did.code, did.err), (1, format!("cloister: {ID}: there is no such call\n")));
+}

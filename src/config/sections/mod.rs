@@ -1,6 +1,7 @@
 //! The typed settings, one struct for each section of the file. `config/default.toml` documents every key.
 
 mod bucket;
+mod calls;
 mod comfy;
 mod crypto;
 mod daemon;
@@ -17,6 +18,7 @@ mod supervision;
 use std::time::Duration;
 
 pub use bucket::{Bucket, BucketAccess};
+pub use calls::Calls;
 pub use comfy::Comfy;
 pub use crypto::Crypto;
 pub use daemon::Daemon;
@@ -38,6 +40,7 @@ pub struct Config {
     pub log: Log,
     pub server: Server,
     pub sandbox: Sandbox,
+    pub calls: Calls,
     pub comfy: Comfy,
     pub store: Store,
     pub reaper: Reaper,
@@ -57,6 +60,7 @@ impl Config {
             log: Log::read(reader),
             server: Server::read(reader),
             sandbox: Sandbox::read(reader, &state_dir),
+            calls: Calls::read(reader),
             comfy: Comfy::read(reader),
             store: Store::read(reader, &state_dir),
             reaper: Reaper::read(reader),
