@@ -50,3 +50,6 @@ CREATE TRIGGER idempotency_keys_go_with_their_environment AFTER DELETE ON enviro
 BEGIN
     DELETE FROM idempotency_keys WHERE environment_id = OLD.id AND kind <> 'set_up';
 END;
+
+-- Rises with each change of an environment's modules; its volume_name names the tree of the newest.
+ALTER TABLE environments ADD COLUMN revision INTEGER NOT NULL DEFAULT 1;

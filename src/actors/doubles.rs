@@ -16,7 +16,10 @@ use crate::domain::execution::{
 };
 use crate::domain::id::{EnvironmentId, SlotId};
 use crate::domain::time::WallTime;
-use crate::ports::sandbox::{EngineProbe, Installed, Leftover, SandboxEngine, SandboxError, SlotSpec, Transpiled};
+use crate::ports::revisions::Revisions;
+use crate::ports::sandbox::{
+    EngineProbe, Installed, Leftover, Purpose, SandboxEngine, SandboxError, SlotSpec, Transpiled,
+};
 use crate::ports::store::{Store, StoreError};
 use crate::ports::volumes::{VolumeError, Volumes};
 
@@ -48,6 +51,8 @@ pub fn plain_evidence() -> Evidence {
 pub struct EngineDouble {
     pub live: Mutex<BTreeSet<SlotId>>,
     pub created: Mutex<Vec<SlotId>>,
+    /// The volumes of the sandboxes for calls, in the order in which those were made.
+    pub mounted: Mutex<Vec<String>>,
     /// How many of the next boots fail.
     pub failing_boots: Mutex<usize>,
     /// How many of the next destructions fail.
@@ -88,6 +93,9 @@ impl SandboxEngine for EngineDouble {
     async fn create(&self, spec: SlotSpec) -> Result<(), SandboxError> {
         locked(&self.live).insert(spec.slot);
         locked(&self.created).push(spec.slot);
+        if let Purpose::Execute { volume, .. } = spec.purpose {
+            locked(&self.mounted).push(volume);
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
         if Self::spend(&self.failing_boots) { Err(SandboxError::NotReady(Duration::from_secs(1))) } else { Ok(()) }
     }
@@ -147,6 +155,21 @@ pub struct VolumesDouble {
 impl Volumes for VolumesDouble {
     async fn make(&self, name: &str, _: BTreeMap<String, Vec<u8>>) -> Result<(), VolumeError> {
         locked(&self.names).insert(name.to_owned());
+        Ok(())
+    }
+
+    async fn derive(
+        &self,
+        name: &str,
+        from: &str,
+        _: &[&'static str],
+        _: BTreeMap<String, Vec<u8>>,
+    ) -> Result<(), VolumeError> {
+        let mut names = locked(&self.names);
+        if !names.contains(from) {
+            return Err(VolumeError::Interrupted);
+        }
+        names.insert(name.to_owned());
         Ok(())
     }
 
@@ -239,6 +262,24 @@ impl Store for StoreDouble {
         let many = calls.len();
         calls.retain(|row| row.completed_at.is_none_or(|completed| completed >= before));
         Ok(u64::try_from(many - calls.len()).unwrap_or(0))
+    }
+}
+
+#[async_trait]
+impl Revisions for StoreDouble {
+    async fn set_ttl(&self, id: EnvironmentId, seconds: u64) -> Result<bool, StoreError> {
+        self.answer()?;
+        Ok(locked(&self.rows).get_mut(&id).map(|row| row.ttl_seconds = seconds).is_some())
+    }
+
+    async fn switch(&self, next: &Environment) -> Result<bool, StoreError> {
+        self.answer()?;
+        let mut rows = locked(&self.rows);
+        let Some(row) = rows.get_mut(&next.id).filter(|row| row.status == EnvironmentStatus::Ready) else {
+            return Ok(false);
+        };
+        *row = next.clone();
+        Ok(true)
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) fn environment(seed: u64) -> Environment {
             runtime: Runtime::Deno,
         },
         ttl_seconds: 3600,
+        revision: 1,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::api::body::{self, SET_UP_BYTES};
 use crate::api::dto::EnvironmentBody;
 use crate::api::error::ApiError;
 use crate::api::keys::{self, Before, Once, Work};
-use crate::api::{Doors, answer};
+use crate::api::{Doors, answer, revisions};
 use crate::domain::desk::Subject;
 use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::id::EnvironmentId;
@@ -28,7 +28,13 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(web::resource(HEALTH).get(health).route(web::head().to(health)).default_service(only("GET, HEAD")))
         .service(web::resource("/environments").get(list).default_service(only("GET")))
         .service(web::resource("/environments/setup").post(set_up).default_service(only("POST")))
-        .service(web::resource("/environments/{id}").get(show).delete(delete).default_service(only("GET, DELETE")));
+        .service(
+            web::resource("/environments/{id}")
+                .get(show)
+                .delete(delete)
+                .patch(revisions::patch)
+                .default_service(only("GET, DELETE, PATCH")),
+        );
 }
 
 /// The answer to every method that a route does not know.

@@ -179,6 +179,8 @@ impl ApiError {
             ApiError::Id => Look::plain(StatusCode::BAD_REQUEST, "invalid_id"),
             ApiError::Env(_) | ApiError::SetUpInvalid(_) => INVALID,
             ApiError::SetUp(SetUpError::Invalid(_) | SetUpError::Source(_)) => INVALID,
+            ApiError::SetUp(SetUpError::Absent(_)) => NOT_FOUND,
+            ApiError::SetUp(SetUpError::Busy(_)) => Look::later(StatusCode::CONFLICT, "update_in_progress", SOON),
             ApiError::SetUp(SetUpError::Refused(refusal)) | ApiError::Execute(ExecuteError::Refused(refusal)) => {
                 Look::of_refusal(*refusal)
             }

@@ -28,6 +28,7 @@ mod jobs;
 mod keys;
 mod parting;
 mod pieces;
+mod revisions;
 mod server;
 
 use std::sync::Arc;
@@ -42,7 +43,9 @@ use crate::messages::egress::GetEgress;
 use crate::messages::handle::Handle;
 use crate::messages::queue_ingress::{CancelJob, GetIngress, SubmitJob};
 use crate::messages::reaper::GetReaper;
-use crate::messages::sandbox_pool::{CancelExecution, DeleteEnvironment, Execute, GetPool, SetUp};
+use crate::messages::sandbox_pool::{
+    CancelExecution, CloneEnvironment, DeleteEnvironment, Execute, GetPool, SetTtl, SetUp, UpdateModules,
+};
 use crate::messages::supervisor::GetHealth;
 use crate::ports::clock::Clock;
 use crate::ports::gpu::Gpus;
@@ -64,6 +67,7 @@ pub struct Handles {
     pub delete: Handle<DeleteEnvironment>,
     pub pool: Handle<GetPool>,
     pub desk: DeskHandles,
+    pub revisions: RevisionHandles,
     pub reaper: Handle<GetReaper>,
     /// Published where sandboxes have a way out.
     pub egress: Handle<GetEgress>,
@@ -77,6 +81,14 @@ pub struct Handles {
     pub crypto: Handle<GetCrypto>,
     pub instances: Vec<Handle<GetInstance>>,
     pub ingresses: Vec<Handle<GetIngress>>,
+}
+
+/// The ways to change an environment.
+#[derive(Debug, Clone, Default)]
+pub struct RevisionHandles {
+    pub clone: Handle<CloneEnvironment>,
+    pub update: Handle<UpdateModules>,
+    pub set_ttl: Handle<SetTtl>,
 }
 
 /// The ways to the CallDesk.

@@ -45,7 +45,7 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
     if !config.sandbox.enabled {
         return Vec::new();
     }
-    let (holdings, expire) = (Handle::default(), Handle::default());
+    let (holdings, expire, retire) = (Handle::default(), Handle::default(), Handle::default());
     let pool_deps = parts::pool_deps(parts, config);
     let reaper_deps = reaper::Deps {
         engine: Arc::clone(&parts.engine),
@@ -55,6 +55,7 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
         zombies: Arc::clone(&parts.zombies),
         holdings: holdings.clone(),
         expire: expire.clone(),
+        retire: retire.clone(),
         interval: config.reaper.interval,
         idle_ttl_seconds: config.reaper.idle_ttl.map_or(0, |span| span.as_secs()),
         keep_executions: config.store.keep_executions,
@@ -73,7 +74,12 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
             handles.pool.publish(&address);
             holdings.publish(&address);
             expire.publish(&address);
-            let (handles, holdings, expire) = (handles.clone(), holdings.clone(), expire.clone());
+            retire.publish(&address);
+            handles.revisions.clone.publish(&address);
+            handles.revisions.update.publish(&address);
+            handles.revisions.set_ttl.publish(&address);
+            let (handles, holdings) = (handles.clone(), holdings.clone());
+            let (expire, retire) = (expire.clone(), retire.clone());
             let dismiss = move || {
                 handles.set_up.withdraw();
                 handles.execute.withdraw();
@@ -82,6 +88,10 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
                 handles.pool.withdraw();
                 holdings.withdraw();
                 expire.withdraw();
+                retire.withdraw();
+                handles.revisions.clone.withdraw();
+                handles.revisions.update.withdraw();
+                handles.revisions.set_ttl.withdraw();
                 arbiter.stop();
             };
             RunningChild { drain: address.recipient(), dismiss: Box::new(dismiss) }

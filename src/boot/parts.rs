@@ -346,6 +346,7 @@ pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool:
         engine: Arc::clone(&parts.engine),
         volumes: Arc::clone(&parts.volumes),
         store: parts.store.clone(),
+        revisions: parts.store.clone(),
         clock: parts.clock.clone(),
         log: parts.log.new(slog::o!("actor" => "sandbox_pool")),
         policy: pool_policy(&config.sandbox),

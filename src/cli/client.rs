@@ -11,7 +11,9 @@ use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::dto::{CallBody, EnvironmentBody, ErrorBody, ExecuteBody, ExecutionBody, SetUpBody};
+use crate::api::dto::{
+    CallBody, EnvironmentBody, ErrorBody, ExecuteBody, ExecutionBody, ModulesBody, SetUpBody, TtlBody,
+};
 use crate::cli::events::EventReader;
 use crate::cli::variables::Variables;
 use crate::cli::{exit, printable::printable};
@@ -220,6 +222,18 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    pub async fn update(&self, id: EnvironmentId, body: &ModulesBody) -> anyhow::Result<Answer<EnvironmentBody>> {
+        self.ask(Method::PUT, &format!("/environments/{id}/modules"), Some(body)).await
+    }
+
+    pub async fn clone_of(&self, id: EnvironmentId, body: TtlBody) -> anyhow::Result<Answer<EnvironmentBody>> {
+        self.ask(Method::POST, &format!("/environments/{id}/clone"), Some(&body)).await
+    }
+
+    pub async fn set_ttl(&self, id: EnvironmentId, body: TtlBody) -> anyhow::Result<Answer<EnvironmentBody>> {
+        self.ask(Method::PATCH, &format!("/environments/{id}"), Some(&body)).await
     }
 
     pub async fn list(&self) -> anyhow::Result<Answer<Vec<EnvironmentBody>>> {

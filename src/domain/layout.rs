@@ -20,6 +20,11 @@ pub const LOCK: &str = "bun.lock";
 /// The volume's folder with Deno's emitted JavaScript, in the form of its own cache.
 pub const EMITTED: &str = "emitted";
 
+/// Every folder of a volume.
+pub const FOLDERS: [&str; 3] = [WORKSPACE, "lock", EMITTED];
+/// Those that hold what was installed, and nothing else.
+pub const INSTALLED: [&str; 2] = ["workspace/node_modules", "lock"];
+
 /// What was installed, as the volume's files. `installed` has paths below `node_modules/`, and the lock file.
 pub fn installed(installed: BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (String, Vec<u8>)> {
     installed.into_iter().map(|(path, content)| {

@@ -2,7 +2,7 @@
 
 use actix::prelude::*;
 
-use crate::domain::environment::{Environment, SetUpInvalid, SetUpRequest, SourceFault};
+use crate::domain::environment::{Environment, ModulesUpdate, SetUpInvalid, SetUpRequest, SourceFault};
 use crate::domain::execution::{Call, ExecutionReport, Following};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
@@ -23,11 +23,50 @@ pub enum SetUpError {
     Invalid(#[from] SetUpInvalid),
     #[error("{} could not be read as TypeScript", .0.first().map_or("a module", |fault| fault.module.as_str()))]
     Source(Vec<SourceFault>),
+    #[error("environment {0} does not exist")]
+    Absent(EnvironmentId),
+    #[error("another change of environment {0} is under way: try again when that is done")]
+    Busy(EnvironmentId),
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// What failed, without the handler's own words.
     #[error("{doing} failed: {cause}")]
     Host { doing: &'static str, cause: String, kind: FailureKind },
+}
+
+/// Makes an environment of another one's tree, main module and permissions.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Environment, SetUpError>")]
+pub struct CloneEnvironment {
+    pub id: EnvironmentId,
+    pub from: EnvironmentId,
+    /// None: as long as the other.
+    pub ttl_seconds: Option<u64>,
+}
+
+/// Gives an environment new modules. Calls that have begun keep the old ones; calls that come after the answer have the
+/// new ones.
+#[derive(Message)]
+#[rtype(result = "Result<Environment, SetUpError>")]
+pub struct UpdateModules {
+    pub id: EnvironmentId,
+    pub update: ModulesUpdate,
+}
+
+/// Changes how long an environment lives, counted from its creation.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Environment, SetUpError>")]
+pub struct SetTtl {
+    pub id: EnvironmentId,
+    pub seconds: u64,
+}
+
+/// Removes a volume of an environment that has another one now, unless something of it is under way.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Expired")]
+pub struct RetireVolume {
+    pub environment: EnvironmentId,
+    pub volume: String,
 }
 
 /// Calls an environment's handler once.
@@ -95,9 +134,11 @@ pub enum DeleteError {
 #[rtype(result = "Expired")]
 pub struct ExpireEnvironment {
     pub id: EnvironmentId,
+    /// What was known of its life: one that was given another meanwhile is left alone.
+    pub ttl_seconds: u64,
 }
 
-/// What became of an environment whose time is over.
+/// What became of an environment, or of a volume, whose time is over. `InUse`, too, when it is not over after all.
 #[derive(Debug, Clone, PartialEq, Eq, MessageResponse)]
 pub enum Expired {
     Deleted,

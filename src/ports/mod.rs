@@ -16,6 +16,7 @@ pub mod job_source;
 pub mod notify;
 pub mod process;
 pub mod replay;
+pub mod revisions;
 pub mod sandbox;
 pub mod store;
 pub mod vault;

@@ -13,8 +13,8 @@ use crate::domain::id::{EnvironmentId, SlotId};
 /// What a sandbox is made for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
-    /// Calls of one environment: its volume is mounted at `/workspace`, its permissions are in force.
-    Execute { environment: EnvironmentId, permissions: Permissions },
+    /// Calls of one environment: `volume`, the tree of its revision, is mounted at `/workspace`, its permissions are in force.
+    Execute { environment: EnvironmentId, volume: String, permissions: Permissions },
     /// Turning TypeScript into JavaScript: no volume at all.
     Transpile,
     /// Installing packages from the registries, on Bun: no volume, and a way out to the registries alone.

@@ -26,6 +26,15 @@ pub enum VolumeError {
 pub trait Volumes: Send + Sync {
     /// Writes a new volume: file contents by path relative to its root (`workspace/main.js`, …).
     async fn make(&self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<(), VolumeError>;
+    /// Writes a new volume of what lies below `folders` of the volume `from`, and of further files. What is taken over
+    /// takes no further room where the file system lets two volumes share a file: both are sealed.
+    async fn derive(
+        &self,
+        name: &str,
+        from: &str,
+        folders: &[&'static str],
+        files: BTreeMap<String, Vec<u8>>,
+    ) -> Result<(), VolumeError>;
     /// Removes a volume without ever following a link out of it. No error when it is gone. Resumable.
     async fn remove(&self, name: &str) -> Result<(), VolumeError>;
     /// Names of all volumes, half-made and half-removed ones included.

@@ -37,5 +37,6 @@ mod lifecycle;
 mod plaintext;
 mod platform;
 mod reaping;
+mod revisions;
 mod rounds;
 mod support;

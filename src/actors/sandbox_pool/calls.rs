@@ -25,6 +25,8 @@ pub(super) struct PendingCall {
     following: Following,
     reply: Reply,
     environment: Option<Environment>,
+    /// Whether it has a slot, and with it a revision of its own.
+    in_slot: bool,
     /// Its row in the store, once that is written.
     record: Option<ExecutionRecord>,
     evidence: Option<Evidence>,
@@ -61,6 +63,7 @@ impl Handler<Execute> for SandboxPool {
             following,
             reply,
             environment: None,
+            in_slot: false,
             record: None,
             evidence: None,
             failure: None,
@@ -88,6 +91,7 @@ impl SandboxPool {
         let work = async move { store.environment(id).await };
         self.spawn(ctx, work, move |pool, answer, ctx| {
             pool.note_unreadable(&answer);
+            let answer = answer.map(|found| found.map(|environment| pool.newest(environment)));
             let Some(pending) = pool.calls.get_mut(&execution) else { return };
             match answer {
                 Ok(found) => {
@@ -106,11 +110,14 @@ impl SandboxPool {
         let Some(pending) = self.calls.get_mut(&execution) else { return };
         let Some(environment) = pending.environment.as_ref() else { return };
         pending.boot_began.get_or_insert(now);
+        pending.in_slot = true;
+        self.trees.insert(slot, environment.volume_name.clone());
         let spec = SlotSpec {
             slot,
             runtime: environment.runtime,
             purpose: Purpose::Execute {
                 environment: environment.id,
+                volume: environment.volume_name.clone(),
                 permissions: environment.metadata.permissions.clone(),
             },
             memory_mb: pending.call.limits.memory_mb,
@@ -170,8 +177,24 @@ impl SandboxPool {
             Err(error) => {
                 warn!(self.deps.log, "slot.boot_failed"; "execution" => %execution, "error" => error_chain(&error));
                 self.suspect_host = true;
+                pending.in_slot = false;
                 pending.failure = Some(host("starting the sandbox", &error, kind_of(&error)));
+                // The next boot is of the newest revision; this slot's is there until the slot is gone.
+                if let Some(newest) =
+                    pending.environment.as_ref().and_then(|known| self.retired.get(&known.volume_name))
+                {
+                    pending.environment = Some(newest.clone());
+                }
                 Boot::Failed
+            }
+        }
+    }
+
+    /// Waiting calls begin with the new revision.
+    pub(super) fn move_waiting(&mut self, next: &Environment) {
+        for pending in self.calls.values_mut().filter(|pending| !pending.in_slot) {
+            if pending.environment.as_ref().is_some_and(|known| known.id == next.id) {
+                pending.environment = Some(next.clone());
             }
         }
     }

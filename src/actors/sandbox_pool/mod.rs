@@ -11,10 +11,11 @@
 
 mod calls;
 mod deletions;
+mod revisions;
 mod set_up;
 mod sweep;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use slog::{Logger, info, warn};
 use tokio::sync::oneshot;
 
 use crate::actors::seat::Seat;
-use crate::domain::environment::Environment;
+use crate::domain::environment::{Environment, ModulesUpdate, SetUpRequest};
 use crate::domain::execution::Limits;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
@@ -31,6 +32,7 @@ use crate::domain::pool::{Effect, Event, Pool, PoolPolicy};
 use crate::messages::child::Drain;
 use crate::messages::sandbox_pool::{DeleteError, GetHoldings, GetPool, PoolHoldings, SetUpError};
 use crate::ports::clock::Clock;
+use crate::ports::revisions::Revisions;
 use crate::ports::sandbox::{SandboxEngine, SandboxError};
 use crate::ports::store::Store;
 use crate::ports::volumes::Volumes;
@@ -52,6 +54,7 @@ pub struct Deps {
     pub engine: Arc<dyn SandboxEngine>,
     pub volumes: Arc<dyn Volumes>,
     pub store: Arc<dyn Store>,
+    pub revisions: Arc<dyn Revisions>,
     pub clock: Arc<dyn Clock>,
     pub log: Logger,
     pub policy: PoolPolicy,
@@ -72,6 +75,12 @@ pub struct SandboxPool {
     machine: Pool,
     calls: HashMap<ExecutionId, PendingCall>,
     set_ups: HashMap<EnvironmentId, PendingSetUp>,
+    /// Environments whose modules are being changed.
+    updating: HashSet<EnvironmentId>,
+    /// The volume that each slot has mounted, or that is being read for it.
+    trees: HashMap<SlotId, String>,
+    /// Volumes of older revisions, and what took their place.
+    retired: HashMap<String, Environment>,
     deletions: HashMap<EnvironmentId, Vec<oneshot::Sender<Result<(), DeleteError>>>>,
     /// Answers whose record is being written: a drained pool stays until they are out.
     answering: usize,
@@ -85,8 +94,15 @@ pub struct SandboxPool {
 }
 
 struct PendingSetUp {
-    request: crate::domain::environment::SetUpRequest,
+    work: Making,
     reply: oneshot::Sender<Result<Environment, SetUpError>>,
+}
+
+/// What a set-up makes.
+enum Making {
+    New(SetUpRequest),
+    Clone { from: EnvironmentId, ttl_seconds: Option<u64> },
+    Revision(ModulesUpdate),
 }
 
 impl SandboxPool {
@@ -99,6 +115,9 @@ impl SandboxPool {
             machine,
             calls: HashMap::new(),
             set_ups: HashMap::new(),
+            updating: HashSet::new(),
+            trees: HashMap::new(),
+            retired: HashMap::new(),
             deletions: HashMap::new(),
             answering: 0,
             drained: false,
@@ -125,6 +144,7 @@ impl SandboxPool {
             Effect::Answer { execution, answer } => self.answer(execution, answer, ctx),
             Effect::BeginSetUp { environment } => self.begin_set_up(environment, ctx),
             Effect::RefuseSetUp { environment, refusal } => {
+                self.updating.remove(&environment);
                 if let Some(pending) = self.set_ups.remove(&environment) {
                     drop(pending.reply.send(Err(refusal.into())));
                 }
@@ -164,7 +184,10 @@ impl SandboxPool {
         let engine = Arc::clone(&self.deps.engine);
         let work = async move { engine.destroy(slot).await };
         self.spawn(ctx, work, move |pool, destroyed, ctx| match destroyed {
-            Ok(()) => pool.step(Event::Destroyed { slot }, ctx),
+            Ok(()) => {
+                pool.let_go(slot, ctx);
+                pool.step(Event::Destroyed { slot }, ctx);
+            }
             Err(error) => {
                 warn!(pool.deps.log, "slot.wedged"; "slot" => %slot, "error" => error_chain(&error));
                 pool.step(Event::DestroyFailed { slot }, ctx);

@@ -6,7 +6,7 @@ use actix::prelude::*;
 use slog::{info, warn};
 use tokio::sync::oneshot;
 
-use super::{Deps, PendingSetUp, SandboxPool, kind_of};
+use super::{Deps, Making, PendingSetUp, SandboxPool, kind_of};
 use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
@@ -31,7 +31,7 @@ impl Handler<SetUp> for SandboxPool {
         }
         let (reply, answer) = oneshot::channel();
         let transpiles = installs || layout::needs_transpiling(request.runtime, request.modules.keys());
-        self.set_ups.insert(id, PendingSetUp { request, reply });
+        self.set_ups.insert(id, PendingSetUp { work: Making::New(request), reply });
         self.step(Event::SetUpCame { environment: id, transpiles }, ctx);
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
@@ -39,7 +39,12 @@ impl Handler<SetUp> for SandboxPool {
 
 impl SandboxPool {
     pub(super) fn begin_set_up(&mut self, id: EnvironmentId, ctx: &mut Context<Self>) {
-        let Some(PendingSetUp { request, reply }) = self.set_ups.remove(&id) else { return };
+        let Some(PendingSetUp { work, reply }) = self.set_ups.remove(&id) else { return };
+        let request = match work {
+            Making::New(request) => request,
+            Making::Clone { from, ttl_seconds } => return self.begin_clone(id, from, ttl_seconds, reply, ctx),
+            Making::Revision(update) => return self.begin_update(id, update, reply, ctx),
+        };
         let work = set_up(self.deps.clone(), id, request);
         self.spawn(ctx, work, move |pool, made, ctx| {
             match &made {
@@ -67,6 +72,19 @@ async fn set_up(deps: Deps, id: EnvironmentId, request: SetUpRequest) -> Result<
 }
 
 async fn build(deps: &Deps, id: EnvironmentId, request: SetUpRequest) -> Result<(), SetUpError> {
+    let files = files(deps, id, request).await?;
+    let made = deps.volumes.make(&id.volume_name(), files).await;
+    made.map_err(|error| host("writing the volume", &error, FailureKind::Retryable))?;
+    let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
+    readied.map(drop).map_err(|error| host("recording the environment", &error, FailureKind::Retryable))
+}
+
+/// The volume's files: modules, what was made of them, packages.
+pub(super) async fn files(
+    deps: &Deps,
+    id: EnvironmentId,
+    request: SetUpRequest,
+) -> Result<BTreeMap<String, Vec<u8>>, SetUpError> {
     let javascript = if layout::needs_transpiling(request.runtime, request.modules.keys()) {
         transpile(deps, id, &request).await?
     } else {
@@ -75,10 +93,7 @@ async fn build(deps: &Deps, id: EnvironmentId, request: SetUpRequest) -> Result<
     let installed = install(deps, id, &request).await?;
     let mut files = layout::files(request.modules, javascript);
     files.extend(layout::installed(installed));
-    let made = deps.volumes.make(&id.volume_name(), files).await;
-    made.map_err(|error| host("writing the volume", &error, FailureKind::Retryable))?;
-    let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
-    readied.map(drop).map_err(|error| host("recording the environment", &error, FailureKind::Retryable))
+    Ok(files)
 }
 
 async fn transpile(
@@ -133,7 +148,7 @@ async fn install(
 }
 
 /// Takes back what a failed set-up left. What cannot be taken back now is the Reaper's: its record is not ready.
-async fn undo(deps: &Deps, id: EnvironmentId) {
+pub(super) async fn undo(deps: &Deps, id: EnvironmentId) {
     let removed = deps.volumes.remove(&id.volume_name()).await;
     if let Err(error) = &removed {
         warn!(deps.log, "set_up.left_volume"; "environment" => %id, "error" => error_chain(error));
@@ -144,11 +159,11 @@ async fn undo(deps: &Deps, id: EnvironmentId) {
     }
 }
 
-fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -> SetUpError {
+pub(super) fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -> SetUpError {
     SetUpError::Host { doing, cause: error_chain(error).to_string(), kind }
 }
 
-fn lost() -> SetUpError {
+pub(super) fn lost() -> SetUpError {
     let cause = "the pool was restarted under it".to_owned();
     SetUpError::Host { doing: "the set-up", cause, kind: FailureKind::Retryable }
 }

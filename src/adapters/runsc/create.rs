@@ -103,9 +103,7 @@ impl RunscEngine {
         let image = image.ok_or(SandboxError::RuntimeMissing(spec.runtime))?;
         let installs = spec.purpose == Purpose::Install;
         let (permissions, volume) = match spec.purpose {
-            Purpose::Execute { environment, permissions } => {
-                (permissions, Some(self.volumes.path(&environment.volume_name())))
-            }
+            Purpose::Execute { volume, permissions, .. } => (permissions, Some(self.volumes.path(&volume))),
             Purpose::Transpile | Purpose::Install => Default::default(),
         };
         let policy = if installs {

@@ -21,6 +21,7 @@ mod call_book;
 mod call_sql;
 mod failure;
 mod open;
+mod revisions;
 mod rows;
 mod sql;
 

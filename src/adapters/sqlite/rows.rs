@@ -31,6 +31,7 @@ pub(super) fn environment(row: &SqliteRow) -> Result<Environment, StoreError> {
         metadata: serde_json::from_str(&get::<String>(row, "metadata")?)
             .map_err(|error| StoreError::Corrupt { what: "environment's metadata", found: error.to_string() })?,
         ttl_seconds: unsigned(row, "ttl_seconds", "time to live")?,
+        revision: unsigned(row, "revision", "revision")?,
     })
 }
 

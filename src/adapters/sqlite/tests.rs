@@ -52,6 +52,11 @@ pub(super) async fn housed() -> Housed {
 }
 
 impl Housed {
+    /// The same store as what changes.
+    pub(super) fn revisions(&self) -> &dyn crate::ports::revisions::Revisions {
+        &self.store
+    }
+
     /// The same store as a call book.
     pub(super) fn book(&self) -> &dyn CallBook {
         &self.store
@@ -281,6 +286,7 @@ fn any_environment() -> impl Strategy<Value = Environment> {
                 runtime: runtimes.1,
             },
             ttl_seconds: counts.1,
+            revision: 1,
         },
     )
 }

@@ -8,8 +8,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::linkat;
 
 use super::{MAKING, failed, opened};
 use crate::ports::volumes::VolumeError;
@@ -24,8 +25,15 @@ const SEALED_DIRECTORY: u32 = 0o555;
 const FLUSHED_SINGLY: usize = 64;
 
 /// Writes the files under a staging name, seals them, flushes them and renames the whole into place.
-pub(super) fn make(root: &Path, name: &str, files: &BTreeMap<String, Vec<u8>>) -> Result<(), VolumeError> {
-    if let Some(path) = files.keys().find(|path| !is_plain(path)) {
+///
+/// `shared` are files of another volume, by their path in this one.
+pub(super) fn make(
+    root: &Path,
+    name: &str,
+    files: &BTreeMap<String, Vec<u8>>,
+    shared: &BTreeMap<String, PathBuf>,
+) -> Result<(), VolumeError> {
+    if let Some(path) = files.keys().chain(shared.keys()).find(|path| !is_plain(path)) {
         return Err(VolumeError::Name(path.clone()));
     }
     let directory = match opened(root)? {
@@ -38,7 +46,7 @@ pub(super) fn make(root: &Path, name: &str, files: &BTreeMap<String, Vec<u8>>) -
     let staging = format!("{MAKING}{name}");
     let path = root.join(&staging);
     mkdirat(&directory, staging.as_str(), Mode::S_IRWXU).map_err(|error| failed("create", &path)(error.into()))?;
-    let made = fill(&directory, &staging, &path, files).and_then(|()| {
+    let made = fill(&directory, &staging, &path, files, shared).and_then(|()| {
         renameat2(&directory, staging.as_str(), &directory, name, RenameFlags::RENAME_NOREPLACE)
             .map_err(|error| failed("create", &root.join(name))(error.into()))?;
         directory.sync_all().map_err(failed("flush", root))
@@ -50,20 +58,28 @@ pub(super) fn make(root: &Path, name: &str, files: &BTreeMap<String, Vec<u8>>) -
     made
 }
 
-fn fill(root: &File, staging: &str, path: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<(), VolumeError> {
+fn fill(
+    root: &File,
+    staging: &str,
+    path: &Path,
+    files: &BTreeMap<String, Vec<u8>>,
+    shared: &BTreeMap<String, PathBuf>,
+) -> Result<(), VolumeError> {
     let top = open_directory(root, staging).map_err(failed("open", path))?;
-    let directories = make_directories(&top, path, files)?;
+    let directories = make_directories(&top, path, files.keys().chain(shared.keys()))?;
+    let copied = share(&top, path, shared)?;
+    // A file that is shared is on the disk already; its directories are not.
+    let singly = files.len() <= FLUSHED_SINGLY && shared.len() <= FLUSHED_SINGLY && !copied;
     let mut unflushed: Vec<(File, PathBuf)> = Vec::new();
     for (name, content) in files {
         let full = path.join(name);
         let mut file = create_file(&top, name.as_str()).map_err(failed("create", &full))?;
         file.write_all(content).map_err(failed("write", &full))?;
         file.set_permissions(Permissions::from_mode(SEALED_FILE)).map_err(failed("seal", &full))?;
-        if files.len() <= FLUSHED_SINGLY {
+        if singly {
             unflushed.push((file, full));
         }
     }
-    let singly = files.len() <= FLUSHED_SINGLY;
     // All are written before the first is flushed, so that one commit of the journal takes most of them.
     for (file, full) in unflushed {
         file.sync_all().map_err(failed("flush", &full))?;
@@ -84,14 +100,34 @@ fn seal(directory: &File, path: &Path, flush: bool) -> Result<(), VolumeError> {
     if flush { directory.sync_all().map_err(failed("flush", path)) } else { Ok(()) }
 }
 
+/// Puts each shared file into its place, by another link to it, or as a copy where there can be none (another file
+/// system, too many links). True when there is a copy.
+fn share(top: &OwnedFd, path: &Path, shared: &BTreeMap<String, PathBuf>) -> Result<bool, VolumeError> {
+    let mut copied = false;
+    for (name, from) in shared {
+        let full = path.join(name);
+        let (folder, last) = name.rsplit_once('/').unwrap_or((".", name));
+        let folder = open_directory(top, folder).map_err(failed("open", &full))?;
+        if linkat(AT_FDCWD, from, &folder, last, AtFlags::empty()).is_ok() {
+            continue;
+        }
+        let mut source = File::open(from).map_err(failed("read", from))?;
+        let mut file = create_file(top, name.as_str()).map_err(failed("create", &full))?;
+        io::copy(&mut source, &mut file).map_err(failed("write", &full))?;
+        file.set_permissions(Permissions::from_mode(SEALED_FILE)).map_err(failed("seal", &full))?;
+        copied = true;
+    }
+    Ok(copied)
+}
+
 /// Makes each directory that a file lies in, parents first.
-fn make_directories(
+fn make_directories<'a>(
     top: &OwnedFd,
     path: &Path,
-    files: &BTreeMap<String, Vec<u8>>,
+    names: impl Iterator<Item = &'a String>,
 ) -> Result<BTreeSet<String>, VolumeError> {
     let mut wanted = BTreeSet::new();
-    for name in files.keys() {
+    for name in names {
         wanted.extend(name.match_indices('/').filter_map(|(end, _)| Some(name.get(..end)?.to_owned())));
     }
     for name in &wanted {

@@ -7,6 +7,7 @@
 //! A rename leads from one state to the next, so that no crash leaves a volume that looks whole and is not.
 
 mod making;
+mod sharing;
 #[cfg(test)]
 mod tests;
 
@@ -43,7 +44,23 @@ impl HostVolumes {
 impl Volumes for HostVolumes {
     async fn make(&self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<(), VolumeError> {
         let (root, name) = (self.root.clone(), checked(name)?);
-        blocking(move || making::make(&root, &name, &files)).await
+        blocking(move || making::make(&root, &name, &files, &BTreeMap::new())).await
+    }
+
+    async fn derive(
+        &self,
+        name: &str,
+        from: &str,
+        folders: &[&'static str],
+        files: BTreeMap<String, Vec<u8>>,
+    ) -> Result<(), VolumeError> {
+        let (root, name, from) = (self.root.clone(), checked(name)?, checked(from)?);
+        let folders = folders.to_vec();
+        blocking(move || {
+            let shared = sharing::listed(&root.join(from), &folders)?;
+            making::make(&root, &name, &files, &shared)
+        })
+        .await
     }
 
     async fn remove(&self, name: &str) -> Result<(), VolumeError> {

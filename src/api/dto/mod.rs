@@ -12,7 +12,7 @@ pub mod job;
 pub mod record;
 
 pub use call::{CallBody, call_json};
-pub use environment::{EnvironmentBody, SetUpBody};
+pub use environment::{EnvironmentBody, ModulesBody, SetUpBody, TtlBody};
 pub use error::ErrorBody;
 pub use event::{DroppedEvent, OutputEvent};
 pub use execution::{ExecuteBody, ExecutionBody, LimitsBody, LogBody, execution_json};

@@ -187,6 +187,7 @@ fn environments_are_listed_shown_and_deleted() {
     lives for    3600 s
     calls        3
     last call    never
+    revision     1
     volume       tee-env-0b8e7c6a-5c1b-4f2e-9d3a-7a1f0e2d4c55
     "#);
     let deleted = run_with(&played, &["env", "delete", ID, ID]);
@@ -303,4 +304,34 @@ fn a_call_that_is_answered_later_prints_its_id_and_is_shown_by_it() {
     let played = Played::on_port(vec![(204, ""), (404, r#"{"error":"there is no such call","code":"not_found"}"#)]);
     let did = run_with(&played, &["executions", "cancel", ID, ID]);
     assert_eq!((did.code, did.err), (1, format!("cloister: {ID}: there is no such call\n")));
+}
+
+#[test]
+fn an_environment_is_changed_and_cloned() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("main.js");
+    fs::write(&file, "x").unwrap();
+    let changed = ENVIRONMENT.replace(r#""ttlSeconds":3600"#, r#""ttlSeconds":600,"revision":3"#);
+    let played = Played::on_port(vec![(200, &changed), (200, &changed), (200, &changed)]);
+    let did = run_with(&played, &["env", "update", ID, file.to_str().unwrap()]);
+    assert_eq!(did, ok(&format!("{ID} is at revision 3\n"), ""));
+    assert_eq!(run_with(&played, &["env", "clone", ID]), ok(&format!("{ID}\n"), ""));
+    assert_eq!(run_with(&played, &["env", "ttl", ID, "600"]), ok(&format!("{ID} lives for 600 s\n"), ""));
+    let asked: Vec<(String, String)> = played.asked().into_iter().map(|asked| (asked.line, asked.body)).collect();
+    insta::assert_snapshot!(format!("{asked:#?}").replace(ID, "<id>"), @r##"
+    [
+        (
+            "PUT /environments/<id>/modules HTTP/1.1",
+            "{\"mainModule\":\"main.js\",\"modules\":{\"main.js\":\"x\"}}",
+        ),
+        (
+            "POST /environments/<id>/clone HTTP/1.1",
+            "{}",
+        ),
+        (
+            "PATCH /environments/<id> HTTP/1.1",
+            "{\"ttlSeconds\":600}",
+        ),
+    ]
+    "##);
 }

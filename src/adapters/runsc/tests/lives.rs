@@ -34,7 +34,8 @@ async fn a_slot_can_be_destroyed_twice_at_once_and_again_and_while_it_boots() {
 
     for delay in [0, 1, 3, 10, 40, 120] {
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::Execute { environment, permissions: Permissions::default() };
+        let purpose =
+            Purpose::Execute { environment, volume: environment.volume_name(), permissions: Permissions::default() };
         let spec = SlotSpec { slot, runtime: Runtime::Bun, purpose, memory_mb: 64 };
         let (made, gone) = tokio::join!(engine.create(spec), async {
             tokio::time::sleep(Duration::from_millis(delay)).await;
@@ -52,7 +53,8 @@ async fn a_dropped_call_leaves_nothing_once_destroyed() {
     let environment = world.environment("export const handler = () => 1").await;
     for millis in [0, 2, 5, 20, 100] {
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::Execute { environment, permissions: Permissions::default() };
+        let purpose =
+            Purpose::Execute { environment, volume: environment.volume_name(), permissions: Permissions::default() };
         let spec = SlotSpec { slot, runtime: Runtime::Bun, purpose, memory_mb: 64 };
         let _ = tokio::time::timeout(Duration::from_millis(millis), world.engine().create(spec)).await;
         world.engine().destroy(slot).await.unwrap();

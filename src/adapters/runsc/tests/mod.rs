@@ -42,6 +42,16 @@ impl Volumes for Folder {
         Ok(())
     }
 
+    async fn derive(
+        &self,
+        _: &str,
+        _: &str,
+        _: &[&'static str],
+        _: BTreeMap<String, Vec<u8>>,
+    ) -> Result<(), VolumeError> {
+        unreachable!("no environment is changed here")
+    }
+
     async fn remove(&self, _name: &str) -> Result<(), VolumeError> {
         Ok(())
     }
@@ -129,7 +139,8 @@ impl World {
     async fn ready(&self, runtime: Runtime, source: &str, memory_mb: u64) -> (SlotId, EnvironmentId) {
         let environment = self.environment(source).await;
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::Execute { environment, permissions: Permissions::default() };
+        let purpose =
+            Purpose::Execute { environment, volume: environment.volume_name(), permissions: Permissions::default() };
         self.engine().create(SlotSpec { slot, runtime, purpose, memory_mb }).await.unwrap();
         (slot, environment)
     }
