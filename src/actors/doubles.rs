@@ -43,6 +43,7 @@ pub fn plain_evidence() -> Evidence {
         stdout: Captured::default(),
         stderr: Captured::default(),
         logs: Vec::new(),
+        files: Vec::new(),
     }
 }
 

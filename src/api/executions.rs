@@ -66,6 +66,7 @@ async fn execute(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> 
         data: wanted.data,
         env: wanted.env,
         limits: doors.limits.resolve(wanted.limits.timeout_ms, wanted.limits.memory_mb),
+        files: wanted.files,
     };
     match wanted.webhook {
         webhook if later => accept(doors, AcceptCall { call, webhook }, claim).await,
@@ -182,6 +183,7 @@ struct Wanted {
     data: String,
     env: BTreeMap<String, String>,
     limits: LimitsBody,
+    files: bool,
     webhook: Option<Webhook>,
 }
 
@@ -196,6 +198,7 @@ fn parse(bytes: &[u8]) -> Result<Wanted, Malformed> {
             memory_mb: limits.read("memoryMb", "a whole number of MiB, 0 or more")?,
         },
     };
+    let files = fields.read("files", "true or false")?.unwrap_or_default();
     let webhook = fields.strict("webhook", "an object of url and, to be signed, secret")?;
-    Ok(Wanted { data, env, limits, webhook })
+    Ok(Wanted { data, env, limits, files, webhook })
 }

@@ -17,7 +17,7 @@ use crate::adapters::clock::SystemClock;
 use crate::adapters::egress::{self, HostEgress};
 use crate::adapters::fetch;
 use crate::adapters::process::{HostSpawner, HostZombies};
-use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, Settings};
+use crate::adapters::runsc::{Choice, InstallLimits, OutLimits, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::systemd::SystemdNotifier;
@@ -217,6 +217,7 @@ fn engine_settings(config: &Config) -> Settings {
         pids: sandbox.pids,
         tmp_mb: sandbox.tmp_mb,
         registries: sandbox.registries.clone(),
+        out: OutLimits { bytes: sandbox.files_bytes, files: sandbox.files },
         installs: InstallLimits { bytes: sandbox.dependencies_bytes, files: sandbox.dependencies_files },
         output: OutputLimits {
             keep: kib(sandbox.output_keep_kib.saturating_mul(1024)),

@@ -27,6 +27,7 @@ mod doors;
 mod doubles;
 mod egress;
 mod faults;
+mod files;
 mod first_system;
 mod follow;
 mod hostile_filesystem;

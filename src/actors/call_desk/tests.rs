@@ -92,6 +92,7 @@ fn call(n: u128) -> Call {
         data: "null".into(),
         env: [].into(),
         limits: Limits { timeout: Duration::from_secs(5), memory_mb: 128 },
+        files: false,
     }
 }
 

@@ -67,7 +67,7 @@ impl QueueIngress {
         let valid = validate_env(&env);
         let request = RequestId::accept(job.as_str()).unwrap_or_else(|| RequestId::from_uuid(execution.0));
         let limits = self.deps.settings.limits.resolve(timeout_ms, memory_mb);
-        let call = Call { execution, environment, request, data, env, limits };
+        let call = Call { execution, environment, request, data, env, limits, files: false };
         let (handle, clock, render) = (self.deps.execute.clone(), self.deps.clock.clone(), self.deps.render);
         let asked = async move {
             valid.map_err(|error| format!("execute: {error}"))?;

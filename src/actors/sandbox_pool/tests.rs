@@ -108,6 +108,7 @@ fn execute(environment: EnvironmentId, n: u128) -> Execute {
             data: "null".into(),
             env: [].into(),
             limits: limits(),
+            files: false,
         },
         following: None,
     }

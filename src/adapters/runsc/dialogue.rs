@@ -1,7 +1,7 @@
 //! What the runner may say and in which order (`runtimes/PROTOCOL.md`), as pure code.
 //!
 //! ```text
-//!            log*                log*
+//!            log*             log*, file*
 //!   sent ──────────► imported ──────────► settled        (execute)
 //!     │                                      ▲
 //!     ├── failure ───────────────────────────┤
@@ -16,9 +16,9 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::Deserialize;
 
 use super::result::check_result;
-use super::settings::InstallLimits;
+use super::settings::{InstallLimits, OutLimits};
 use crate::domain::environment::SourceFault;
-use crate::domain::execution::{ErrorReport, FailureFrameKind, LogEntry, Phase, Settlement};
+use crate::domain::execution::{ErrorReport, FailureFrameKind, LogEntry, OutFile, Phase, Settlement};
 use crate::domain::layout::LOCK;
 use crate::ports::sandbox::{Installed, Transpiled};
 
@@ -34,7 +34,8 @@ const MAX_PATH: usize = 1024;
 /// What was asked of the runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Task {
-    Execute,
+    /// With what may come out of the call, where that was asked for.
+    Execute(Option<OutLimits>),
     /// The modules' names: the answer is about exactly these.
     Transpile(BTreeSet<String>),
     Install,
@@ -67,13 +68,26 @@ pub(super) struct Dialogue {
     logs: Vec<LogEntry>,
     log_bytes: usize,
     logs_cut: bool,
+    files: BTreeMap<String, Vec<u8>>,
+    file_bytes: usize,
     /// How many of the logs a follower has heard.
     told: usize,
 }
 
 impl Dialogue {
     pub(super) fn new(task: Task, nonce: String, caps: Caps) -> Self {
-        Self { task, nonce, caps, phase: Phase::Import, logs: Vec::new(), log_bytes: 0, logs_cut: false, told: 0 }
+        Self {
+            task,
+            nonce,
+            caps,
+            phase: Phase::Import,
+            logs: Vec::new(),
+            log_bytes: 0,
+            logs_cut: false,
+            files: BTreeMap::new(),
+            file_bytes: 0,
+            told: 0,
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -83,6 +97,11 @@ impl Dialogue {
     /// The log entries so far; the last has the level `truncated` when more came than is kept.
     pub(super) fn take_logs(&mut self) -> Vec<LogEntry> {
         std::mem::take(&mut self.logs)
+    }
+
+    /// The files that came, by path.
+    pub(super) fn take_files(&mut self) -> Vec<OutFile> {
+        std::mem::take(&mut self.files).into_iter().map(|(path, content)| OutFile { path, content }).collect()
     }
 
     /// The log entries that were kept since this was asked last.
@@ -102,6 +121,11 @@ impl Dialogue {
                 self.keep(entry);
                 None
             }
+            Some(Said::File(path, content)) => {
+                self.file_bytes += content.len();
+                self.files.insert(path, content);
+                None
+            }
             Some(Said::Settled(settled)) => Some(settled),
             None => Some(Settled::Call(Settlement::Forged)),
         }
@@ -114,9 +138,10 @@ impl Dialogue {
             return None;
         }
         let fields = message.fields();
-        let executes = self.task == Task::Execute;
+        let executes = matches!(self.task, Task::Execute(_));
         match (message.kind.as_str(), fields) {
             ("imported", NOTHING) if executes && self.phase == Phase::Import => Some(Said::Imported),
+            ("file", FILE) if executes && self.phase == Phase::Handler => self.file(message.path?, &message.content?),
             ("log", _) if executes => message.log().map(Said::Log),
             ("result", JSON) if executes && self.phase == Phase::Handler => {
                 Some(Said::call(check_result(message.json?, self.caps.result_bytes)))
@@ -137,6 +162,15 @@ impl Dialogue {
             }
             _ => None,
         }
+    }
+
+    /// None for one that no runner sends: it holds to the caps, and says each path once.
+    fn file(&self, path: String, content: &str) -> Option<Said> {
+        let Task::Execute(Some(most)) = self.task else { return None };
+        let content = BASE64_STANDARD.decode(content).ok()?;
+        let fits = self.files.len() < most.files && self.file_bytes + content.len() <= most.bytes;
+        let is_new = path.len() <= MAX_PATH && path.split('/').all(is_plain) && !self.files.contains_key(&path);
+        (fits && is_new).then_some(Said::File(path, content))
     }
 
     fn keep(&mut self, entry: LogEntry) {
@@ -164,6 +198,7 @@ const TRUNCATED: &str = "truncated";
 enum Said {
     Imported,
     Log(LogEntry),
+    File(String, Vec<u8>),
     Settled(Settled),
 }
 
@@ -191,6 +226,9 @@ struct Message {
     errors: Option<Vec<SourceFault>>,
     /// Content in base64 by path.
     files: Option<BTreeMap<String, String>>,
+    path: Option<String>,
+    /// In base64.
+    content: Option<String>,
 }
 
 /// Which optional fields a frame has, as bits.
@@ -204,6 +242,7 @@ const FAILURE: Fields = (1 << 4) | (1 << 5);
 const MODULES: Fields = 1 << 6;
 const ERRORS: Fields = 1 << 7;
 const FILES: Fields = 1 << 8;
+const FILE: Fields = (1 << 9) | (1 << 10);
 const ERROR_TEXT: Fields = TEXT;
 const LOG: Fields = LEVEL | TEXT | TIME;
 
@@ -219,6 +258,8 @@ impl Message {
             self.modules.is_some(),
             self.errors.is_some(),
             self.files.is_some(),
+            self.path.is_some(),
+            self.content.is_some(),
         ];
         (0..).zip(present).filter(|(_, here)| *here).fold(NOTHING, |bits, (at, _)| bits | (1 << at))
     }

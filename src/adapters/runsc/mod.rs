@@ -63,7 +63,7 @@ use self::capture::CaptureCaps;
 use self::flags::Engine;
 use self::layout::Layout;
 use self::runners::Runners;
-pub use self::settings::{Choice, InstallLimits, OutputLimits, Settings};
+pub use self::settings::{Choice, InstallLimits, OutLimits, OutputLimits, Settings};
 use self::slot::Slots;
 use crate::domain::execution::{Call, Evidence, Following, Limits};
 use crate::domain::id::SlotId;

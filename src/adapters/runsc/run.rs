@@ -10,7 +10,7 @@ use slog::debug;
 use super::dialogue::{Caps, Dialogue, Settled, Task};
 use super::frame::encode;
 use super::line::Line;
-use super::settings::InstallLimits;
+use super::settings::{InstallLimits, OutLimits};
 use super::slot::Slot;
 use super::stopwatch::Stopwatch;
 use super::watch::{self, Seen, watch};
@@ -34,13 +34,28 @@ const FRAME_FIELDS: usize = 4096;
 /// Of one installed file beside its content: its path, and what is around it.
 const INSTALLED_ENTRY: usize = 300;
 
+/// Of one file that comes out of a call, likewise: a path of 255 characters, each of them as JSON writes it.
+const FILE_ENTRY: usize = 2048;
+
 /// The task that the request asks for.
 #[derive(Serialize)]
 #[serde(tag = "task", rename_all = "lowercase")]
 enum Asked<'a> {
-    Execute { main: &'a str, event: Event<'a>, context: Context },
-    Transpile { modules: &'a BTreeMap<String, String> },
-    Install { packages: &'a BTreeMap<String, String>, registry: &'a str, most: Most },
+    Execute {
+        main: &'a str,
+        event: Event<'a>,
+        context: Context,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        out: Option<OutLimits>,
+    },
+    Transpile {
+        modules: &'a BTreeMap<String, String>,
+    },
+    Install {
+        packages: &'a BTreeMap<String, String>,
+        registry: &'a str,
+        most: Most,
+    },
 }
 
 /// The installer's own caps.
@@ -100,6 +115,7 @@ impl RunscEngine {
         following: Following,
     ) -> Result<Evidence, SandboxError> {
         let data: &RawValue = serde_json::from_str(&call.data).map_err(|_| cannot_ask(RequestError::DataNotJson))?;
+        let out = call.files.then_some(self.settings.out);
         let asked = Asked::Execute {
             main: &main,
             event: Event { data, env: &call.env },
@@ -108,11 +124,13 @@ impl RunscEngine {
                 environment_id: call.environment.to_string(),
                 request_id: call.request.as_str().to_owned(),
             },
+            out,
         };
         // Every character of the result's JSON text takes at most two in the frame around it.
         let caps = self.runner_limits();
         let frame_cap = 2 * caps.result_bytes + ERROR_GROWTH * caps.message_bytes + FRAME_FIELDS;
-        let (seen, evidence) = self.perform(id, Task::Execute, asked, call.limits, frame_cap, following).await?;
+        let frame_cap = frame_cap.max(out.map_or(0, |out| in_base64(out.bytes) + FILE_ENTRY + FRAME_FIELDS));
+        let (seen, evidence) = self.perform(id, Task::Execute(out), asked, call.limits, frame_cap, following).await?;
         let settlement = match seen {
             Some(Settled::Call(settlement)) => Some(settlement),
             Some(Settled::Transpiled(_) | Settled::Installed(_)) => Some(Settlement::Forged),
@@ -146,7 +164,7 @@ impl RunscEngine {
         let InstallLimits { bytes, files } = self.settings.installs;
         let asked = Asked::Install { packages: &packages, registry: &registry.url, most: Most { bytes, files } };
         // Base64, and each file's path.
-        let frame_cap = bytes / 3 * 4 + files * INSTALLED_ENTRY + FRAME_FIELDS;
+        let frame_cap = in_base64(bytes) + files * INSTALLED_ENTRY + FRAME_FIELDS;
         let (seen, evidence) = self.perform(id, Task::Install, asked, limits, frame_cap, None).await?;
         match seen {
             Some(Settled::Installed(answer)) => Ok(answer),
@@ -174,7 +192,11 @@ impl RunscEngine {
             log_bytes: runner_limits.log_bytes,
             installs: self.settings.installs,
         };
-        let channel_cap = u64::try_from(2 * caps.log_bytes + frame_cap).unwrap_or(u64::MAX);
+        let files = match task {
+            Task::Execute(Some(out)) => in_base64(out.bytes) + out.files * FILE_ENTRY,
+            _ => 0,
+        };
+        let channel_cap = u64::try_from(2 * caps.log_bytes + frame_cap + files).unwrap_or(u64::MAX);
         let request = Request { nonce: &nonce, asked, limits: runner_limits };
         let body = serde_json::to_vec(&request).map_err(host("writing the request"))?;
         let request = encode(&body).ok_or_else(|| cannot_ask(RequestError::TooLarge))?;
@@ -233,6 +255,7 @@ impl RunscEngine {
             stdout,
             stderr,
             logs: dialogue.take_logs(),
+            files: dialogue.take_files(),
         };
         Ok((settled, evidence))
     }
@@ -245,6 +268,11 @@ impl RunscEngine {
             message_bytes: output.message_kib << 10,
         }
     }
+}
+
+/// The size of so many bytes in base64.
+fn in_base64(bytes: usize) -> usize {
+    bytes.div_ceil(3) * 4
 }
 
 /// A task of a set-up that was not answered as it should be.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::domain::environment::Runtime;
 use crate::domain::package::Registry;
 
@@ -39,6 +41,14 @@ pub struct Settings {
     /// The first is the one that packages are asked for at; archives may lie at any of them.
     pub registries: Vec<Registry>,
     pub installs: InstallLimits,
+    pub out: OutLimits,
+}
+
+/// How much the files may be that come out of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct OutLimits {
+    pub bytes: usize,
+    pub files: usize,
 }
 
 /// How large what is installed may be.

@@ -21,6 +21,7 @@ fn accepted(n: u128, environment: EnvironmentId, webhook: Option<Webhook>) -> Ac
         data: r#"{"a": "é"}"#.into(),
         env: [("A".to_owned(), "1".to_owned())].into(),
         limits: Limits { timeout: std::time::Duration::from_millis(5), memory_mb: 128 },
+        files: false,
     };
     AcceptedCall { call, accepted_at: WallTime(i64::try_from(n).unwrap()), webhook }
 }

@@ -15,6 +15,6 @@ pub use call::{CallBody, call_json};
 pub use environment::{EnvironmentBody, ModulesBody, SetUpBody, TtlBody};
 pub use error::ErrorBody;
 pub use event::{DroppedEvent, OutputEvent};
-pub use execution::{ExecuteBody, ExecutionBody, LimitsBody, LogBody, execution_json};
+pub use execution::{ExecuteBody, ExecutionBody, FileBody, LimitsBody, LogBody, execution_json};
 pub use health::{HealthBody, LiveBody, ReadyBody};
 pub use record::RecordBody;

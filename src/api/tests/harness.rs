@@ -138,6 +138,7 @@ pub fn report(execution: ExecutionId) -> ExecutionReport {
         stdout: Captured::default(),
         stderr: Captured::default(),
         logs: vec![LogEntry { level: "log".into(), message: "hello".into(), timestamp: 1_700_000_000_000.0 }],
+        files: Vec::new(),
         timings: Timings { queue_ms: 0.5, claim_ms: 210.25, handler_ms: 3.125, total_ms: 213.875 },
         peak_memory_bytes: 12 << 20,
         cpu: Duration::from_micros(4_200),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::api::dto::{ExecuteBody, ExecutionBody, LimitsBody};
 use crate::cli::client::{Ask, Client};
-use crate::cli::env::follow;
+use crate::cli::env::{files, follow};
 use crate::cli::exit;
 use crate::cli::printable::printable;
 use crate::cli::streams::Streams;
@@ -42,6 +42,9 @@ pub struct ExecuteFlags {
     /// Print logs and output while the call runs
     #[arg(long)]
     follow: bool,
+    /// Write what the handler leaves in /tmp/out into this directory
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["later", "follow"])]
+    files: Option<PathBuf>,
     /// Do not wait for the answer: print the call's id, for `cloister executions`
     #[arg(long = "async", conflicts_with = "follow")]
     later: bool,
@@ -69,6 +72,7 @@ pub async fn run(
         data: data(&flags, streams)?,
         env: env(&flags.env, variables)?,
         limits: (limits != LimitsBody::default()).then_some(limits),
+        files: flags.files.is_some(),
         webhook: webhook(&flags)?,
     };
     let ask = Ask { id: flags.id, body: &body, key: flags.idempotency_key.as_deref() };
@@ -82,6 +86,9 @@ pub async fn run(
         return Ok(exit::OK);
     }
     let answer = client.execute(ask).await?;
+    if let Some(folder) = &flags.files {
+        files::write(folder, &answer.body.files)?;
+    }
     if json {
         writeln!(streams.out, "{}", answer.text)?;
     } else {

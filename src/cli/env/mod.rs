@@ -2,6 +2,7 @@
 
 mod change;
 mod execute;
+mod files;
 mod follow;
 mod modules;
 mod set_up;
@@ -41,6 +42,7 @@ enum EnvCommand {
   cloister env execute $id --data '{\"a\": 1}' --env API_KEY
   echo '{\"a\": 1}' | cloister env execute $id --data -
   cloister env execute $id --timeout-ms 60000 --follow
+  cloister env execute $id --files out
   cloister env execute $id --async --webhook https://example.com/done --idempotency-key order-17
 
 Exits with 0 when the outcome is ok, else with 1; outcome, logs and stderr go to stderr.")]

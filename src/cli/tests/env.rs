@@ -307,6 +307,27 @@ fn a_call_that_is_answered_later_prints_its_id_and_is_shown_by_it() {
 }
 
 #[test]
+fn files_of_a_call_are_written_below_a_directory_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let with = |path: &str| {
+        let files = format!(r#""files":[{{"path":"{path}","size":2,"content":"AP8="}}]"#);
+        call(&format!(r#""exitCode":0,"stdout":"1","stderr":"","outcome":"ok","result":1,{files}"#))
+    };
+    let played = Played::on_port(vec![(200, &with("a/b.bin"))]);
+    let did = run_with(&played, &["env", "execute", ID, "--files", out.to_str().unwrap()]);
+    assert_eq!(did, ok("1\n", ""));
+    assert_eq!(fs::read(out.join("a/b.bin")).unwrap(), [0, 255]);
+    assert_eq!(played.asked()[0].body, r#"{"files":true}"#);
+    for path in ["../x", "/etc/x", "a/../../x", "", "a//b"] {
+        let played = Played::on_port(vec![(200, &with(path))]);
+        let did = run_with(&played, &["env", "execute", ID, "--files", out.to_str().unwrap()]);
+        assert!(did.code == 1 && did.err.contains("leads out of the directory"), "{did:?}");
+    }
+    assert!(!folder.path().join("x").exists());
+}
+
+#[test]
 fn an_environment_is_changed_and_cloned() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("main.js");

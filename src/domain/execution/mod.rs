@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use call::{Call, LimitPolicy, Limits, validate_env};
 pub use call::{EnvInvalid, MIN_MEMORY_MB};
 pub use evidence::{
-    Captured, End, ErrorReport, Evidence, FailureFrameKind, LogEntry, Phase, ProcessEnd, Settlement, judge,
+    Captured, End, ErrorReport, Evidence, FailureFrameKind, LogEntry, OutFile, Phase, ProcessEnd, Settlement, judge,
 };
 pub use live::{Follower, Following, Said};
 pub use report::{ExecutionRecord, ExecutionReport, Start, Timings};

@@ -104,6 +104,7 @@ impl World {
             tmp_mb: 64,
             registries: Vec::new(),
             installs: InstallLimits { bytes: 1 << 20, files: 100 },
+            out: OutLimits { bytes: 1 << 20, files: 10 },
             output: OutputLimits { keep: 64 << 10, discard: 8 << 20, ..OutputLimits::default() },
         };
         let log = Logger::root(Discard, o!());
@@ -176,6 +177,7 @@ fn call(environment: EnvironmentId, limits: Limits) -> Call {
         data: r#"{"n":20}"#.to_owned(),
         env: BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]),
         limits,
+        files: false,
     }
 }
 
