@@ -16,6 +16,8 @@ use crate::messages::call_desk::{CancelCall, GetExecution, GetExecutions};
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const RESPOND_ASYNC: &str = "respond-async";
+/// The route that is asked again and again until a call is done.
+pub const ONE: &str = "/executions/{id}";
 /// The most calls that are listed.
 const MOST_CALLS: u32 = 100;
 
@@ -23,7 +25,7 @@ const MOST_CALLS: u32 = 100;
 pub fn routes(config: &mut ServiceConfig) {
     config
         .service(web::resource("/executions").get(list).default_service(only("GET")))
-        .service(web::resource("/executions/{id}").get(show).delete(cancel).default_service(only("GET, DELETE")));
+        .service(web::resource(ONE).get(show).delete(cancel).default_service(only("GET, DELETE")));
 }
 
 /// Whether a caller wants his answer later (RFC 7240's `respond-async`, or `?async=true`).

@@ -113,16 +113,16 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
         }
     };
     let mut specs = Vec::from_iter(parts.egress.clone().map(|proxy| egress(proxy, parts, handles)));
+    specs.push(desk(parts, config, handles));
     specs.extend([
         // On a host that does GPU work a missing sandbox is told, and does not keep jobs away.
         ChildSpec { name: "sandbox_pool", essential: !gpu::is_on(config), start: Box::new(pool) },
         ChildSpec { name: "reaper", essential: false, start: Box::new(reaper) },
-        desk(parts, config, handles),
     ]);
     specs
 }
 
-/// After the pool, so that it is drained before it: what it handed to the pool ends first.
+/// Before the pool, so that it goes after it: it hears how what it handed to the pool ended, and has keys settled.
 fn desk(parts: &Parts, config: &Config, handles: &Handles) -> ChildSpec {
     let deps = parts::desk_deps(parts, config, handles);
     let desk = handles.desk.clone();

@@ -103,7 +103,11 @@ async fn after_a_kill_what_had_not_begun_runs_and_what_had_is_over() {
     let client = daemon.client();
     let (slow, quick) = (client.environment("bun", SLEEPS).await, client.environment("bun", ECHO).await);
     let begun = later(&client, &slow, json!({ "limits": { "timeoutMs": 60000 } })).await;
-    stands(&client, &begun, "running").await;
+    eventually("a running call", Duration::from_secs(20), async || {
+        let (_, picture) = daemon.health("/healthz").await?;
+        if picture["pool"]["running"] == 1 { Ok(()) } else { Err(picture["pool"].to_string()) }
+    })
+    .await;
     let mut waiting = Vec::new();
     for n in 0..3 {
         waiting.push(later(&client, &quick, json!({ "data": n, "limits": { "timeoutMs": 30000 } })).await);
@@ -308,5 +312,40 @@ async fn set_ups_and_accepted_calls_are_made_once_too() {
     assert_eq!(first.headers["location"], second.headers["location"]);
     ask(&client, &path, &body, key).await.expect_error(422, "idempotency_key_reused");
     stands(&client, &first.headers["location"], "done").await;
+    daemon.assert_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_runs_keeps_what_waits_and_settles_keys() {
+    let settings = Settings::default().set("calls.at_once", "1").set("store.keep_output", "true");
+    let mut daemon = Daemon::start_with(settings.clone()).await;
+    let client = daemon.client();
+    let source = "export const handler = () => new Promise((done) => setTimeout(() => done('finished'), 3000));";
+    let id = client.environment("bun", source).await;
+    let body = json!({ "limits": { "timeoutMs": 30000 } });
+    let running = later(&client, &id, body.clone()).await;
+    let waiting = later(&client, &id, body.clone()).await;
+    let path = format!("/environments/{id}/execute");
+    let key: &[(&str, &str)] = &[("idempotency-key", "k")];
+    let keyed = {
+        let (client, path, body) = (client.clone(), path.clone(), body.clone());
+        tokio::spawn(async move { ask(&client, &path, &body, key).await })
+    };
+    eventually("two running calls", Duration::from_secs(20), async || {
+        let (_, picture) = daemon.health("/healthz").await?;
+        if picture["pool"]["running"] == 2 { Ok(()) } else { Err(picture["pool"].to_string()) }
+    })
+    .await;
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    let keyed = keyed.await.unwrap();
+    assert_eq!(keyed.expect("ok").result(), "finished");
+    assert_eq!(daemon.ended(Duration::from_secs(20)).await.code(), Some(0));
+    let home = daemon.kill_only();
+    let daemon = Daemon::start_in(home, settings).await;
+    let client = daemon.client();
+    let done = client.send("GET", &running, None).await.json;
+    assert_eq!((&done["status"], &done["answer"]["result"]), (&json!("done"), &json!("finished")));
+    assert_eq!(ask(&client, &path, &body, key).await.text, keyed.text);
+    assert_eq!(stands(&client, &waiting, "done").await["answer"]["result"], "finished");
     daemon.assert_nothing_left().await;
 }

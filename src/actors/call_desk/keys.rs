@@ -35,6 +35,7 @@ impl Handler<ClaimKey> for CallDesk {
         let (reply, answer) = oneshot::channel();
         let waiting: usize = self.keys.values().map(|held| held.waiting.len()).sum();
         match self.keys.get_mut(&key) {
+            _ if self.drained => drop(reply.send(Err(Refusal::Draining.into()))),
             Some(held) if held.fingerprint != fingerprint => drop(reply.send(Ok(Claim::Other))),
             Some(_) if waiting >= MOST_WAITING => {
                 drop(reply.send(Err(Refusal::QueueFull { retry_after: WAIT }.into())));
@@ -44,7 +45,10 @@ impl Handler<ClaimKey> for CallDesk {
                 let held = Claiming { fingerprint: fingerprint.clone(), subject, waiting: Vec::new() };
                 self.keys.insert(key.clone(), held);
                 let work = claim(self.deps.clone(), key.clone(), fingerprint, subject);
-                self.spawn(ctx, work, move |desk, claimed, _| desk.note_claim(key, claimed, reply));
+                self.spawn(ctx, work, move |desk, claimed, ctx| {
+                    desk.note_claim(key, claimed, reply);
+                    desk.leave_when_drained(ctx);
+                });
             }
         }
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(stopped())) })
@@ -98,7 +102,7 @@ impl Handler<SettleKey> for CallDesk {
             let stored = book.settle_key(&key, written.as_ref(), now).await;
             (key, stored)
         };
-        self.spawn(ctx, work, move |desk, (key, stored), _| {
+        self.spawn(ctx, work, move |desk, (key, stored), ctx| {
             desk.note(&stored);
             if let Err(error) = &stored {
                 warn!(desk.deps.log, "desk.key_unsettled"; "error" => error_chain(error));
@@ -114,6 +118,7 @@ impl Handler<SettleKey> for CallDesk {
                 desk.tell_waiting(&key, &Ok(claim));
             }
             let _ = reply.send(());
+            desk.leave_when_drained(ctx);
         });
         Box::pin(async move { told.await.unwrap_or(()) })
     }
@@ -130,10 +135,11 @@ impl Handler<ReleaseKey> for CallDesk {
             let stored = book.release_key(&key).await;
             (key, stored)
         };
-        self.spawn(ctx, work, move |desk, (key, stored), _| {
+        self.spawn(ctx, work, move |desk, (key, stored), ctx| {
             desk.note(&stored);
             desk.tell_waiting(&key, &Ok(Claim::Answered(answer)));
             let _ = reply.send(());
+            desk.leave_when_drained(ctx);
         });
         Box::pin(async move { told.await.unwrap_or(()) })
     }

@@ -93,6 +93,10 @@ pub struct CallDesk {
     keys: HashMap<KeyId, Claiming>,
     /// Webhooks that are being told.
     telling: BTreeSet<ExecutionId>,
+    /// Nothing of the accepted calls is under way any more; held keys may still be.
+    drained: bool,
+    /// A drain that waits for no key.
+    hurried: bool,
     /// Why the book did not answer the last time it was asked.
     trouble: Option<String>,
 }
@@ -106,6 +110,8 @@ impl CallDesk {
             answers: Answers::new(deps.settings.keep_bytes),
             keys: HashMap::new(),
             telling: BTreeSet::new(),
+            drained: false,
+            hurried: false,
             trouble: None,
             deps,
             seat,
@@ -129,10 +135,18 @@ impl CallDesk {
             Effect::EndCancelled { execution } => self.end_cancelled(execution, ctx),
             Effect::WakeIn(after) => self.later(after, ctx, |desk, ctx| desk.step(Event::Tick, ctx)),
             Effect::Drained => {
-                info!(self.deps.log, "desk.drained"; "waiting" => self.machine.counts().0);
-                self.seat.leave();
-                ctx.stop();
+                self.drained = true;
+                self.leave_when_drained(ctx);
             }
+        }
+    }
+
+    /// A key that is held is about to be settled, by a call whose answer was just given: that is worth waiting for.
+    fn leave_when_drained(&mut self, ctx: &mut Context<Self>) {
+        if self.drained && (self.keys.is_empty() || self.hurried) {
+            info!(self.deps.log, "desk.drained"; "waiting" => self.machine.counts().0);
+            self.seat.leave();
+            ctx.stop();
         }
     }
 
@@ -158,6 +172,16 @@ impl CallDesk {
     /// Remembers whether the book takes what is written, for readiness.
     fn note<T>(&mut self, answer: &Result<T, StoreError>) {
         self.trouble = answer.as_ref().err().map(|error| error_chain(error).to_string());
+    }
+
+    /// Asks a book that did not answer whether it does again: by a write that changes nothing.
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        if self.trouble.is_some() {
+            let book = Arc::clone(&self.deps.book);
+            self.spawn(ctx, async move { book.release_key(&KeyId(String::new())).await }, |desk, answer, _| {
+                desk.note(&answer);
+            });
+        }
     }
 
     fn forget(&mut self, ctx: &mut Context<Self>) {
@@ -187,6 +211,7 @@ impl Actor for CallDesk {
         ctx.run_interval(self.seat.beat_every(), |desk, ctx| {
             desk.seat.beat(desk.trouble.iter().cloned().collect());
             desk.tell_due(ctx);
+            desk.probe(ctx);
         });
         ctx.run_interval(FORGET_EVERY, Self::forget);
         self.recover(ctx);
@@ -197,6 +222,8 @@ impl Handler<Drain> for CallDesk {
     type Result = ();
 
     fn handle(&mut self, drain: Drain, ctx: &mut Self::Context) {
+        self.hurried |= drain.hurry;
         self.step(Event::Drain { hurry: drain.hurry }, ctx);
+        self.leave_when_drained(ctx);
     }
 }

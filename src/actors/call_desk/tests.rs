@@ -340,3 +340,22 @@ async fn a_key_that_a_kill_cut_off_is_free_unless_its_call_had_begun() {
     };
     assert_eq!(house.start().send(again).await.unwrap(), Ok(Claim::Accepted(id(9))));
 }
+
+#[actix::test]
+async fn a_drain_waits_for_a_key_to_be_settled_and_gives_none_away() {
+    tokio::time::pause();
+    let house = House::default();
+    let desk = house.start();
+    desk.send(claim("a", 1)).await.unwrap().unwrap();
+    desk.send(Drain { hurry: false }).await.unwrap();
+    let other = ClaimKey { key: KeyId("other".into()), ..claim("a", 2) };
+    assert!(desk.send(other).await.unwrap().is_err());
+    desk.send(SettleKey { key: KeyId("k".into()), answer: Some(answer(200, "x")) }).await.unwrap();
+    settle(10).await;
+    assert!(!desk.connected() && house.book.keys.lock().unwrap()[&KeyId("k".into())].2);
+    let hurried = house.start();
+    hurried.send(ClaimKey { key: KeyId("l".into()), ..claim("a", 3) }).await.unwrap().unwrap();
+    hurried.send(Drain { hurry: true }).await.unwrap();
+    settle(10).await;
+    assert!(!hurried.connected());
+}
