@@ -349,3 +349,32 @@ async fn a_drain_finishes_what_runs_keeps_what_waits_and_settles_keys() {
     assert_eq!(stands(&client, &waiting, "done").await["answer"]["result"], "finished");
     daemon.assert_nothing_left().await;
 }
+
+#[tokio::test]
+async fn nothing_of_an_accepted_call_is_in_a_log_of_any_level() {
+    const CANARY: &str = "canary5f1e";
+    let (url, heard) = listener(&[500, 204]);
+    let settings = Settings::default().set("log.level", "trace").set("calls.webhook_allow_private", "127.0.0.0/8");
+    let daemon = Daemon::start_with(settings).await;
+    let client = daemon.client();
+    let source =
+        format!("export const handler = (event) => {{ console.log(event.data); throw event.data; }}; // {CANARY}");
+    let id = client.environment("bun", &source).await;
+    let secret = format!("whsec_{}", BASE64_STANDARD.encode([CANARY; 3].concat()));
+    let body = json!({ "data": CANARY, "env": { CANARY: CANARY }, "files": true, "limits": { "timeoutMs": 30000 },
+        "webhook": { "url": format!("{url}&{CANARY}"), "secret": secret } });
+    let path = format!("/environments/{id}/execute");
+    let headers: &[(&str, &str)] = &[("idempotency-key", CANARY), ("prefer", "respond-async")];
+    let answer = ask(&client, &path, &body, headers).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    for _ in 0..2 {
+        let (_, told) = heard.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert!(told.contains(CANARY), "the webhook is told what the handler said");
+    }
+    let modules = json!({ "modules": { "main.js": source } }).to_string();
+    assert_eq!(client.send("PUT", &format!("/environments/{id}/modules"), Some(modules)).await.status, 200);
+    let log = daemon.log_text();
+    assert!(log.contains("webhook.failed") && log.contains("desk.ended"), "{log}");
+    let line = log.lines().find(|line| line.contains(CANARY) || line.contains(&secret));
+    assert_eq!(line, None);
+}
