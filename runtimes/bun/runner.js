@@ -3,7 +3,8 @@
 import fs from "node:fs";
 
 // Constants: an imported name is a live binding, which `mock.module` of bun:test replaces.
-const { closeSync, readSync, writeSync } = fs;
+const { closeSync, lstatSync, openSync, readSync, readdirSync, writeSync } = fs;
+const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY, S_IFDIR, S_IFMT, S_IFREG } = fs.constants;
 
 const { apply } = Reflect;
 const { captureStackTrace } = Error;
@@ -41,6 +42,26 @@ serve({
   },
   exit: (code) => apply(reallyExit, runtimeProcess, [code]),
   inspect,
+  list(folder, visit) {
+    const names = readdirSync(folder);
+    for (let i = 0; i < names.length; i++) visit(names[i]);
+  },
+  look(path) {
+    const { mode, size } = lstatSync(path);
+    const kind = mode & S_IFMT;
+    return kind === S_IFREG ? size : kind === S_IFDIR ? -1 : -2;
+  },
+  readFile(path, bytes) {
+    const file = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    let got = 0;
+    for (;;) {
+      const more = readSync(file, bytes, got, bytes.length - got, null);
+      got += more;
+      if (more === 0 || got === bytes.length) break;
+    }
+    closeSync(file);
+    return got;
+  },
   makeConsole,
   onStray(listener) {
     process.on("uncaughtException", listener);

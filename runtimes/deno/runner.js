@@ -2,12 +2,14 @@
 
 const { apply } = Reflect;
 const { Console } = Deno[Deno.internal];
-const { inspect, exit, env } = Deno;
+const { inspect, exit, env, lstatSync, openSync, readDirSync } = Deno;
 const setEnv = env.set;
 const listen = globalThis.addEventListener;
 const { close, readSync, writeSync } = Deno.FsFile.prototype;
 const { preventDefault } = Event.prototype;
 const reasonOf = Object.getOwnPropertyDescriptor(PromiseRejectionEvent.prototype, "reason").get;
+const nextOf = Object.getPrototypeOf([][Symbol.iterator]()).next;
+const Bytes = Uint8Array;
 const errorOf = Object.getOwnPropertyDescriptor(ErrorEvent.prototype, "error").get;
 
 // The first use of `process` or of any node: module takes 200 ms inside gVisor. A runner that will wait has the time.
@@ -36,6 +38,30 @@ serve({
   setEnv: (name, value) => apply(setEnv, env, [name, value]),
   exit,
   inspect,
+  list(folder, visit) {
+    const entries = readDirSync(folder);
+    for (;;) {
+      const { done, value } = apply(nextOf, entries, []);
+      if (done) return;
+      visit(value.name);
+    }
+  },
+  look(path) {
+    const { isFile, isDirectory, isSymlink, size } = lstatSync(path);
+    return isSymlink ? -2 : isFile ? size : isDirectory ? -1 : -2;
+  },
+  readFile(path, bytes) {
+    const file = openSync(path, { read: true });
+    const { buffer, length } = bytes;
+    let got = 0;
+    while (got < length) {
+      const more = apply(readSync, file, [new Bytes(buffer, got, length - got)]);
+      if (!more) break;
+      got += more;
+    }
+    apply(close, file, []);
+    return got;
+  },
   makeConsole: (print) => new Console((text, level) => print(text, level >= 2)),
   onStray(listener) {
     const hear = (valueOf) => (event) => {

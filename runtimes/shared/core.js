@@ -46,6 +46,11 @@ const scratch = new ArrayBuffer(4 + SMALL);
 const scratchHeader = new Bytes(scratch, 0, 4);
 const scratchBody = new Bytes(scratch, 4);
 const NEWLINE = 10;
+const OUT = "/tmp/out";
+const OUT_DEPTH = 16;
+const OUT_PATH = 255;
+const ALPHABET = encode(encoder, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+const PADDING = 61;
 const LEVELS = { __proto__: null, debug: "debug", trace: "debug", info: "info", warn: "warn", error: "error", assert: "error" };
 const TRUNCATED = "… [truncated]";
 const TRUNCATED_BYTES = 15;
@@ -92,6 +97,29 @@ function escapedSurrogate(json, at) {
     unit = unit * 16 + digit;
   }
   return unit >= 0xd800 && unit <= 0xdfff ? unit : 0;
+}
+
+/** Base64 with padding. */
+function toBase64(bytes, size) {
+  const text = new Bytes(((size + 2 - ((size + 2) % 3)) / 3) * 4);
+  let at = 0;
+  for (let i = 0; i < size; i += 3) {
+    const left = size - i;
+    const group = (bytes[i] << 16) | (left > 1 ? bytes[i + 1] << 8 : 0) | (left > 2 ? bytes[i + 2] : 0);
+    text[at++] = ALPHABET[group >>> 18];
+    text[at++] = ALPHABET[(group >>> 12) & 63];
+    text[at++] = left > 1 ? ALPHABET[(group >>> 6) & 63] : PADDING;
+    text[at++] = left > 2 ? ALPHABET[group & 63] : PADDING;
+  }
+  return decode(decoder, text);
+}
+
+function hasControls(text) {
+  for (let i = 0; i < text.length; i++) {
+    const code = charCodeAt(text, i);
+    if (code < 0x20 || (code >= 0x7f && code <= 0x9f)) return true;
+  }
+  return false;
 }
 
 const isObject = (value) => (typeof value === "object" && value !== null) || typeof value === "function";
@@ -149,17 +177,19 @@ function fileUrl(main) {
  * `host`: `runtime`, `version`, `read(bytes)` and `write(bytes)` (synchronous, may be partial, return a count),
  * `seal()` (the call is read: close its descriptor), `setEnv(name, value)`, `exit(code)`, `inspect(value)`,
  * `makeConsole(print)` (an object with the runtime's console methods, each of which calls `print(text, isWarning)`),
- * `onStray(listener)` (uncaught errors and unhandled rejections).
+ * `onStray(listener)` (uncaught errors and unhandled rejections), and for files: `list(folder, visit)` (each name), `look(path)`
+ * (a plain file's size, -1 for a folder, -2 for all else; no link is followed), `readFile(path, bytes)` (how many came).
  *
  * What can be done before the request is known is done before `ready`: a runner often waits long before it is asked.
  */
 export function serve(host) {
-  const { read, write, exit, inspect } = host;
+  const { read, write, exit, inspect, list, look, readFile } = host;
   let settled = false;
   let limits;
   let tag;
   let event;
   let context;
+  let out;
   let called = false;
   let logBudget = 0;
   let printed;
@@ -179,7 +209,7 @@ export function serve(host) {
   function takeCall(request) {
     host.seal();
     called = true;
-    ({ event, context } = request);
+    ({ event, context, out } = request);
     const names = keys(event.env ?? {});
     for (let i = 0; i < names.length; i++) {
       try {
@@ -228,7 +258,64 @@ export function serve(host) {
     if (json.length > cap) return tooLarge(cap);
     if (indexOf(json, "\\u") !== -1) json = withoutLoneSurrogates(json);
     if (json.length * 3 > cap && sizeOf(encode(encoder, json)) > cap) return tooLarge(cap);
-    settle(`{"type":"result",${tag},"json":${stringify(json)}}`);
+    const frame = `{"type":"result",${tag},"json":${stringify(json)}}`;
+    if (out === undefined || sendFiles()) settle(frame);
+  }
+
+  /** Sends the plain files below /tmp/out. False when there is too much of them, or one that cannot be sent: that settles. */
+  function sendFiles() {
+    let { bytes, files } = out;
+    const walk = (folder, below, depth) => {
+      const names = { __proto__: null, count: 0 };
+      try {
+        list(folder, (name) => {
+          names[names.count++] = name;
+        });
+      } catch {
+        // Nobody made the folder, or could.
+        if (depth === 0) return true;
+        return unreadable(below);
+      }
+      for (let i = 0; i < names.count; i++) {
+        const name = names[i];
+        if (typeof name !== "string") return unreadable("a name");
+        const path = below === "" ? name : below + "/" + name;
+        if (path.length > OUT_PATH || hasControls(path)) return unreadable("a name");
+        const whole = folder + "/" + name;
+        let size;
+        let content;
+        let got = 0;
+        try {
+          size = look(whole);
+          if (typeof size !== "number") return unreadable(path);
+          if (size >= 0 && size <= bytes) {
+            content = new Bytes(size + 1);
+            got = readFile(whole, content);
+          }
+        } catch {
+          return unreadable(path);
+        }
+        if (size === -1) {
+          if (depth >= OUT_DEPTH) return unreadable(path);
+          if (!walk(whole, path, depth + 1)) return false;
+        } else if (size >= 0) {
+          files -= 1;
+          bytes -= size > bytes ? size : got;
+          if (files < 0 || bytes < 0) {
+            failWith("output_limit", "RangeError", `${OUT} holds more than ${out.files} files or ${out.bytes} bytes`);
+            return false;
+          }
+          send(`{"type":"file",${tag},"path":${stringify(path)},"content":"${toBase64(content, got)}"}`);
+        }
+      }
+      return true;
+    };
+    return walk(OUT, "", 0);
+  }
+
+  function unreadable(what) {
+    failWith("invalid_result", "Error", `${what} in ${OUT} cannot be read, is nested too deep, or has a name that is too long or holds a control character`);
+    return false;
   }
 
   function tooLarge(cap) {

@@ -12,15 +12,18 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::domain::environment::{Environment, EnvironmentStatus};
-use crate::domain::execution::{Call, Captured, End, Evidence, ExecutionRecord, Limits, Phase, ProcessEnd, Settlement};
+use crate::domain::execution::{
+    Call, Captured, End, Evidence, ExecutionRecord, Following, Limits, Phase, ProcessEnd, Settlement,
+};
 use crate::domain::id::{EnvironmentId, SlotId};
 use crate::domain::package_set::{KeepSets, KeptFacts, KeptSet, PackageSet};
 use crate::domain::quota::{Exceeded, Ledger, Quotas, Rate, Work};
 use crate::domain::tenant::{Caller, TenantName};
 use crate::domain::time::{Moment, WallTime};
 use crate::ports::packages::{HeldSet, Packages};
+use crate::ports::revisions::Revisions;
 use crate::ports::sandbox::{
-    EngineProbe, Installed, Leftover, Preparation, SandboxEngine, SandboxError, SlotSpec, Transpiled,
+    EngineProbe, Installed, Leftover, Preparation, Purpose, SandboxEngine, SandboxError, SlotSpec, Transpiled,
 };
 use crate::ports::store::{Store, StoreError};
 use crate::ports::tenants::{Pass, Tenants, TenantsPicture};
@@ -46,6 +49,7 @@ pub fn plain_evidence() -> Evidence {
         stdout: Captured::default(),
         stderr: Captured::default(),
         logs: Vec::new(),
+        files: Vec::new(),
     }
 }
 
@@ -54,6 +58,8 @@ pub fn plain_evidence() -> Evidence {
 pub struct EngineDouble {
     pub live: Mutex<BTreeSet<SlotId>>,
     pub created: Mutex<Vec<SlotId>>,
+    /// The volumes of the sandboxes for calls, in the order in which those were made.
+    pub mounted: Mutex<Vec<String>>,
     /// How many of the next boots fail.
     pub failing_boots: Mutex<usize>,
     /// How many of the next destructions fail.
@@ -101,6 +107,9 @@ impl SandboxEngine for EngineDouble {
     async fn create(&self, spec: SlotSpec) -> Result<(), SandboxError> {
         locked(&self.live).insert(spec.slot);
         locked(&self.created).push(spec.slot);
+        if let Purpose::Execute { volume, .. } | Purpose::StandForEnvironment { volume, .. } = spec.purpose {
+            locked(&self.mounted).push(volume);
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
         if Self::spend(&self.failing_boots) { Err(SandboxError::NotReady(Duration::from_secs(1))) } else { Ok(()) }
     }
@@ -122,11 +131,12 @@ impl SandboxEngine for EngineDouble {
         true
     }
 
-    async fn attach(&self, _: SlotId, _: EnvironmentId) -> Result<(), SandboxError> {
+    async fn attach(&self, _: SlotId, volume: &str) -> Result<(), SandboxError> {
+        locked(&self.mounted).push(volume.to_owned());
         Ok(())
     }
 
-    async fn run(&self, slot: SlotId, _: &Call, _: &str) -> Result<Evidence, SandboxError> {
+    async fn run(&self, slot: SlotId, _: &Call, _: &str, _: Following) -> Result<Evidence, SandboxError> {
         if Self::spend(&self.spoiled) {
             return Err(SandboxError::Spoiled(slot));
         }
@@ -194,6 +204,21 @@ impl Volumes for VolumesDouble {
         _: Vec<PathBuf>,
     ) -> Result<(), VolumeError> {
         self.make(name, files).await
+    }
+
+    async fn derive(
+        &self,
+        name: &str,
+        from: &str,
+        _: &[&'static str],
+        _: BTreeMap<String, Vec<u8>>,
+    ) -> Result<u64, VolumeError> {
+        let mut names = locked(&self.names);
+        if !names.contains(from) {
+            return Err(VolumeError::Interrupted);
+        }
+        names.insert(name.to_owned());
+        Ok(0)
     }
 
     async fn remove(&self, name: &str) -> Result<(), VolumeError> {
@@ -334,6 +359,24 @@ impl Store for StoreDouble {
         let many = calls.len();
         calls.retain(|row| row.completed_at.is_none_or(|completed| completed >= before));
         Ok(u64::try_from(many - calls.len()).unwrap_or(0))
+    }
+}
+
+#[async_trait]
+impl Revisions for StoreDouble {
+    async fn set_ttl(&self, id: EnvironmentId, seconds: u64) -> Result<bool, StoreError> {
+        self.answer()?;
+        Ok(locked(&self.rows).get_mut(&id).map(|row| row.ttl_seconds = seconds).is_some())
+    }
+
+    async fn switch(&self, next: &Environment) -> Result<bool, StoreError> {
+        self.answer()?;
+        let mut rows = locked(&self.rows);
+        let Some(row) = rows.get_mut(&next.id).filter(|row| row.status == EnvironmentStatus::Ready) else {
+            return Ok(false);
+        };
+        *row = next.clone();
+        Ok(true)
     }
 }
 

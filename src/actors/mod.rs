@@ -1,6 +1,7 @@
 //! The shells around the pure machines of `domain`: a handler turns a message into an event, steps, and performs
 //! the effects.
 
+pub mod call_desk;
 pub mod comfy_process;
 pub mod crypto;
 #[cfg(test)]

@@ -24,3 +24,4 @@ pub mod sqlite;
 pub mod systemd;
 pub mod tenants;
 pub mod volumes;
+pub mod webhook;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-use crate::domain::execution::{Call, Evidence, Limits};
-use crate::domain::id::{EnvironmentId, SlotId};
+use crate::domain::execution::{Call, Evidence, Following, Limits};
+use crate::domain::id::SlotId;
 use crate::domain::package_set::PackageSet;
 use crate::ports::sandbox::{
     EngineProbe, Installed, Leftover, Preparation, SandboxEngine, SandboxError, SlotSpec, Transpiled,
@@ -56,11 +56,11 @@ impl SandboxEngine for SandboxesOff {
         false
     }
 
-    async fn attach(&self, _: SlotId, _: EnvironmentId) -> Result<(), SandboxError> {
+    async fn attach(&self, _: SlotId, _: &str) -> Result<(), SandboxError> {
         self.off()
     }
 
-    async fn run(&self, _: SlotId, _: &Call, _: &str) -> Result<Evidence, SandboxError> {
+    async fn run(&self, _: SlotId, _: &Call, _: &str, _: Following) -> Result<Evidence, SandboxError> {
         self.off()
     }
 

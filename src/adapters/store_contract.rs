@@ -34,7 +34,7 @@ pub(super) async fn hold<S: Store + 'static>(make: impl AsyncFn() -> S) {
 }
 
 /// An environment made of `seed`, created at `seed` milliseconds.
-pub(super) fn environment(seed: u64) -> Environment {
+pub(crate) fn environment(seed: u64) -> Environment {
     let id = EnvironmentId(Uuid::from_u128(u128::from(seed)));
     Environment {
         id,
@@ -60,11 +60,12 @@ pub(super) fn environment(seed: u64) -> Environment {
         },
         ttl_seconds: 3600,
         limits: EnvironmentLimits { concurrency: (seed > 1).then_some(2), rate: Rate::new(0.5, Some(3)).ok() },
+        revision: 1,
     }
 }
 
 /// A call that has begun at `seed` milliseconds.
-pub(super) fn begun(seed: u64, environment: EnvironmentId) -> ExecutionRecord {
+pub(crate) fn begun(seed: u64, environment: EnvironmentId) -> ExecutionRecord {
     ExecutionRecord {
         id: ExecutionId(Uuid::from_u128(u128::from(seed))),
         environment,

@@ -2,8 +2,13 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
+
+use crate::domain::desk::Answer;
+
+/// On answers that were given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// What the access log calls an answer's outcome; travels in the response's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +23,23 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> HttpResponse {
             .content_type("application/json")
             .body(r#"{"error":"the answer could not be written","code":"internal_error"}"#),
     }
+}
+
+/// JSON that is text already.
+pub fn raw(status: StatusCode, json: String) -> HttpResponse {
+    HttpResponse::build(status).content_type("application/json").body(json)
+}
+
+/// What was answered to the first request under the same key.
+pub fn again(kept: &Answer) -> HttpResponse {
+    let status = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::OK);
+    replayed(named(raw(status, kept.body.to_string()), "again"))
+}
+
+/// Says that it was not done for this request.
+pub fn replayed(mut response: HttpResponse) -> HttpResponse {
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    response
 }
 
 /// A plain text answer.

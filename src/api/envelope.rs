@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::api::answer::{self, OutcomeName};
 use crate::api::error::ApiError;
 use crate::api::held::Held;
-use crate::api::{Doors, environments, jobs, parting, scopes};
+use crate::api::{Doors, accepted, environments, jobs, parting, scopes};
 use crate::domain::id::RequestId;
 use crate::domain::tenant::{Caller, TenantName, TokenId};
 use crate::domain::time::{Moment, whole_millis};
@@ -155,9 +155,10 @@ impl Line {
         }
     }
 
-    /// A client's question how its job stands, which comes each second.
+    /// A client's question how its job or its call stands, which comes each second.
     fn is_poll(&self) -> bool {
-        self.method == "GET" && self.status == StatusCode::OK.as_u16() && self.route == jobs::STATUS
+        let asks_again = self.route == jobs::STATUS || self.route == accepted::ONE;
+        self.method == "GET" && self.status == StatusCode::OK.as_u16() && asks_again
     }
 
     fn answered(&mut self, response: &HttpResponse) {

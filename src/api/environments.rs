@@ -10,11 +10,14 @@ use uuid::Uuid;
 use crate::api::body::{self, SET_UP_BYTES};
 use crate::api::dto::EnvironmentBody;
 use crate::api::error::ApiError;
-use crate::api::{Doors, answer, envelope};
+use crate::api::keys::{self, Before, Once, Work};
+use crate::api::{Doors, answer, envelope, revisions};
 use crate::domain::credential::CredentialName;
+use crate::domain::desk::Subject;
 use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::id::EnvironmentId;
 use crate::domain::json::Fields;
+use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{DeleteEnvironment, SetUp};
 
 /// The route that needs no token.
@@ -31,7 +34,13 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(web::resource(HEALTH).get(health).route(web::head().to(health)).default_service(only("GET, HEAD")))
         .service(web::resource("/environments").get(list).default_service(only("GET")))
         .service(web::resource("/environments/setup").post(set_up).default_service(only("POST")))
-        .service(web::resource("/environments/{id}").get(show).delete(delete).default_service(only("GET, DELETE")));
+        .service(
+            web::resource("/environments/{id}")
+                .get(show)
+                .delete(delete)
+                .patch(revisions::patch)
+                .default_service(only("GET, DELETE, PATCH")),
+        );
 }
 
 /// The answer to every method that a route does not know.
@@ -50,15 +59,39 @@ async fn health() -> HttpResponse {
 
 async fn set_up(doors: Data<Doors>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
     let tenant = envelope::caller(&request)?.tenant;
+    let key = keys::of(request.headers())?;
     let body = body::read(request.headers(), payload, SET_UP_BYTES, &doors.intake).await?;
     // Megabytes of JSON take tens of milliseconds, which the other connections of this worker need not wait.
-    let wanted = web::block(move || parse(body.bytes())).await.map_err(|_| ApiError::GivenUp)??;
-    let message = SetUp { id: EnvironmentId(Uuid::new_v4()), tenant, request: wanted };
+    let id = EnvironmentId(Uuid::new_v4());
+    let place = keys::place(&tenant, "setup");
+    let read = move || {
+        let claim = key.map(|key| keys::claim(&key, &place, "", body.bytes(), Subject::SetUp(id)));
+        parse(body.bytes()).map(|wanted| (claim, wanted))
+    };
+    let (claim, wanted) = web::block(read).await.map_err(|_| ApiError::GivenUp)??;
+    let message = SetUp { id, tenant: tenant.clone(), request: wanted };
     // In a task of its own: a caller who hangs up must not leave the command half told.
     let pool = doors.handles.set_up.clone();
-    let told = actix_web::rt::spawn(async move { pool.ask(message).await });
-    let environment = told.await.map_err(|_| ApiError::GivenUp)???;
-    Ok(answer::json(StatusCode::OK, &EnvironmentBody::from(environment)))
+    let work = async move { pool.ask(message).await.map_err(ApiError::from)?.map_err(ApiError::from) };
+    let Some(claim) = claim else {
+        let environment = actix_web::rt::spawn(work).await.map_err(|_| ApiError::GivenUp)??;
+        return Ok(answer::json(StatusCode::OK, &EnvironmentBody::from(environment)));
+    };
+    let work = async move {
+        match work.await {
+            Ok(environment) => Work::Done { told: Ok(environment), answer: None },
+            // Nothing half-made is left, so that it can be tried again.
+            Err(error) => Work::Undone { answer: error.kept(), told: Err(error) },
+        }
+    };
+    let once = actix_web::rt::spawn(keys::once(doors.handles.desk.clone(), claim, work));
+    let made = |environment| answer::json(StatusCode::OK, &EnvironmentBody::from(environment));
+    match once.await.map_err(|_| ApiError::GivenUp)?? {
+        Once::Now(told) => told.map(made),
+        Once::Before(Before::Made(id)) => Ok(answer::replayed(made(there(&doors, id, &tenant).await?))),
+        Once::Before(Before::Answered(kept)) => Ok(answer::again(&kept)),
+        Once::Before(Before::Accepted(_)) => Err(ApiError::KeyReused),
+    }
 }
 
 fn parse(bytes: &[u8]) -> Result<SetUpRequest, ApiError> {
@@ -109,9 +142,13 @@ async fn show(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, 
 /// The environment that a request's path names, if it can be executed. One that is being made or deleted does not exist
 /// for a caller, nor does another tenant's.
 pub async fn ready(doors: &Doors, request: &HttpRequest) -> Result<Environment, ApiError> {
-    let (id, caller) = (id_of(request)?, envelope::caller(request)?);
+    there(doors, id_of(request)?, &envelope::caller(request)?.tenant).await
+}
+
+/// The same for a tenant and an id that are known.
+pub async fn there(doors: &Doors, id: EnvironmentId, tenant: &TenantName) -> Result<Environment, ApiError> {
     let found = doors.store.environment(id).await?;
-    found.filter(|environment| environment.is_there_for(&caller.tenant)).ok_or(ApiError::Absent(id))
+    found.filter(|environment| environment.is_there_for(tenant)).ok_or(ApiError::Absent(id))
 }
 
 async fn delete(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {

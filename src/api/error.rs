@@ -10,15 +10,18 @@ use crate::api::answer;
 use crate::api::body::BodyError;
 use crate::api::dto::ErrorBody;
 use crate::domain::credential::CredentialInvalid;
+use crate::domain::desk::KeyInvalid;
 use crate::domain::environment::SetUpInvalid;
 use crate::domain::execution::EnvInvalid;
 use crate::domain::failure::FailureKind;
-use crate::domain::id::EnvironmentId;
+use crate::domain::id::{EnvironmentId, ExecutionId};
 use crate::domain::job::{OpenError, QueueRefusal};
 use crate::domain::json::Malformed;
 use crate::domain::pool::Refusal;
 use crate::domain::quota::{Exceeded, Quota};
 use crate::domain::tenant::{InvalidTenantName, Scope};
+use crate::domain::webhook::WebhookInvalid;
+use crate::messages::call_desk::DeskError;
 use crate::messages::egress::CredentialRefused;
 use crate::messages::handle::HandleError;
 use crate::messages::sandbox_pool::{DeleteError, ExecuteError, SetUpError};
@@ -71,6 +74,24 @@ pub enum ApiError {
     NotA(&'static str),
     #[error("there is no such token")]
     NoToken,
+    #[error("the call's id is not a UUID")]
+    CallId,
+    #[error("there is no such call, or it ended so long ago that it is forgotten")]
+    NoCall,
+    #[error(transparent)]
+    Webhook(#[from] WebhookInvalid),
+    #[error(transparent)]
+    Key(#[from] KeyInvalid),
+    #[error("this Idempotency-Key was used for another request: take a new key for a new request")]
+    KeyReused,
+    #[error("the first request under this Idempotency-Key was answered, and the answer is not kept any more")]
+    AnswerNotKept(ExecutionId),
+    #[error(
+        "the daemon ended under the call of the first request, which may have run: look at it, then take a new key"
+    )]
+    CutOff(ExecutionId),
+    #[error(transparent)]
+    Desk(#[from] DeskError),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -210,6 +231,8 @@ impl ApiError {
             ApiError::Secret(CredentialRefused::Full(_)) => Look::plain(StatusCode::CONFLICT, "too_many_secrets"),
             ApiError::Secret(CredentialRefused::Host { kind, .. }) => Look::of_failure(*kind, "secret_failed"),
             ApiError::SetUp(SetUpError::Invalid(_) | SetUpError::Source(_)) => INVALID,
+            ApiError::SetUp(SetUpError::Absent(_)) => NOT_FOUND,
+            ApiError::SetUp(SetUpError::Busy(_)) => Look::later(StatusCode::CONFLICT, "update_in_progress", SOON),
             ApiError::SetUp(SetUpError::Refused(refusal)) | ApiError::Execute(ExecuteError::Refused(refusal)) => {
                 Look::of_refusal(*refusal)
             }
@@ -226,7 +249,14 @@ impl ApiError {
             ApiError::Delete(DeleteError::Host { kind, .. }) => Look::of_failure(*kind, "delete_failed"),
             ApiError::Query(_) => Look::of_failure(FailureKind::Permanent, "query_failed"),
             ApiError::Execute(ExecuteError::Absent(_)) | ApiError::Delete(DeleteError::Absent(_)) => NOT_FOUND,
-            ApiError::Absent(_) | ApiError::Route | ApiError::NoJob => NOT_FOUND,
+            ApiError::Absent(_) | ApiError::Route | ApiError::NoJob | ApiError::NoCall => NOT_FOUND,
+            ApiError::CallId => Look::plain(StatusCode::BAD_REQUEST, "invalid_id"),
+            ApiError::Webhook(_) | ApiError::Key(_) => INVALID,
+            ApiError::KeyReused => Look::plain(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            ApiError::AnswerNotKept(_) => Look::plain(StatusCode::CONFLICT, "answer_not_kept"),
+            ApiError::CutOff(_) => Look::plain(StatusCode::CONFLICT, "call_cut_off"),
+            ApiError::Desk(DeskError::Refused(refusal)) => Look::of_refusal(*refusal),
+            ApiError::Desk(DeskError::Host { .. }) => Look::of_failure(FailureKind::Retryable, "desk_failed"),
             ApiError::Open(error) => Look::of_open(error),
             ApiError::Queue(refusal) => Look::of_queue(*refusal),
             ApiError::Job(_) => INVALID,
@@ -244,9 +274,17 @@ impl ApiError {
         self.look().code
     }
 
+    /// What a caller reads.
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody { error: self.to_string(), code: Some(self.code().to_owned()), details: self.details() }
+    }
+
     fn details(&self) -> Option<serde_json::Value> {
         match self {
             ApiError::SetUp(SetUpError::Source(faults)) => serde_json::to_value(faults).ok(),
+            ApiError::AnswerNotKept(execution) | ApiError::CutOff(execution) => {
+                Some(serde_json::json!({ "executionId": execution }))
+            }
             ApiError::Open(OpenError::UnknownKey { current }) => {
                 Some(serde_json::json!({ "kid": current.to_string() }))
             }
@@ -268,8 +306,7 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         let look = self.look();
-        let body = ErrorBody { error: self.to_string(), code: Some(look.code.to_owned()), details: self.details() };
-        let mut response = answer::named(answer::json(look.status, &body), look.code);
+        let mut response = answer::named(answer::json(look.status, &self.body()), look.code);
         if let Some(seconds) = look.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

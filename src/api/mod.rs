@@ -9,21 +9,27 @@
 //! Translation only. What a request is worth is decided by the actors behind [`Handles`]; a door decides whether it
 //! can be read at all.
 
+mod accepted;
 pub mod access;
 mod answer;
 mod body;
 mod desk;
 pub mod dto;
+mod ears;
+mod ending;
 mod envelope;
 mod environments;
 mod error;
+mod events;
 mod executions;
 mod health;
 mod health_socket;
 mod held;
 mod jobs;
+mod keys;
 mod parting;
 mod pieces;
+mod revisions;
 mod scopes;
 mod secrets;
 mod server;
@@ -31,6 +37,9 @@ mod server;
 use std::sync::Arc;
 
 use crate::domain::execution::LimitPolicy;
+use crate::messages::call_desk::{
+    AcceptCall, CancelCall, ClaimKey, GetExecution, GetExecutions, ReleaseKey, SettleKey,
+};
 use crate::messages::comfy_process::GetInstance;
 use crate::messages::crypto::{GetCrypto, Open};
 use crate::messages::egress::{GetCredentials, GetEgress, PutCredential, RemoveCredential};
@@ -38,7 +47,9 @@ use crate::messages::handle::Handle;
 use crate::messages::images::{CheckImages, GetImages};
 use crate::messages::queue_ingress::{CancelJob, GetIngress, SubmitJob};
 use crate::messages::reaper::GetReaper;
-use crate::messages::sandbox_pool::{CancelExecution, DeleteEnvironment, Execute, GetPool, SetUp};
+use crate::messages::sandbox_pool::{
+    CancelExecution, CloneEnvironment, DeleteEnvironment, Execute, GetPool, SetTtl, SetUp, UpdateModules,
+};
 use crate::messages::supervisor::GetHealth;
 use crate::ports::clock::Clock;
 use crate::ports::gpu::Gpus;
@@ -48,6 +59,7 @@ use crate::ports::tenants::TenantDesk;
 
 pub use access::Access;
 pub use body::Intake;
+pub use ending::rendered;
 pub use health_socket::{HealthDoor, SocketFile, serve_health};
 pub use server::{DoorError, HttpSettings, serve_http};
 
@@ -59,6 +71,8 @@ pub struct Handles {
     pub cancel: Handle<CancelExecution>,
     pub delete: Handle<DeleteEnvironment>,
     pub pool: Handle<GetPool>,
+    pub desk: DeskHandles,
+    pub revisions: RevisionHandles,
     pub reaper: Handle<GetReaper>,
     /// Published where sandboxes have a way out.
     pub egress: Handle<GetEgress>,
@@ -78,6 +92,26 @@ pub struct Handles {
     pub crypto: Handle<GetCrypto>,
     pub instances: Vec<Handle<GetInstance>>,
     pub ingresses: Vec<Handle<GetIngress>>,
+}
+
+/// The ways to change an environment.
+#[derive(Debug, Clone, Default)]
+pub struct RevisionHandles {
+    pub clone: Handle<CloneEnvironment>,
+    pub update: Handle<UpdateModules>,
+    pub set_ttl: Handle<SetTtl>,
+}
+
+/// The ways to the CallDesk.
+#[derive(Debug, Clone, Default)]
+pub struct DeskHandles {
+    pub accept: Handle<AcceptCall>,
+    pub cancel: Handle<CancelCall>,
+    pub execution: Handle<GetExecution>,
+    pub executions: Handle<GetExecutions>,
+    pub claim: Handle<ClaimKey>,
+    pub settle: Handle<SettleKey>,
+    pub release: Handle<ReleaseKey>,
 }
 
 /// What the doors need. One value serves every worker of both of them.

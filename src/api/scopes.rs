@@ -4,7 +4,7 @@
 use actix_web::http::Method;
 
 use crate::api::error::ApiError;
-use crate::api::{environments, jobs};
+use crate::api::{accepted, environments, jobs};
 use crate::domain::tenant::{Caller, Scope};
 
 /// What a request needs.
@@ -35,8 +35,12 @@ fn need(method: &str, pattern: Option<&str>) -> Need {
     let scope = match (method, pattern) {
         (_, environments::HEALTH) => return Need::Nothing,
         ("GET", "/environments" | "/environments/{id}" | "/environments/{id}/executions") => Scope::EnvironmentsRead,
-        ("POST", "/environments/setup") | ("DELETE", "/environments/{id}") => Scope::EnvironmentsWrite,
-        ("POST", "/environments/{id}/execute") => Scope::Execute,
+        ("POST", "/environments/setup" | "/environments/{id}/clone")
+        | ("PUT", "/environments/{id}/modules")
+        | ("DELETE" | "PATCH", "/environments/{id}") => Scope::EnvironmentsWrite,
+        ("POST", "/environments/{id}/execute") | ("GET", "/executions" | accepted::ONE) | ("DELETE", accepted::ONE) => {
+            Scope::Execute
+        }
         ("POST", "/v2/{endpoint}/run" | "/v2/{endpoint}/runsync" | "/v2/{endpoint}/cancel/{id}") => Scope::JobsSubmit,
         ("GET" | "POST", jobs::STATUS | "/v2/{endpoint}/status-sync/{id}" | "/v2/{endpoint}/stream/{id}")
         | ("GET", "/v2/{endpoint}/health") => Scope::JobsRead,
@@ -62,7 +66,7 @@ mod tests {
             assert!(matches!(check(&caller("all"), &method, pattern), Err(ApiError::NotTheOperator)));
             assert!(check(&Caller::operator(), &method, pattern).is_ok());
         }
-        assert!(check(&caller("all"), &Method::PATCH, Some("/environments/{id}")).is_err(), "nor a method");
+        assert!(check(&caller("all"), &Method::PUT, Some("/environments/{id}")).is_err(), "nor a method");
     }
 
     #[test]

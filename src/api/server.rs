@@ -11,7 +11,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, Error, HttpResponse, HttpServer, web};
 
 use crate::api::error::ApiError;
-use crate::api::{Doors, envelope, environments, executions, jobs, parting, secrets};
+use crate::api::{Doors, accepted, envelope, environments, executions, jobs, parting, revisions, secrets};
 
 /// Where and how the HTTP door stands.
 #[derive(Debug, Clone)]
@@ -98,7 +98,9 @@ pub fn app(
     App::new()
         .app_data(web::Data::from(doors))
         .configure(environments::routes)
+        .configure(revisions::routes)
         .configure(executions::routes)
+        .configure(accepted::routes)
         .configure(jobs::routes)
         .configure(secrets::routes)
         .default_service(web::to(no_route))

@@ -8,6 +8,7 @@ use super::egress::WayOut;
 use super::gpu;
 use super::images;
 use super::parts::{self, Parts};
+use crate::actors::call_desk::CallDesk;
 use crate::actors::egress::{self, Egress};
 use crate::actors::reaper::{self, Reaper};
 use crate::actors::sandbox_pool::SandboxPool;
@@ -30,7 +31,7 @@ pub fn off(config: &Config) -> Vec<Part> {
     };
     let mut parts = Vec::new();
     if !config.sandbox.enabled {
-        parts.extend(["sandbox_pool", "reaper"].map(|name| off(name, "sandbox.enabled is false")));
+        parts.extend(["sandbox_pool", "reaper", "call_desk"].map(|name| off(name, "sandbox.enabled is false")));
     }
     if config.sandbox.enabled && !config.sandbox.egress.enabled {
         parts.push(off("egress", "sandbox.egress.enabled is false"));
@@ -46,7 +47,7 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
     if !config.sandbox.enabled {
         return Vec::new();
     }
-    let (holdings, expire) = (Handle::default(), Handle::default());
+    let (holdings, expire, retire) = (Handle::default(), Handle::default(), Handle::default());
     let pool_deps = parts::pool_deps(parts, config);
     let reaper_deps = reaper::Deps {
         engine: Arc::clone(&parts.engine),
@@ -58,6 +59,7 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
         zombies: Arc::clone(&parts.zombies),
         holdings: holdings.clone(),
         expire: expire.clone(),
+        retire: retire.clone(),
         interval: config.reaper.interval,
         idle_ttl_seconds: config.reaper.idle_ttl.map_or(0, |span| span.as_secs()),
         keep_executions: config.store.keep_executions,
@@ -76,7 +78,12 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
             handles.pool.publish(&address);
             holdings.publish(&address);
             expire.publish(&address);
-            let (handles, holdings, expire) = (handles.clone(), holdings.clone(), expire.clone());
+            retire.publish(&address);
+            handles.revisions.clone.publish(&address);
+            handles.revisions.update.publish(&address);
+            handles.revisions.set_ttl.publish(&address);
+            let (handles, holdings) = (handles.clone(), holdings.clone());
+            let (expire, retire) = (expire.clone(), retire.clone());
             let dismiss = move || {
                 handles.set_up.withdraw();
                 handles.execute.withdraw();
@@ -85,6 +92,10 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
                 handles.pool.withdraw();
                 holdings.withdraw();
                 expire.withdraw();
+                retire.withdraw();
+                handles.revisions.clone.withdraw();
+                handles.revisions.update.withdraw();
+                handles.revisions.set_ttl.withdraw();
                 arbiter.stop();
             };
             RunningChild { drain: address.recipient(), dismiss: Box::new(dismiss) }
@@ -107,12 +118,44 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
     };
     let mut specs = Vec::from_iter(parts.egress.clone().map(|way_out| egress(way_out, parts, handles)));
     specs.extend(images::spec(parts, config, handles));
+    specs.push(desk(parts, config, handles));
     specs.extend([
         // On a host that does GPU work a missing sandbox is told, and does not keep jobs away.
         ChildSpec { name: "sandbox_pool", essential: !gpu::is_on(config), start: Box::new(pool) },
         ChildSpec { name: "reaper", essential: false, start: Box::new(reaper) },
     ]);
     specs
+}
+
+/// Before the pool, so that it goes after it: it hears how what it handed to the pool ended, and has keys settled.
+fn desk(parts: &Parts, config: &Config, handles: &Handles) -> ChildSpec {
+    let deps = parts::desk_deps(parts, config, handles);
+    let desk = handles.desk.clone();
+    let start = move |seat| {
+        let arbiter = Arbiter::new();
+        let deps = deps.clone();
+        let address = CallDesk::start_in_arbiter(&arbiter.handle(), move |_| CallDesk::new(deps, seat));
+        desk.accept.publish(&address);
+        desk.cancel.publish(&address);
+        desk.execution.publish(&address);
+        desk.executions.publish(&address);
+        desk.claim.publish(&address);
+        desk.settle.publish(&address);
+        desk.release.publish(&address);
+        let desk = desk.clone();
+        let dismiss = move || {
+            desk.accept.withdraw();
+            desk.cancel.withdraw();
+            desk.execution.withdraw();
+            desk.executions.withdraw();
+            desk.claim.withdraw();
+            desk.settle.withdraw();
+            desk.release.withdraw();
+            arbiter.stop();
+        };
+        RunningChild { drain: address.recipient(), dismiss: Box::new(dismiss) }
+    };
+    ChildSpec { name: "call_desk", essential: false, start: Box::new(start) }
 }
 
 /// Before the pool, so that it goes after it: calls that are being drained may still reach what they may reach.

@@ -10,23 +10,28 @@ use slog::Logger;
 use super::egress::{EgressError, WayOut};
 use super::gpu::GpuParts;
 use super::host::Home;
+use super::http::{self, Tls};
 use super::images::{self, TrialParts};
+use crate::actors::call_desk;
 use crate::actors::sandbox_pool::InstallPolicy;
 use crate::adapters::cgroup::HostCgroups;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::credentials::{TokensError, registry_tokens};
+use crate::adapters::fetch;
 use crate::adapters::images::HostImages;
 use crate::adapters::process::{HostSpawner, HostZombies};
-use crate::adapters::runsc::{Choice, InstallLimits, OutputLimits, RunscEngine, Settings};
+use crate::adapters::runsc::{Choice, InstallLimits, OutLimits, OutputLimits, RunscEngine, Settings};
 use crate::adapters::sandboxes_off::SandboxesOff;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::systemd::SystemdNotifier;
 use crate::adapters::tenants::TenantRegistry;
 use crate::adapters::volumes::{HostPackages, HostVolumes};
+use crate::adapters::webhook::HttpTeller;
 use crate::api::access::Tokens;
-use crate::api::{Access, Doors, Handles, HttpSettings, Intake};
+use crate::api::{self, Access, Doors, Handles, HttpSettings, Intake};
 use crate::config::{self, Config, LogFormat};
-use crate::domain::egress::HostHeader;
+use crate::domain::desk::DeskPolicy;
+use crate::domain::egress::{HostHeader, Reach};
 use crate::domain::environment::Runtime;
 use crate::domain::execution::{LimitPolicy, Limits};
 use crate::domain::package::Registry;
@@ -73,6 +78,7 @@ pub struct Parts {
     pub clock: Arc<SystemClock>,
     pub store: Arc<SqliteStore>,
     pub tenants: Arc<TenantRegistry>,
+    pub teller: Arc<HttpTeller>,
     pub volumes: Arc<dyn Volumes>,
     pub packages: Arc<dyn Packages>,
     /// None: nothing gets out of any sandbox.
@@ -131,6 +137,7 @@ impl Parts {
             clock,
             store,
             tenants: Arc::new(tenants),
+            teller: Arc::new(teller(&config.calls)),
             engine,
             images,
             trials,
@@ -232,6 +239,7 @@ pub fn engine_settings(config: &Config, tokens: Vec<HostHeader>) -> Settings {
         jsr: sandbox.jsr.clone(),
         module_hosts: sandbox.module_hosts.clone(),
         tokens,
+        out: OutLimits { bytes: sandbox.files_bytes, files: sandbox.files },
         installs: InstallLimits { bytes: sandbox.dependencies_bytes, files: sandbox.dependencies_files },
         output: OutputLimits {
             keep: kib(sandbox.output_keep_kib.saturating_mul(1024)),
@@ -355,6 +363,42 @@ pub fn restart_policy(config: &Config) -> RestartPolicy {
     }
 }
 
+/// What a call desk is made of, for each of its lives.
+pub fn desk_deps(parts: &Parts, config: &Config, handles: &Handles) -> call_desk::Deps {
+    let calls = &config.calls;
+    call_desk::Deps {
+        book: parts.store.clone(),
+        teller: parts.teller.clone(),
+        execute: handles.execute.clone(),
+        cancel: handles.cancel.clone(),
+        clock: parts.clock.clone(),
+        policy: DeskPolicy { at_once: calls.at_once, queue: calls.queue, queue_bytes: calls.queue_bytes },
+        settings: call_desk::Settings {
+            keep: calls.keep,
+            keep_bytes: calls.keep_bytes,
+            keep_output: config.store.keep_output,
+            keys: calls.keys,
+            webhook_attempts: calls.webhook_attempts,
+        },
+        render: api::rendered,
+        show: api::dto::call_json,
+        log: parts.log.new(slog::o!("actor" => "call_desk")),
+    }
+}
+
+/// Tells webhooks, through a guard of its own.
+fn teller(calls: &config::Calls) -> HttpTeller {
+    let reach = Reach::and(calls.webhook_allow_private.clone());
+    let guard = reach.clone();
+    let make = move || {
+        let tls = Tls::of_this_host().map_err(|error| error_chain(&error).to_string())?;
+        let client = fetch::guarded(http::builder(&tls), guard.clone());
+        client.build().map_err(|error| error_chain(&error).to_string())
+    };
+    let may_reach = Arc::new(move |url: &_| fetch::may_reach(url, &reach));
+    HttpTeller::new(Arc::new(make), may_reach, fetch::is_guards, calls.webhook_within)
+}
+
 /// What a pool is made of, for each of its lives.
 pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool::Deps {
     crate::actors::sandbox_pool::Deps {
@@ -362,6 +406,7 @@ pub fn pool_deps(parts: &Parts, config: &Config) -> crate::actors::sandbox_pool:
         volumes: Arc::clone(&parts.volumes),
         store: parts.store.clone(),
         tenants: parts.tenants.clone(),
+        revisions: parts.store.clone(),
         clock: parts.clock.clone(),
         log: parts.log.new(slog::o!("actor" => "sandbox_pool")),
         policy: pool_policy(&config.sandbox),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::env::EnvGroup;
+use crate::cli::executions::ExecutionsGroup;
 use crate::cli::health::HealthFlags;
 use crate::cli::keygen::KeygenFlags;
 use crate::cli::reload::ReloadFlags;
@@ -43,6 +44,8 @@ Exit codes: 0 stopped as told, 1 a RunPod worker gave its place up since ComfyUI
     Serve(ServeFlags),
     /// Make, call, show and delete environments on a running daemon
     Env(Box<EnvGroup>),
+    /// List, show and cancel calls by their id
+    Executions(Box<ExecutionsGroup>),
     /// Keep, list and remove secrets that handlers use and never see
     Secrets(Box<SecretsGroup>),
     /// Seal a ComfyUI workflow, send it to RunPod or to a Cloister, and write what comes back
@@ -89,6 +92,7 @@ Exit codes:
 #[derive(Debug)]
 pub enum ClientCommand {
     Env(Box<EnvGroup>),
+    Executions(Box<ExecutionsGroup>),
     Secrets(Box<SecretsGroup>),
     Health(HealthFlags),
     Status(StatusFlags),

@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use reqwest::{Method, StatusCode, Url};
+use reqwest::header::ACCEPT;
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::dto::{EnvironmentBody, ErrorBody, ExecuteBody, ExecutionBody, PutSecretBody, SecretBody, SetUpBody};
+use crate::api::dto::{
+    CallBody, EnvironmentBody, ErrorBody, ExecuteBody, ExecutionBody, ModulesBody, PutSecretBody, SecretBody,
+    SetUpBody, TtlBody,
+};
+use crate::cli::events::EventReader;
 use crate::cli::variables::Variables;
 use crate::cli::{exit, printable::printable};
 use crate::domain::credential::CredentialName;
-use crate::domain::id::EnvironmentId;
+use crate::domain::id::{EnvironmentId, ExecutionId};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// The daemon bounds calls and set-ups itself; this is for one that no longer answers at all.
@@ -131,6 +136,14 @@ pub struct Answer<T> {
     pub body: T,
 }
 
+/// A call to make, and the key under which it is made once.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    pub id: EnvironmentId,
+    pub body: &'a ExecuteBody,
+    pub key: Option<&'a str>,
+}
+
 /// Speaks to one daemon.
 pub struct Client {
     http: reqwest::Client,
@@ -160,8 +173,69 @@ impl Client {
         self.ask(Method::POST, "/environments/setup", Some(body)).await
     }
 
-    pub async fn execute(&self, id: EnvironmentId, body: &ExecuteBody) -> anyhow::Result<Answer<ExecutionBody>> {
-        self.ask(Method::POST, &format!("/environments/{id}/execute"), Some(body)).await
+    pub async fn execute(&self, ask: Ask<'_>) -> anyhow::Result<Answer<ExecutionBody>> {
+        self.finish(self.execution_request(ask)).await
+    }
+
+    /// Asks for a call that is answered later.
+    pub async fn execute_later(&self, ask: Ask<'_>) -> anyhow::Result<Answer<CallBody>> {
+        self.finish(self.execution_request(ask).header("prefer", "respond-async")).await
+    }
+
+    pub async fn executions(&self, environment: Option<EnvironmentId>) -> anyhow::Result<Answer<Vec<CallBody>>> {
+        let query = environment.map(|id| format!("?environment={id}")).unwrap_or_default();
+        self.ask(Method::GET, &format!("/executions{query}"), None::<&()>).await
+    }
+
+    pub async fn execution(&self, id: ExecutionId) -> anyhow::Result<Answer<CallBody>> {
+        self.ask(Method::GET, &format!("/executions/{id}"), None::<&()>).await
+    }
+
+    pub async fn cancel(&self, id: ExecutionId) -> anyhow::Result<()> {
+        self.send(self.request(Method::DELETE, &format!("/executions/{id}"), None::<&()>)).await.map(|_| ())
+    }
+
+    fn execution_request(&self, ask: Ask<'_>) -> RequestBuilder {
+        let request = self.request(Method::POST, &format!("/environments/{}/execute", ask.id), Some(ask.body));
+        match ask.key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        }
+    }
+
+    /// Calls and follows: each event is handed to `hear` as it comes, its name first. Returns when the stream is over.
+    pub async fn follow(
+        &self,
+        ask: Ask<'_>,
+        mut hear: impl FnMut(&str, &str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let request = self.execution_request(ask).header(ACCEPT, "text/event-stream");
+        let failed = |error: reqwest::Error| ClientError::of_transport(&error, &self.base);
+        let mut response = request.send().await.map_err(failed)?;
+        let status = response.status();
+        if !status.is_success() {
+            let text = response.text().await.map_err(failed)?;
+            return Err(self.refusal(status, &text).into());
+        }
+        let mut events = EventReader::default();
+        while let Some(piece) = response.chunk().await.map_err(failed)? {
+            for event in events.push(&piece) {
+                hear(&event.name, &event.data)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn update(&self, id: EnvironmentId, body: &ModulesBody) -> anyhow::Result<Answer<EnvironmentBody>> {
+        self.ask(Method::PUT, &format!("/environments/{id}/modules"), Some(body)).await
+    }
+
+    pub async fn clone_of(&self, id: EnvironmentId, body: TtlBody) -> anyhow::Result<Answer<EnvironmentBody>> {
+        self.ask(Method::POST, &format!("/environments/{id}/clone"), Some(&body)).await
+    }
+
+    pub async fn set_ttl(&self, id: EnvironmentId, body: TtlBody) -> anyhow::Result<Answer<EnvironmentBody>> {
+        self.ask(Method::PATCH, &format!("/environments/{id}"), Some(&body)).await
     }
 
     pub async fn list(&self) -> anyhow::Result<Answer<Vec<EnvironmentBody>>> {
@@ -173,7 +247,7 @@ impl Client {
     }
 
     pub async fn delete(&self, id: EnvironmentId) -> anyhow::Result<()> {
-        self.send(Method::DELETE, &format!("/environments/{id}"), None::<&()>).await.map(|_| ())
+        self.send(self.request(Method::DELETE, &format!("/environments/{id}"), None::<&()>)).await.map(|_| ())
     }
 
     pub async fn put_secret(&self, name: &CredentialName, body: &PutSecretBody) -> anyhow::Result<Answer<SecretBody>> {
@@ -185,7 +259,7 @@ impl Client {
     }
 
     pub async fn remove_secret(&self, name: &CredentialName) -> anyhow::Result<()> {
-        self.send(Method::DELETE, &format!("/secrets/{name}"), None::<&()>).await.map(|_| ())
+        self.send(self.request(Method::DELETE, &format!("/secrets/{name}"), None::<&()>)).await.map(|_| ())
     }
 
     async fn ask<B: Serialize, T: DeserializeOwned>(
@@ -194,7 +268,11 @@ impl Client {
         path: &str,
         body: Option<&B>,
     ) -> anyhow::Result<Answer<T>> {
-        let (status, text) = self.send(method, path, body).await?;
+        self.finish(self.request(method, path, body)).await
+    }
+
+    async fn finish<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<Answer<T>> {
+        let (status, text) = self.send(request).await?;
         match serde_json::from_str(&text) {
             Ok(body) => Ok(Answer { text, body }),
             Err(_) => Err(ClientError::Foreign { at: self.base.clone(), status }.into()),
@@ -202,24 +280,23 @@ impl Client {
     }
 
     /// Sends and reads; anything but a success is an error.
-    async fn send<B: Serialize>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&B>,
-    ) -> anyhow::Result<(StatusCode, String)> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<(StatusCode, String)> {
         let failed = |error: reqwest::Error| ClientError::of_transport(&error, &self.base);
         let response = request.send().await.map_err(failed)?;
         let status = response.status();
         let text = response.text().await.map_err(failed)?;
         if status.is_success() { Ok((status, text)) } else { Err(self.refusal(status, &text).into()) }
+    }
+
+    fn request<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> RequestBuilder {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        match body {
+            Some(body) => request.json(body),
+            None => request,
+        }
     }
 
     fn refusal(&self, status: StatusCode, text: &str) -> ClientError {

@@ -7,6 +7,8 @@ pub mod arguments;
 mod client;
 mod desk;
 mod env;
+mod events;
+mod executions;
 mod health;
 mod keygen;
 mod printable;
@@ -70,6 +72,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
             Command::Config(command) => Invocation::Config(command),
             Command::Doctor(flags) => Invocation::Doctor(flags),
             Command::Env(group) => Invocation::Client(ClientCommand::Env(group)),
+            Command::Executions(group) => Invocation::Client(ClientCommand::Executions(group)),
             Command::Secrets(group) => Invocation::Client(ClientCommand::Secrets(group)),
             Command::Health(flags) => Invocation::Client(ClientCommand::Health(flags)),
             Command::Submit(flags) => Invocation::Client(ClientCommand::Submit(flags)),
@@ -115,6 +118,7 @@ fn attempt(command: ClientCommand, variables: &Variables, streams: &mut Streams<
     runtime.block_on(async {
         match command {
             ClientCommand::Env(group) => env::run(*group, variables, streams).await,
+            ClientCommand::Executions(group) => executions::run(*group, variables, streams).await,
             ClientCommand::Secrets(group) => secrets::run(*group, variables, streams).await,
             ClientCommand::Health(flags) => health::run(&flags, variables, streams).await,
             ClientCommand::Submit(flags) => submit::run(*flags, variables, streams).await,

@@ -39,11 +39,13 @@ enum TokensCommand {
 
 Scopes:
   environments:read   list and show environments, list their calls
-  environments:write  make, change and delete environments
-  execute             call handlers
+  environments:write  make, change, clone and delete environments
+  execute             call handlers, see how those calls stand, and cancel them
   jobs:submit         put jobs into this host's queue, and cancel them
   jobs:read           see how jobs stand, and their answers
-  all                 all of these")]
+  all                 all of these
+
+Secrets are the operator's: no scope opens them.")]
     Create(CreateFlags),
     /// List tokens, without the tokens themselves
     #[command(after_help = "Example:

@@ -29,7 +29,7 @@ pub use environment::variable;
 pub use error::ConfigErrors;
 pub use layer::FlagValue;
 pub use render::render;
-pub use sections::{BucketAccess, Comfy, Config, Daemon, Jobs, Log, LogFormat, Runpod, Sandbox, Server};
+pub use sections::{BucketAccess, Calls, Comfy, Config, Daemon, Jobs, Log, LogFormat, Runpod, Sandbox, Server};
 
 use error::Fault;
 use layer::Layer;

@@ -228,6 +228,34 @@ impl SetUpRequest {
             },
             ttl_seconds: self.ttl(),
             limits: self.limits,
+            revision: 1,
+        }
+    }
+}
+
+/// New modules for an environment: its runtime and its permissions stay.
+#[derive(Clone)]
+pub struct ModulesUpdate {
+    /// None: as before.
+    pub main_module: Option<String>,
+    /// All of them: those that are not named are gone. User data.
+    pub modules: BTreeMap<String, String>,
+    /// None: the packages that are installed stay.
+    pub dependencies: Option<Dependencies>,
+}
+
+impl ModulesUpdate {
+    /// The set-up that would have made the environment as it will be.
+    pub fn applied_to(self, environment: &Environment) -> SetUpRequest {
+        SetUpRequest {
+            main_module: self.main_module.unwrap_or_else(|| environment.main_module.clone()),
+            modules: self.modules,
+            runtime: environment.runtime,
+            dependencies: self.dependencies.unwrap_or_default(),
+            permissions: environment.metadata.permissions.clone(),
+            secrets: environment.metadata.secrets.clone(),
+            limits: environment.limits,
+            ttl_seconds: environment.ttl_seconds,
         }
     }
 }
@@ -342,6 +370,8 @@ pub struct Environment {
     pub metadata: Metadata,
     pub ttl_seconds: u64,
     pub limits: EnvironmentLimits,
+    /// From 1; rises when its modules are changed, and `volume_name` names another tree then.
+    pub revision: u64,
 }
 
 impl Environment {

@@ -15,6 +15,8 @@ use crate::domain::time::WallTime;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownEnvironment {
     pub id: EnvironmentId,
+    /// Of its newest revision.
+    pub volume_name: String,
     pub status: EnvironmentStatus,
     pub created_at: WallTime,
     pub last_executed_at: Option<WallTime>,
@@ -45,6 +47,9 @@ pub enum Garbage {
     BrokenRecord(EnvironmentId),
     /// A volume without a record.
     Volume(String),
+    /// A volume of an environment that has another one: an older revision, or one that was never switched to. The pool
+    /// decides, for it alone knows whether that has changed since.
+    Superseded(EnvironmentId, String),
     /// A slot that nobody holds.
     Slot(SlotId),
 }
@@ -66,14 +71,15 @@ pub fn sort_out(inventory: &Inventory, idle_ttl_seconds: u64, now: WallTime) -> 
     for slot in inventory.host_slots.difference(&inventory.held_slots) {
         garbage.push(Garbage::Slot(*slot));
     }
-    let mut known = BTreeSet::new();
+    let (mut known, mut ids) = (BTreeSet::new(), BTreeSet::new());
     for environment in &inventory.environments {
-        known.insert(environment.id.volume_name());
+        known.insert(environment.volume_name.clone());
+        ids.insert(environment.id);
         if inventory.held_environments.contains(&environment.id) {
             continue;
         }
         let whole = environment.status == EnvironmentStatus::Ready
-            && inventory.volumes_after.contains(&environment.id.volume_name());
+            && inventory.volumes_after.contains(&environment.volume_name);
         if !whole {
             garbage.push(Garbage::BrokenRecord(environment.id));
         } else if expires_at(environment, idle_ttl_seconds) <= now {
@@ -81,9 +87,13 @@ pub fn sort_out(inventory: &Inventory, idle_ttl_seconds: u64, now: WallTime) -> 
         }
     }
     for volume in inventory.volumes_before.difference(&known) {
-        let held = EnvironmentId::from_volume_name(volume).is_some_and(|id| inventory.held_environments.contains(&id));
-        if !held {
-            garbage.push(Garbage::Volume(volume.clone()));
+        let environment = EnvironmentId::from_volume_name(volume);
+        if environment.is_some_and(|id| inventory.held_environments.contains(&id)) {
+            continue;
+        }
+        match environment.filter(|id| ids.contains(id)) {
+            Some(id) => garbage.push(Garbage::Superseded(id, volume.clone())),
+            None => garbage.push(Garbage::Volume(volume.clone())),
         }
     }
     garbage
@@ -119,7 +129,14 @@ mod tests {
     }
 
     fn known(n: u128, status: EnvironmentStatus) -> KnownEnvironment {
-        KnownEnvironment { id: env(n), status, created_at: WallTime(0), last_executed_at: None, ttl_seconds: 100 }
+        KnownEnvironment {
+            id: env(n),
+            volume_name: env(n).volume_name(),
+            status,
+            created_at: WallTime(0),
+            last_executed_at: None,
+            ttl_seconds: 100,
+        }
     }
 
     fn whole(n: u128) -> Inventory {
@@ -158,6 +175,18 @@ mod tests {
     }
 
     #[test]
+    fn volumes_of_other_revisions_are_superseded_unless_the_environment_is_held() {
+        let mut inventory = whole(1);
+        let (old, new) = (env(1).volume_name(), env(1).revised_volume_name(Uuid::from_u128(5)));
+        inventory.environments[0].volume_name = new.clone();
+        inventory.volumes_before.insert(new.clone());
+        inventory.volumes_after.insert(new);
+        assert_eq!(sort_out(&inventory, 0, WallTime(1)), [Garbage::Superseded(env(1), old)]);
+        inventory.held_environments.insert(env(1));
+        assert_eq!(sort_out(&inventory, 0, WallTime(1)), []);
+    }
+
+    #[test]
     fn a_set_up_under_way_is_left_alone_at_each_of_its_steps() {
         let mut recorded =
             Inventory { environments: vec![known(1, EnvironmentStatus::SettingUp)], ..Inventory::default() };
@@ -187,6 +216,7 @@ mod tests {
             for garbage in sort_out(&inventory, 0, WallTime(now)) {
                 let number = match garbage {
                     Garbage::Expired(id) | Garbage::BrokenRecord(id) => id.0.as_u128(),
+                    Garbage::Superseded(id, _) => id.0.as_u128(),
                     Garbage::Volume(name) => EnvironmentId::from_volume_name(&name).unwrap().0.as_u128(),
                     Garbage::Slot(slot) => slot.0.as_u128(),
                 };

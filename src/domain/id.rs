@@ -51,9 +51,16 @@ impl EnvironmentId {
         format!("{VOLUME_PREFIX}{self}")
     }
 
-    /// The environment that a volume's name stands for, if it is such a name.
+    /// The name of the volume of a later revision: `tee-env-<uuid>.<32 hex digits>`, of which `nonce` makes the latter.
+    /// A name is never used twice, so that what is left of one revision is never taken for another.
+    pub fn revised_volume_name(self, nonce: Uuid) -> String {
+        format!("{VOLUME_PREFIX}{self}.{}", nonce.simple())
+    }
+
+    /// The environment that a volume's name stands for, whatever its revision, if it is such a name.
     pub fn from_volume_name(name: &str) -> Option<Self> {
-        name.strip_prefix(VOLUME_PREFIX)?.parse().ok()
+        let name = name.strip_prefix(VOLUME_PREFIX)?;
+        name.split_once('.').map_or(name, |(id, _)| id).parse().ok()
     }
 }
 
@@ -92,6 +99,9 @@ mod tests {
         assert_eq!(EnvironmentId::from_volume_name(&id.volume_name()), Some(id));
         assert_eq!(EnvironmentId::from_volume_name("tee-env-nonsense"), None);
         assert_eq!(EnvironmentId::from_volume_name("other"), None);
+        let revised = id.revised_volume_name(Uuid::from_u128(9));
+        assert_eq!(revised, format!("{}.00000000000000000000000000000009", id.volume_name()));
+        assert_eq!(EnvironmentId::from_volume_name(&revised), Some(id));
     }
 
     #[test]

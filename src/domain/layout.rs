@@ -25,6 +25,12 @@ pub const EMITTED: &str = "emitted";
 
 /// The volume's folder with Deno's modules from elsewhere, in the form of its own cache.
 pub const REMOTE: &str = "remote";
+/// And the one with the lock files of what was installed.
+const LOCKS: &str = "lock";
+/// Every folder of a volume.
+pub const FOLDERS: [&str; 4] = [WORKSPACE, LOCKS, EMITTED, REMOTE];
+/// Those that hold what was installed, and nothing else.
+pub const INSTALLED: [&str; 5] = [PACKAGES, LOCKS, REMOTE, "emitted/http", "emitted/https"];
 
 /// True for a module that Deno has to turn into JavaScript before it runs. Declarations (`.d.ts`) are never run.
 pub fn is_typescript(name: &str) -> bool {

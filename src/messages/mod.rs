@@ -3,6 +3,7 @@
 //! Imperative names are commands, past tense is a fact, `Get…` is a question. A command that changes state is sent
 //! by a task of its own and not by the request that asked for it, since actix skips a message whose sender is gone.
 
+pub mod call_desk;
 pub mod child;
 pub mod comfy_process;
 pub mod crypto;

@@ -2,8 +2,8 @@
 
 use actix::prelude::*;
 
-use crate::domain::environment::{Environment, SetUpInvalid, SetUpRequest, SourceFault};
-use crate::domain::execution::{Call, ExecutionReport};
+use crate::domain::environment::{Environment, ModulesUpdate, SetUpInvalid, SetUpRequest, SourceFault};
+use crate::domain::execution::{Call, ExecutionReport, Following};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::pool::{PoolPicture, Refusal};
@@ -26,6 +26,10 @@ pub enum SetUpError {
     Invalid(#[from] SetUpInvalid),
     #[error("{} could not be read as TypeScript", .0.first().map_or("a module", |fault| fault.module.as_str()))]
     Source(Vec<SourceFault>),
+    #[error("environment {0} does not exist")]
+    Absent(EnvironmentId),
+    #[error("another change of environment {0} is under way: try again when that is done")]
+    Busy(EnvironmentId),
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(transparent)]
@@ -33,6 +37,47 @@ pub enum SetUpError {
     /// What failed, without the handler's own words.
     #[error("{doing} failed: {cause}")]
     Host { doing: &'static str, cause: String, kind: FailureKind },
+}
+
+/// Makes an environment of another one's tree, main module and permissions.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Environment, SetUpError>")]
+pub struct CloneEnvironment {
+    pub id: EnvironmentId,
+    /// Whose both are.
+    pub tenant: TenantName,
+    pub from: EnvironmentId,
+    /// None: as long as the other.
+    pub ttl_seconds: Option<u64>,
+}
+
+/// Gives an environment new modules. Calls that have begun keep the old ones; calls that come after the answer have the
+/// new ones.
+#[derive(Message)]
+#[rtype(result = "Result<Environment, SetUpError>")]
+pub struct UpdateModules {
+    pub id: EnvironmentId,
+    /// Who asks. The environment has to be its own.
+    pub tenant: TenantName,
+    pub update: ModulesUpdate,
+}
+
+/// Changes how long an environment lives, counted from its creation.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Environment, SetUpError>")]
+pub struct SetTtl {
+    pub id: EnvironmentId,
+    /// Who asks. The environment has to be its own.
+    pub tenant: TenantName,
+    pub seconds: u64,
+}
+
+/// Removes a volume of an environment that has another one now, unless something of it is under way.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Expired")]
+pub struct RetireVolume {
+    pub environment: EnvironmentId,
+    pub volume: String,
 }
 
 /// Calls an environment's handler once.
@@ -44,6 +89,8 @@ pub struct Execute {
     pub tenant: TenantName,
     /// How it counts against the tenant's quotas.
     pub work: Work,
+    /// Hears what the call says while it runs.
+    pub following: Following,
 }
 
 /// Why a call has no report.
@@ -57,6 +104,23 @@ pub enum ExecuteError {
     Exceeded(#[from] Exceeded),
     #[error("{doing} failed: {cause}")]
     Host { doing: &'static str, cause: String, kind: FailureKind },
+}
+
+/// What failed when the sandbox had the call's request.
+pub const RUNNING: &str = "running the sandbox";
+/// What failed when the pool itself fell.
+pub const POOL_FELL: &str = "the call";
+
+impl ExecuteError {
+    /// Whether the pool fell under the call: its record tells whether it had begun.
+    pub fn is_of_a_lost_pool(&self) -> bool {
+        matches!(self, ExecuteError::Host { doing: POOL_FELL, .. })
+    }
+
+    /// Whether the handler may have begun all the same.
+    pub fn may_have_begun(&self) -> bool {
+        matches!(self, ExecuteError::Host { doing: RUNNING | POOL_FELL, .. })
+    }
 }
 
 /// The caller of this execution is gone: a waiting call is dropped, a running one is ended as `cancelled`.
@@ -89,9 +153,11 @@ pub enum DeleteError {
 #[rtype(result = "Expired")]
 pub struct ExpireEnvironment {
     pub id: EnvironmentId,
+    /// What was known of its life: one that was given another meanwhile is left alone.
+    pub ttl_seconds: u64,
 }
 
-/// What became of an environment whose time is over.
+/// What became of an environment, or of a volume, whose time is over. `InUse`, too, when it is not over after all.
 #[derive(Debug, Clone, PartialEq, Eq, MessageResponse)]
 pub enum Expired {
     Deleted,

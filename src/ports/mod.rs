@@ -4,6 +4,7 @@
 //! passed descriptors, so that those adapters can move into a small root helper.
 
 pub mod bucket;
+pub mod call_book;
 pub mod cgroup;
 pub mod clock;
 pub mod comfy;
@@ -18,9 +19,11 @@ pub mod notify;
 pub mod packages;
 pub mod process;
 pub mod replay;
+pub mod revisions;
 pub mod sandbox;
 pub mod store;
 pub mod tenant_store;
 pub mod tenants;
 pub mod vault;
 pub mod volumes;
+pub mod webhook;

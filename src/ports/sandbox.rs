@@ -9,18 +9,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::credential::CredentialName;
 use crate::domain::environment::{Permissions, Runtime, SourceFault};
-use crate::domain::execution::{Call, Evidence, Limits};
+use crate::domain::execution::{Call, Evidence, Following, Limits};
 use crate::domain::id::{EnvironmentId, SlotId};
 use crate::domain::package_set::PackageSet;
 
 /// What a sandbox is made for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
-    /// Calls of one environment: its volume is mounted at `/workspace`, its permissions are in force, and placeholders stand
-    /// for its secrets.
-    Execute { environment: EnvironmentId, permissions: Permissions, secrets: Vec<CredentialName> },
+    /// Calls of one environment: `volume`, the tree of its revision, is mounted at `/workspace`, its permissions are in force,
+    /// and placeholders stand for its secrets.
+    Execute { environment: EnvironmentId, volume: String, permissions: Permissions, secrets: Vec<CredentialName> },
     /// The same, made before it is needed: the runtime loads more before it is ready, to answer sooner.
-    StandForEnvironment { environment: EnvironmentId, permissions: Permissions, secrets: Vec<CredentialName> },
+    StandForEnvironment {
+        environment: EnvironmentId,
+        volume: String,
+        permissions: Permissions,
+        secrets: Vec<CredentialName>,
+    },
     /// Made before it is known which environment it will be for: one without permissions. See `attach`.
     StandForRuntime,
     /// Turning TypeScript into JavaScript: no volume at all, but the trees of the dependencies that it imports.
@@ -141,19 +146,26 @@ pub trait SandboxEngine: Send + Sync {
     /// Returns when a resting sandbox has ended by itself (true), or is claimed or being destroyed (false).
     async fn lost(&self, slot: SlotId) -> bool;
 
-    /// Mounts an environment's volume in a `Purpose::StandForRuntime` sandbox, which is the environment's from then on.
+    /// Mounts a volume, the tree of an environment's revision, in a `Purpose::StandForRuntime` sandbox, which is the environment's from then on.
     ///
     /// # Errors
     /// When it cannot be mounted. Nothing of the call has reached the sandbox.
-    async fn attach(&self, slot: SlotId, environment: EnvironmentId) -> Result<(), SandboxError>;
+    async fn attach(&self, slot: SlotId, volume: &str) -> Result<(), SandboxError>;
 
     /// Lets the sandbox go on if it rests, writes the call's limits to the cgroup, sends the request and watches until it is settled, closed, over time,
     /// flooded or out of memory. The sandbox is spent afterwards. The time limit starts when the request is sent.
+    /// `following` hears logs and output as they are read, within the caps that hold for the evidence.
     ///
     /// # Errors
     /// `Spoiled`, before anything was sent; else only when the host itself failed: what the handler did is evidence, not
     /// an error.
-    async fn run(&self, slot: SlotId, call: &Call, main_module: &str) -> Result<Evidence, SandboxError>;
+    async fn run(
+        &self,
+        slot: SlotId,
+        call: &Call,
+        main_module: &str,
+        following: Following,
+    ) -> Result<Evidence, SandboxError>;
 
     /// Turns TypeScript into JavaScript in a `Purpose::Transpile` sandbox.
     async fn transpile(

@@ -36,6 +36,16 @@ pub trait Volumes: Send + Sync {
         files: BTreeMap<String, Vec<u8>>,
         trees: Vec<PathBuf>,
     ) -> Result<(), VolumeError>;
+    /// Writes a new volume of what lies below `folders` of the volume `from`, and of further files. What is taken over
+    /// takes no further room where the file system lets two volumes share a file: both are sealed. Answers with the bytes that it would
+    /// take by itself.
+    async fn derive(
+        &self,
+        name: &str,
+        from: &str,
+        folders: &[&'static str],
+        files: BTreeMap<String, Vec<u8>>,
+    ) -> Result<u64, VolumeError>;
     /// Removes a volume without ever following a link out of it. No error when it is gone. Resumable.
     async fn remove(&self, name: &str) -> Result<(), VolumeError>;
     /// Names of all volumes, half-made and half-removed ones included.

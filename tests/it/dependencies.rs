@@ -440,3 +440,33 @@ export const handler = () => outer + demo();";
         daemon.assert_nothing_left().await;
     }
 }
+
+#[tokio::test]
+async fn installed_packages_outlive_a_change_of_the_modules_and_go_when_others_are_asked_for() {
+    let registry = registry();
+    let daemon = daemon(&registry).await;
+    let client = daemon.client();
+    let source = |word: &str| format!("export const handler = async () => (await import('pad')).default('{word}');");
+    for runtime in RUNTIMES {
+        let made = set_up(&daemon, runtime, json!(["pad@1.0.0"]), &source("a")).await;
+        let id = made.json["id"].as_str().unwrap().to_owned();
+        let path = format!("/environments/{id}/modules");
+        let body = json!({ "limits": { "timeoutMs": 30000 } });
+        let change = json!({ "modules": { "main.js": source("b") } });
+        let changed = client.send("PUT", &path, Some(change.to_string())).await;
+        assert_eq!(
+            (changed.status, &changed.json["metadata"]["dependencyCount"]),
+            (200, &json!(1)),
+            "{}",
+            changed.text
+        );
+        assert_eq!(client.execute(&id, body.clone()).await.expect("ok").result(), "__b", "{runtime}");
+        let copy = client.send("POST", &format!("/environments/{id}/clone"), None).await.json["id"].clone();
+        let change = json!({ "modules": { "main.js": source("c") }, "dependencies": { "npm": [] } });
+        let changed = client.send("PUT", &path, Some(change.to_string())).await;
+        assert_eq!(changed.json["metadata"]["hasDependencies"], false);
+        client.execute(&id, body.clone()).await.expect("handler_error");
+        assert_eq!(client.execute(copy.as_str().unwrap(), body).await.expect("ok").result(), "__b", "{runtime}");
+    }
+    daemon.assert_nothing_left().await;
+}

@@ -12,6 +12,7 @@
 )]
 
 mod architecture;
+mod calls;
 mod canary;
 mod chaos;
 mod cli;
@@ -26,7 +27,9 @@ mod doors;
 mod doubles;
 mod egress;
 mod faults;
+mod files;
 mod first_system;
+mod follow;
 mod hostile_filesystem;
 mod hostile_network;
 mod hostile_resources;
@@ -36,6 +39,7 @@ mod lifecycle;
 mod plaintext;
 mod platform;
 mod reaping;
+mod revisions;
 mod rounds;
 mod secrets;
 mod standing;

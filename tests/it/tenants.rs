@@ -63,10 +63,11 @@ async fn two_tenants_who_attack_each_others_ids_learn_nothing_on_any_route() {
         set(&daemon, &[tenant]);
     }
     let clients = [caller(&daemon, "acme", "all"), caller(&daemon, "umbrella", "all"), daemon.client()];
-    let mut ids = Vec::new();
+    let (mut ids, mut calls) = (Vec::new(), Vec::new());
     for client in &clients {
         ids.push(client.environment("bun", ECHO).await);
-        client.execute(&ids[ids.len() - 1], json!({ "data": 1 })).await.expect("ok");
+        let answer = client.execute(&ids[ids.len() - 1], json!({ "data": 1 })).await;
+        calls.push(answer.expect("ok").json["id"].as_str().unwrap().to_owned());
     }
     let nobodys = "0b8e7c6a-5c1b-4f2e-9d3a-7a1f0e2d4c55";
     for (at, client) in clients.iter().enumerate() {
@@ -79,6 +80,9 @@ async fn two_tenants_who_attack_each_others_ids_learn_nothing_on_any_route() {
                 ("POST", "/execute", Some("{")),
                 ("DELETE", "", None),
                 ("PATCH", "", Some(r#"{"ttlSeconds":1}"#)),
+                ("PUT", "/modules", Some(r#"{"modules":{"main.js":"export const handler = () => 1"}}"#)),
+                ("POST", "/clone", None),
+                ("POST", "/execute?async=true", Some("{}")),
             ] {
                 let ask = async |id: &str| {
                     let answer =
@@ -88,6 +92,14 @@ async fn two_tenants_who_attack_each_others_ids_learn_nothing_on_any_route() {
                 let (attacked, absent) = (ask(theirs).await, ask(nobodys).await);
                 assert_eq!(attacked, absent, "{method} {rest}");
                 assert!(attacked.0 >= 400, "{method} {rest}: {attacked:?}");
+            }
+        }
+        for theirs in calls.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, id)| id) {
+            for method in ["GET", "DELETE"] {
+                let ask = async |id: &str| seen(client.send(method, &format!("/executions/{id}"), None).await, id);
+                let (attacked, absent) = (ask(theirs).await, ask(nobodys).await);
+                assert_eq!(attacked, absent, "{method}");
+                assert_eq!(attacked.0, 404, "{method}: {attacked:?}");
             }
         }
         let list = client.send("GET", "/environments", None).await;

@@ -69,11 +69,11 @@ impl QueueIngress {
         let request = RequestId::accept(job.as_str()).unwrap_or_else(|| RequestId::from_uuid(execution.0));
         let limits = self.deps.settings.limits.resolve(timeout_ms, memory_mb);
         let tenant = work.tenant.clone();
-        let call = Call { execution, environment, request, data, env, limits };
+        let call = Call { execution, environment, request, data, env, limits, files: false };
         let (handle, clock, render) = (self.deps.execute.clone(), self.deps.clock.clone(), self.deps.render);
         let asked = async move {
             valid.map_err(|error| format!("execute: {error}"))?;
-            match handle.ask(Execute { call, tenant, work: Work::QueuedCall }).await {
+            match handle.ask(Execute { call, tenant, work: Work::QueuedCall, following: None }).await {
                 Ok(Ok(report)) => Ok(render(report, clock.wall())),
                 Ok(Err(error)) => Err(format!("execution_failed: {error}")),
                 Err(error) => Err(format!("execution_failed: {error}")),

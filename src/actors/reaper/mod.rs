@@ -22,7 +22,7 @@ use crate::domain::package_set::KeepSets;
 use crate::messages::child::Drain;
 use crate::messages::handle::Handle;
 use crate::messages::reaper::{GetReaper, Reconcile};
-use crate::messages::sandbox_pool::{ExpireEnvironment, GetHoldings};
+use crate::messages::sandbox_pool::{ExpireEnvironment, GetHoldings, RetireVolume};
 use crate::ports::clock::Clock;
 use crate::ports::packages::Packages;
 use crate::ports::process::Zombies;
@@ -48,6 +48,7 @@ pub struct Deps {
     pub zombies: Arc<dyn Zombies>,
     pub holdings: Handle<GetHoldings>,
     pub expire: Handle<ExpireEnvironment>,
+    pub retire: Handle<RetireVolume>,
     pub interval: Duration,
     /// Seconds without a call after which an environment expires; 0 turns that off.
     pub idle_ttl_seconds: u64,

@@ -6,7 +6,7 @@ use super::Deps;
 use crate::domain::garbage::{Garbage, Inventory, KnownEnvironment, ReaperPicture, sort_out};
 use crate::domain::id::EnvironmentId;
 use crate::domain::time::WallTime;
-use crate::messages::sandbox_pool::{ExpireEnvironment, Expired, GetHoldings};
+use crate::messages::sandbox_pool::{ExpireEnvironment, Expired, GetHoldings, RetireVolume};
 use crate::telemetry::error_chain;
 
 /// Looks, collects, and says what came of it. `rounds` and `reaped_zombies` of the answer are left at 0.
@@ -15,7 +15,7 @@ pub(super) async fn round(deps: Deps) -> ReaperPicture {
     match gather(&deps).await {
         Ok(inventory) => {
             for garbage in sort_out(&inventory, deps.idle_ttl_seconds, deps.clock.wall()) {
-                collect(&deps, garbage, &mut counts).await;
+                collect(&deps, &inventory, garbage, &mut counts).await;
             }
         }
         Err(failure) => counts.last_failures.push(failure),
@@ -40,6 +40,7 @@ async fn gather(deps: &Deps) -> Result<Inventory, String> {
     let held = deps.holdings.ask(GetHoldings).await.map_err(|error| format!("pool: {error}"))?;
     let known = stored.into_iter().map(|environment| KnownEnvironment {
         id: environment.id,
+        volume_name: environment.volume_name,
         status: environment.status,
         created_at: environment.created_at,
         last_executed_at: environment.last_executed_at,
@@ -60,10 +61,18 @@ async fn volumes(deps: &Deps) -> Result<BTreeSet<String>, String> {
     Ok(listed.into_iter().collect())
 }
 
-async fn collect(deps: &Deps, garbage: Garbage, counts: &mut ReaperPicture) {
+async fn collect(deps: &Deps, inventory: &Inventory, garbage: Garbage, counts: &mut ReaperPicture) {
+    let known = |id: EnvironmentId| inventory.environments.iter().find(|known| known.id == id);
     let outcome = match garbage {
-        Garbage::Expired(id) => expire(deps, id).await.map(|gone| counts.expired_environments += u64::from(gone)),
-        Garbage::BrokenRecord(id) => remove_record(deps, id).await.map(|()| counts.broken_records += 1),
+        Garbage::Expired(id) => {
+            expire(deps, id, known(id)).await.map(|gone| counts.expired_environments += u64::from(gone))
+        }
+        Garbage::BrokenRecord(id) => {
+            remove_record(deps, id, known(id)).await.map(|gone| counts.broken_records += u64::from(gone))
+        }
+        Garbage::Superseded(environment, volume) => {
+            retire(deps, environment, volume).await.map(|gone| counts.orphan_volumes += u64::from(gone))
+        }
         Garbage::Volume(name) => match deps.volumes.remove(&name).await {
             Ok(()) => {
                 counts.orphan_volumes += 1;
@@ -95,8 +104,9 @@ async fn collect_packages(deps: &Deps, counts: &mut ReaperPicture) -> Result<(),
     Ok(())
 }
 
-async fn expire(deps: &Deps, id: EnvironmentId) -> Result<bool, String> {
-    match deps.expire.ask(ExpireEnvironment { id }).await {
+async fn expire(deps: &Deps, id: EnvironmentId, seen: Option<&KnownEnvironment>) -> Result<bool, String> {
+    let ttl_seconds = seen.map_or(0, |seen| seen.ttl_seconds);
+    match deps.expire.ask(ExpireEnvironment { id, ttl_seconds }).await {
         Ok(Expired::Deleted) => Ok(true),
         Ok(Expired::InUse) => Ok(false),
         Ok(Expired::Failed(cause)) => Err(format!("environment {id}: {cause}")),
@@ -104,9 +114,24 @@ async fn expire(deps: &Deps, id: EnvironmentId) -> Result<bool, String> {
     }
 }
 
-async fn remove_record(deps: &Deps, id: EnvironmentId) -> Result<(), String> {
-    let removed = deps.volumes.remove(&id.volume_name()).await;
+async fn retire(deps: &Deps, environment: EnvironmentId, volume: String) -> Result<bool, String> {
+    match deps.retire.ask(RetireVolume { environment, volume: volume.clone() }).await {
+        Ok(Expired::Deleted) => Ok(true),
+        Ok(Expired::InUse) => Ok(false),
+        Ok(Expired::Failed(cause)) => Err(format!("volume {volume}: {cause}")),
+        Err(error) => Err(format!("volume {volume}: {error}")),
+    }
+}
+
+/// False for one that was given another volume since it was looked at: its old one is missing for a good reason.
+async fn remove_record(deps: &Deps, id: EnvironmentId, seen: Option<&KnownEnvironment>) -> Result<bool, String> {
+    let found = deps.store.environment(id).await.map_err(|error| format!("record of {id}: {}", error_chain(&error)))?;
+    let (Some(seen), Some(found)) = (seen, found) else { return Ok(false) };
+    if seen.volume_name != found.volume_name {
+        return Ok(false);
+    }
+    let removed = deps.volumes.remove(&found.volume_name).await;
     removed.map_err(|error| format!("volume of {id}: {}", error_chain(&error)))?;
     let forgotten = deps.store.delete_environment(id).await;
-    forgotten.map(drop).map_err(|error| format!("record of {id}: {}", error_chain(&error)))
+    forgotten.map_err(|error| format!("record of {id}: {}", error_chain(&error)))
 }

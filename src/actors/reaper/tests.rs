@@ -43,6 +43,18 @@ impl Handler<ExpireEnvironment> for PoolDouble {
     }
 }
 
+impl Handler<RetireVolume> for PoolDouble {
+    type Result = Expired;
+
+    fn handle(&mut self, message: RetireVolume, _: &mut Self::Context) -> Expired {
+        if self.world.store.rows.lock().unwrap()[&message.environment].volume_name == message.volume {
+            return Expired::InUse;
+        }
+        self.world.volumes.names.lock().unwrap().remove(&message.volume);
+        Expired::Deleted
+    }
+}
+
 struct NoZombies;
 
 impl Zombies for NoZombies {
@@ -70,9 +82,10 @@ fn environment(n: u128, status: EnvironmentStatus) -> Environment {
 fn start(world: &World, holdings: PoolHoldings) -> Addr<Reaper> {
     tokio::time::pause();
     let pool = PoolDouble { world: world.clone(), holdings }.start();
-    let (held, expire) = (Handle::default(), Handle::default());
+    let (held, expire, retire) = (Handle::default(), Handle::default(), Handle::default());
     held.publish(&pool);
     expire.publish(&pool);
+    retire.publish(&pool);
     let deps = Deps {
         engine: world.engine.clone(),
         volumes: world.volumes.clone(),
@@ -83,6 +96,7 @@ fn start(world: &World, holdings: PoolHoldings) -> Addr<Reaper> {
         zombies: Arc::new(NoZombies),
         holdings: held,
         expire,
+        retire,
         interval: Duration::from_secs(300),
         idle_ttl_seconds: 0,
         keep_executions: Duration::from_secs(3600),
@@ -108,6 +122,19 @@ async fn orphans_of_every_kind_go_and_what_is_held_stays() {
     assert_eq!(world.store.rows.lock().unwrap().keys().copied().collect::<Vec<_>>(), [held.id]);
     assert!(world.volumes.names.lock().unwrap().is_empty());
     assert_eq!(world.engine.live.lock().unwrap().iter().copied().collect::<Vec<_>>(), [live]);
+}
+
+#[actix::test]
+async fn volumes_of_older_revisions_go_by_way_of_the_pool() {
+    let world = World::default();
+    let first = environment(1, EnvironmentStatus::Ready);
+    let second =
+        Environment { volume_name: first.id.revised_volume_name(Uuid::from_u128(2)), revision: 2, ..first.clone() };
+    world.store.rows.lock().unwrap().insert(first.id, second.clone());
+    world.volumes.names.lock().unwrap().extend([first.volume_name.clone(), second.volume_name.clone()]);
+    let reaper = start(&world, PoolHoldings::default());
+    assert_eq!(reaper.send(Reconcile).await.unwrap().orphan_volumes, 1);
+    assert_eq!(world.volumes.names.lock().unwrap().iter().cloned().collect::<Vec<_>>(), [second.volume_name]);
 }
 
 #[actix::test]

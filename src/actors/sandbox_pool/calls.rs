@@ -9,12 +9,12 @@ use tokio::sync::oneshot;
 
 use super::{Deps, SandboxPool, kind_of};
 use crate::domain::environment::Environment;
-use crate::domain::execution::{Call, Evidence, ExecutionRecord, ExecutionReport, Start, Timings};
+use crate::domain::execution::{Call, Evidence, ExecutionRecord, ExecutionReport, Following, Start, Timings};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::pool::{Answer, Event, Wants};
 use crate::domain::tenant::TenantName;
-use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError};
+use crate::messages::sandbox_pool::{CancelExecution, Execute, ExecuteError, POOL_FELL, RUNNING};
 use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec};
 use crate::ports::store::StoreError;
 use crate::ports::tenants::Pass;
@@ -28,8 +28,11 @@ pub(super) struct PendingCall {
     tenant: TenantName,
     /// Its place among its tenant's calls.
     _pass: Pass,
+    following: Following,
     reply: Reply,
     environment: Option<Environment>,
+    /// Whether it has a slot, and with it a revision of its own.
+    in_slot: bool,
     /// Its row in the store, once that is written.
     record: Option<ExecutionRecord>,
     evidence: Option<Evidence>,
@@ -72,7 +75,7 @@ impl Handler<Execute> for SandboxPool {
     type Result = ResponseFuture<Result<ExecutionReport, ExecuteError>>;
 
     fn handle(&mut self, message: Execute, ctx: &mut Self::Context) -> Self::Result {
-        let Execute { call, tenant, work } = message;
+        let Execute { call, tenant, work, following } = message;
         let pass = match self.deps.tenants.admit(&tenant, work) {
             Ok(pass) => pass,
             Err(exceeded) => return Box::pin(std::future::ready(Err(exceeded.into()))),
@@ -83,8 +86,10 @@ impl Handler<Execute> for SandboxPool {
             call,
             tenant: tenant.clone(),
             _pass: pass,
+            following,
             reply,
             environment: None,
+            in_slot: false,
             record: None,
             evidence: None,
             failure: None,
@@ -113,6 +118,7 @@ impl SandboxPool {
         let work = async move { store.environment(id).await };
         self.spawn(ctx, work, move |pool, answer, ctx| {
             pool.note_unreadable(&answer);
+            let answer = answer.map(|found| found.map(|environment| pool.newest(environment)));
             let Some(pending) = pool.calls.get_mut(&execution) else { return };
             match answer {
                 Ok(found) => {
@@ -138,11 +144,14 @@ impl SandboxPool {
         let Some(pending) = self.calls.get_mut(&execution) else { return };
         let Some(environment) = pending.environment.as_ref() else { return };
         pending.boot_began.get_or_insert(now);
+        pending.in_slot = true;
+        self.trees.insert(slot, environment.volume_name.clone());
         let spec = SlotSpec {
             slot,
             runtime: environment.runtime,
             purpose: Purpose::Execute {
                 environment: environment.id,
+                volume: environment.volume_name.clone(),
                 permissions: environment.metadata.permissions.clone(),
                 secrets: environment.metadata.secrets.clone(),
             },
@@ -168,12 +177,15 @@ impl SandboxPool {
         if start == Start::Cold {
             return self.send(slot, execution, ctx);
         }
-        let Some(environment) = pending.environment.as_ref().map(|environment| environment.id) else { return };
+        let known = pending.environment.as_ref().map(|known| (known.id, known.volume_name.clone()));
+        let Some((environment, volume)) = known else { return };
+        pending.in_slot = true;
+        self.trees.insert(slot, volume.clone());
         pending.boot_began.get_or_insert(self.deps.clock.uptime());
         let recording = record(&self.deps, execution, environment, pending.record.is_some());
         let engine = Arc::clone(&self.deps.engine);
         let attaching =
-            async move { if start == Start::WarmRuntime { engine.attach(slot, environment).await } else { Ok(()) } };
+            async move { if start == Start::WarmRuntime { engine.attach(slot, &volume).await } else { Ok(()) } };
         let work = async move { futures_util::future::join(recording, attaching).await };
         self.spawn(ctx, work, move |pool, (recorded, attached), ctx| {
             pool.note_store(&recorded);
@@ -212,7 +224,27 @@ impl SandboxPool {
                 warn!(self.deps.log, "slot.boot_failed"; "execution" => %execution, "error" => error_chain(&error));
                 self.suspect_host = true;
                 pending.failure = Some(host("starting the sandbox", &error, kind_of(&error)));
+                self.newest_again(execution);
                 Sandbox::Failed
+            }
+        }
+    }
+
+    /// A call whose slot was of no use begins anew with the newest revision; that slot's is there until the slot is gone.
+    fn newest_again(&mut self, execution: ExecutionId) {
+        let Some(pending) = self.calls.get_mut(&execution) else { return };
+        pending.in_slot = false;
+        let newest = pending.environment.as_ref().and_then(|known| self.retired.get(&known.volume_name));
+        if let Some(newest) = newest.cloned() {
+            pending.environment = Some(newest);
+        }
+    }
+
+    /// Waiting calls begin with the new revision.
+    pub(super) fn move_waiting(&mut self, next: &Environment) {
+        for pending in self.calls.values_mut().filter(|pending| !pending.in_slot) {
+            if pending.environment.as_ref().is_some_and(|known| known.id == next.id) {
+                pending.environment = Some(next.clone());
             }
         }
     }
@@ -226,7 +258,8 @@ impl SandboxPool {
         let call = Call { data, env, ..pending.call.clone() };
         let engine = Arc::clone(&self.deps.engine);
         let (tenant, began) = (pending.tenant.clone(), self.deps.clock.uptime());
-        let work = async move { (engine.run(slot, &call, &main_module).await, call) };
+        let following = pending.following.clone();
+        let work = async move { (engine.run(slot, &call, &main_module, following).await, call) };
         self.spawn(ctx, work, move |pool, (ran, call), ctx| {
             // Of a call that was cancelled nobody read the count: it is charged the most that it can have used.
             let most = || pool.deps.clock.uptime().saturating_sub(began).mul_f64(pool.deps.cores);
@@ -242,10 +275,11 @@ impl SandboxPool {
                     Err(error @ SandboxError::Spoiled(_)) => {
                         warn!(pool.deps.log, "slot.spoiled"; "slot" => %slot, "error" => error_chain(&error));
                         (pending.call.data, pending.call.env) = (call.data, call.env);
+                        pool.newest_again(execution);
                         return pool.step(Event::Spoiled { slot }, ctx);
                     }
                     Ok(evidence) => pending.evidence = Some(evidence),
-                    Err(error) => pending.failure = Some(host("running the sandbox", &error, kind_of(&error))),
+                    Err(error) => pending.failure = Some(host(RUNNING, &error, kind_of(&error))),
                 }
             }
             pool.step(Event::Settled { slot }, ctx);
@@ -350,5 +384,5 @@ fn host(doing: &'static str, error: &dyn std::error::Error, kind: FailureKind) -
 
 fn lost() -> ExecuteError {
     let cause = "the pool was restarted under it".to_owned();
-    ExecuteError::Host { doing: "the call", cause, kind: FailureKind::Retryable }
+    ExecuteError::Host { doing: POOL_FELL, cause, kind: FailureKind::Retryable }
 }

@@ -47,13 +47,21 @@ impl Handler<ExpireEnvironment> for SandboxPool {
     type Result = ResponseFuture<Expired>;
 
     fn handle(&mut self, message: ExpireEnvironment, ctx: &mut Self::Context) -> Self::Result {
-        let ExpireEnvironment { id } = message;
-        if self.machine.is_in_use(id) {
-            return Box::pin(std::future::ready(Expired::InUse));
-        }
-        let (reply, answer) = oneshot::channel();
-        self.delete(id, reply, ctx);
+        let ExpireEnvironment { id, ttl_seconds } = message;
+        let (begun, beginning) = oneshot::channel();
+        let store = Arc::clone(&self.deps.store);
+        self.spawn(ctx, async move { store.environment(id).await }, move |pool, found, ctx| {
+            // One that is gone, or being deleted, is deleted as well.
+            let given_more = matches!(found, Ok(Some(now)) if now.ttl_seconds != ttl_seconds);
+            if given_more || pool.machine.is_in_use(id) {
+                return drop(begun.send(None));
+            }
+            let (reply, answer) = oneshot::channel();
+            pool.delete(id, reply, ctx);
+            drop(begun.send(Some(answer)));
+        });
         Box::pin(async move {
+            let Ok(Some(answer)) = beginning.await else { return Expired::InUse };
             match answer.await.unwrap_or_else(|_| Err(lost())) {
                 Ok(()) => Expired::Deleted,
                 Err(error) => Expired::Failed(error.to_string()),
@@ -69,7 +77,8 @@ impl SandboxPool {
     }
 
     pub(super) fn remove_environment(&mut self, id: EnvironmentId, ctx: &mut Context<Self>) {
-        let work = remove(self.deps.clone(), id);
+        let older = self.retired.iter().filter(|(_, next)| next.id == id).map(|(volume, _)| volume.clone());
+        let work = remove(self.deps.clone(), id, older.collect());
         self.spawn(ctx, work, move |pool, removed, ctx| {
             match &removed {
                 Ok(()) => info!(pool.deps.log, "environment.deleted"; "environment" => %id),
@@ -84,11 +93,16 @@ impl SandboxPool {
     }
 }
 
-async fn remove(deps: Deps, id: EnvironmentId) -> Result<(), DeleteError> {
+/// `older`: volumes of revisions before the newest, as far as they are known here.
+async fn remove(deps: Deps, id: EnvironmentId, older: Vec<String>) -> Result<(), DeleteError> {
     let marked = deps.store.set_status(id, EnvironmentStatus::Deleting).await;
     marked.map_err(|error| host("marking the environment", &error))?;
-    let removed = deps.volumes.remove(&id.volume_name()).await;
-    removed.map_err(|error| host("removing the volume", &error))?;
+    let found = deps.store.environment(id).await.map_err(|error| host("reading the environment", &error))?;
+    let newest = found.map_or_else(|| id.volume_name(), |environment| environment.volume_name);
+    for volume in older.into_iter().chain([newest]) {
+        let removed = deps.volumes.remove(&volume).await;
+        removed.map_err(|error| host("removing the volume", &error))?;
+    }
     let forgotten = deps.store.delete_environment(id).await;
     forgotten.map(drop).map_err(|error| host("removing the record", &error))
 }

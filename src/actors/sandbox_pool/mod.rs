@@ -12,11 +12,12 @@
 mod calls;
 mod deletions;
 mod packages;
+mod revisions;
 mod set_up;
 mod standing;
 mod sweep;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::actors::seat::Seat;
-use crate::domain::environment::Environment;
+use crate::domain::environment::{Environment, ModulesUpdate, SetUpRequest};
 use crate::domain::execution::Limits;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
@@ -37,6 +38,7 @@ use crate::messages::sandbox_pool::{DeleteError, GetHoldings, GetPool, PoolHoldi
 use crate::ports::clock::Clock;
 use crate::ports::credentials::Credentials;
 use crate::ports::packages::Packages;
+use crate::ports::revisions::Revisions;
 use crate::ports::sandbox::{SandboxEngine, SandboxError};
 use crate::ports::store::Store;
 use crate::ports::tenants::Tenants;
@@ -63,6 +65,7 @@ pub struct Deps {
     pub packages: Arc<dyn Packages>,
     pub store: Arc<dyn Store>,
     pub tenants: Arc<dyn Tenants>,
+    pub revisions: Arc<dyn Revisions>,
     pub clock: Arc<dyn Clock>,
     pub log: Logger,
     pub policy: PoolPolicy,
@@ -90,6 +93,12 @@ pub struct SandboxPool {
     calls: HashMap<ExecutionId, PendingCall>,
     set_ups: HashMap<EnvironmentId, PendingSetUp>,
     installs: Installs,
+    /// Environments whose modules are being changed.
+    updating: HashSet<EnvironmentId>,
+    /// The volume that each slot has mounted, or that is being read for it.
+    trees: HashMap<SlotId, String>,
+    /// Volumes of older revisions, and what took their place.
+    retired: HashMap<String, Environment>,
     deletions: HashMap<EnvironmentId, Vec<oneshot::Sender<Result<(), DeleteError>>>>,
     /// Answers whose record is being written: a drained pool stays until they are out.
     answering: usize,
@@ -104,9 +113,15 @@ pub struct SandboxPool {
 
 struct PendingSetUp {
     tenant: TenantName,
-    request: crate::domain::environment::SetUpRequest,
-    wanted: Vec<Wanted>,
+    work: Making,
     reply: oneshot::Sender<Result<Environment, SetUpError>>,
+}
+
+/// What a set-up makes.
+enum Making {
+    New { request: Box<SetUpRequest>, wanted: Vec<Wanted> },
+    Clone { from: EnvironmentId, ttl_seconds: Option<u64> },
+    Revision { update: ModulesUpdate, wanted: Vec<Wanted> },
 }
 
 impl SandboxPool {
@@ -120,6 +135,9 @@ impl SandboxPool {
             calls: HashMap::new(),
             set_ups: HashMap::new(),
             installs: Installs::default(),
+            updating: HashSet::new(),
+            trees: HashMap::new(),
+            retired: HashMap::new(),
             deletions: HashMap::new(),
             answering: 0,
             drained: false,
@@ -147,6 +165,7 @@ impl SandboxPool {
             Effect::Answer { execution, answer } => self.answer(execution, answer, ctx),
             Effect::BeginSetUp { environment } => self.begin_set_up(environment, ctx),
             Effect::RefuseSetUp { environment, refusal } => {
+                self.updating.remove(&environment);
                 if let Some(pending) = self.set_ups.remove(&environment) {
                     drop(pending.reply.send(Err(refusal.into())));
                 }
@@ -200,7 +219,10 @@ impl SandboxPool {
         let engine = Arc::clone(&self.deps.engine);
         let work = async move { engine.destroy(slot).await };
         self.spawn(ctx, work, move |pool, destroyed, ctx| match destroyed {
-            Ok(()) => pool.step(Event::Destroyed { slot }, ctx),
+            Ok(()) => {
+                pool.let_go(slot, ctx);
+                pool.step(Event::Destroyed { slot }, ctx);
+            }
             Err(error) => {
                 warn!(pool.deps.log, "slot.wedged"; "slot" => %slot, "error" => error_chain(&error));
                 pool.step(Event::DestroyFailed { slot }, ctx);

@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use actix::prelude::*;
 use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
 use slog::{info, warn};
 
 use super::set_up::host;
-use super::{Deps, kind_of};
-use crate::domain::environment::SetUpInvalid;
+use super::{Deps, Making, PendingSetUp, SandboxPool, kind_of};
+use crate::domain::environment::{Dependencies, SetUpInvalid};
 use crate::domain::execution::Limits;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
+use crate::domain::layout;
 use crate::domain::package_set::{KeepSets, PackageSet, Sources};
-use crate::domain::pool::set_up_slot;
+use crate::domain::pool::{Event, set_up_slot};
 use crate::messages::sandbox_pool::SetUpError;
 use crate::ports::packages::HeldSet;
 use crate::ports::sandbox::{Installed, Purpose, SlotSpec};
@@ -50,6 +52,55 @@ impl Installs {
     }
 }
 
+impl SandboxPool {
+    /// What has to be installed for these dependencies.
+    ///
+    /// # Errors
+    /// When one of them is none, or may come from nowhere.
+    pub(super) fn sets_of(&self, dependencies: &Dependencies) -> Result<Vec<PackageSet>, SetUpInvalid> {
+        let sources = self.deps.installs.as_ref().map(|policy| policy.sources.clone()).unwrap_or_default();
+        PackageSet::of(dependencies, &sources)
+    }
+
+    /// Looks which of the sets are kept already, and takes the set-up on: one whose dependencies are all kept boots nothing for
+    /// them.
+    pub(super) fn look_for(
+        &mut self,
+        id: EnvironmentId,
+        sets: Vec<PackageSet>,
+        pending: PendingSetUp,
+        ctx: &mut Context<Self>,
+    ) {
+        if sets.is_empty() {
+            return self.set_up_came(id, pending, ctx);
+        }
+        self.spawn(ctx, look(self.deps.clone(), sets), move |pool, found, ctx| {
+            let mut pending = pending;
+            if let Making::New { wanted, .. } | Making::Revision { wanted, .. } = &mut pending.work {
+                *wanted = found;
+            }
+            pool.set_up_came(id, pending, ctx);
+        });
+    }
+
+    fn set_up_came(&mut self, id: EnvironmentId, pending: PendingSetUp, ctx: &mut Context<Self>) {
+        let (wanted, typescript): (&[Wanted], bool) = match &pending.work {
+            Making::New { request, wanted } => {
+                (wanted, layout::needs_transpiling(request.runtime, request.modules.keys()))
+            }
+            // Which runtime it is for is not known yet: at worst a boot that is not needed is waited for.
+            Making::Revision { update, wanted } => {
+                (wanted, update.modules.keys().any(|name| layout::is_typescript(name)))
+            }
+            Making::Clone { .. } => (&[], false),
+        };
+        let transpiles = typescript || wanted.iter().any(|wanted| matches!(wanted, Wanted::Install(_)));
+        let tenant = pending.tenant.clone();
+        self.set_ups.insert(id, pending);
+        self.step(Event::SetUpCame { environment: id, tenant, transpiles }, ctx);
+    }
+}
+
 /// A set that an environment needs.
 pub(super) enum Wanted {
     Kept(HeldSet),
@@ -57,7 +108,7 @@ pub(super) enum Wanted {
 }
 
 /// Looks for each set. One that cannot be looked for is looked for again when its turn comes.
-pub(super) async fn look(deps: Deps, sets: Vec<PackageSet>) -> Vec<Wanted> {
+async fn look(deps: Deps, sets: Vec<PackageSet>) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     for set in sets {
         wanted.push(find(&deps, &set).await.ok().flatten().map_or(Wanted::Install(set), Wanted::Kept));

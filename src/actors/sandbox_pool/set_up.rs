@@ -7,17 +7,17 @@ use actix::prelude::*;
 use slog::{info, warn};
 use tokio::sync::oneshot;
 
-use super::packages::{Installs, Wanted, look, obtain};
-use super::{Deps, PendingSetUp, SandboxPool, kind_of};
+use super::packages::{Installs, Wanted, obtain};
+use super::{Deps, Making, PendingSetUp, SandboxPool, kind_of};
 use crate::domain::environment::{Environment, EnvironmentStatus, SetUpInvalid, SetUpRequest};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
 use crate::domain::layout;
-use crate::domain::package_set::PackageSet;
 use crate::domain::pool::{Event, set_up_slot};
 use crate::domain::quota::{Quotas, Work, bytes_on_disk};
 use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{SetUp, SetUpError};
+use crate::ports::packages::HeldSet;
 use crate::ports::sandbox::{Purpose, SlotSpec, Transpiled};
 use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
@@ -33,8 +33,7 @@ impl Handler<SetUp> for SandboxPool {
         if let Err(invalid) = self.know_secrets(&tenant, &request) {
             return Box::pin(std::future::ready(Err(invalid.into())));
         }
-        let sources = self.deps.installs.as_ref().map(|policy| policy.sources.clone()).unwrap_or_default();
-        let sets = match PackageSet::of(&request.dependencies, &sources) {
+        let sets = match self.sets_of(&request.dependencies) {
             Ok(sets) => sets,
             Err(invalid) => return Box::pin(std::future::ready(Err(invalid.into()))),
         };
@@ -42,29 +41,13 @@ impl Handler<SetUp> for SandboxPool {
             return Box::pin(std::future::ready(Err(exceeded.into())));
         }
         let (reply, answer) = oneshot::channel();
-        let pending = PendingSetUp { tenant, request, wanted: Vec::new(), reply };
-        if sets.is_empty() {
-            self.set_up_came(id, pending, ctx);
-        } else {
-            let look = look(self.deps.clone(), sets);
-            self.spawn(ctx, look, move |pool, wanted, ctx| {
-                pool.set_up_came(id, PendingSetUp { wanted, ..pending }, ctx);
-            });
-        }
+        let pending = PendingSetUp { tenant, work: Making::New { request: Box::new(request), wanted: Vec::new() }, reply };
+        self.look_for(id, sets, pending, ctx);
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
 }
 
 impl SandboxPool {
-    /// A set-up whose dependencies are kept already boots nothing for them.
-    fn set_up_came(&mut self, id: EnvironmentId, pending: PendingSetUp, ctx: &mut Context<Self>) {
-        let installs = pending.wanted.iter().any(|wanted| matches!(wanted, Wanted::Install(_)));
-        let transpiles = installs || layout::needs_transpiling(pending.request.runtime, pending.request.modules.keys());
-        let tenant = pending.tenant.clone();
-        self.set_ups.insert(id, pending);
-        self.step(Event::SetUpCame { environment: id, tenant, transpiles }, ctx);
-    }
-
     /// Whether every secret that is named is there now. It may be changed and removed later. Secrets are the operator's: to other
     /// tenants there are none.
     fn know_secrets(&self, tenant: &TenantName, request: &SetUpRequest) -> Result<(), SetUpInvalid> {
@@ -80,7 +63,14 @@ impl SandboxPool {
     }
 
     pub(super) fn begin_set_up(&mut self, id: EnvironmentId, ctx: &mut Context<Self>) {
-        let Some(PendingSetUp { tenant, request, wanted, reply }) = self.set_ups.remove(&id) else { return };
+        let Some(PendingSetUp { tenant, work, reply }) = self.set_ups.remove(&id) else { return };
+        let (request, wanted) = match work {
+            Making::New { request, wanted } => (*request, wanted),
+            Making::Clone { from, ttl_seconds } => {
+                return self.begin_clone(id, (from, tenant), ttl_seconds, reply, ctx);
+            }
+            Making::Revision { update, wanted } => return self.begin_update(id, tenant, (update, wanted), reply, ctx),
+        };
         let work = set_up(self.deps.clone(), self.installs.clone(), id, tenant.clone(), request, wanted);
         self.spawn(ctx, work, move |pool, made, ctx| {
             match &made {
@@ -127,7 +117,47 @@ async fn build(
     wanted: Vec<Wanted>,
     quotas: &Quotas,
 ) -> Result<(), SetUpError> {
-    // Held until the volume has their files.
+    let contents = contents(deps, installs, id, request, wanted, Vec::new()).await?;
+    let claimed = deps.store.claim_storage(id, contents.bytes(), quotas).await;
+    claimed.map_err(|error| refused("recording the volume", error))?;
+    contents.write(deps, &id.volume_name()).await?;
+    let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
+    readied.map(drop).map_err(|error| host("recording the environment", &error, FailureKind::Retryable))
+}
+
+/// What a volume is made of.
+pub(super) struct Contents {
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The sets that it shares, held until it has their files.
+    held: Vec<HeldSet>,
+}
+
+impl Contents {
+    /// Shared or not, an environment's dependencies count for its tenant.
+    pub(super) fn bytes(&self) -> u64 {
+        let shared: u64 = self.held.iter().map(|set| set.bytes).sum();
+        bytes_on_disk(self.files.values().map(Vec::len)).saturating_add(shared)
+    }
+
+    pub(super) async fn write(self, deps: &Deps, volume: &str) -> Result<(), SetUpError> {
+        let trees: Vec<PathBuf> = self.held.iter().map(|set| set.tree.clone()).collect();
+        let made = match trees.is_empty() {
+            true => deps.volumes.make(volume, self.files).await,
+            false => deps.volumes.make_with(volume, self.files, trees).await,
+        };
+        made.map_err(|error| host("writing the volume", &error, FailureKind::Retryable))
+    }
+}
+
+/// Modules, what was made of them, dependencies. `beside`: further trees that the modules' TypeScript may import from.
+pub(super) async fn contents(
+    deps: &Deps,
+    installs: &Installs,
+    id: EnvironmentId,
+    request: SetUpRequest,
+    wanted: Vec<Wanted>,
+    beside: Vec<PathBuf>,
+) -> Result<Contents, SetUpError> {
     let mut held = Vec::new();
     for wanted in wanted {
         held.push(match wanted {
@@ -135,26 +165,13 @@ async fn build(
             Wanted::Install(set) => obtain(deps, installs, id, set).await?,
         });
     }
-    let trees: Vec<PathBuf> = held.iter().map(|set| set.tree.clone()).collect();
+    let trees: Vec<PathBuf> = held.iter().map(|set| set.tree.clone()).chain(beside).collect();
     let javascript = if layout::needs_transpiling(request.runtime, request.modules.keys()) {
-        transpile(deps, id, &request, trees.clone()).await?
+        transpile(deps, id, &request, trees).await?
     } else {
         BTreeMap::new()
     };
-    let files = layout::files(request.modules, javascript);
-    // Shared or not, an environment's dependencies count for its tenant.
-    let shared: u64 = held.iter().map(|set| set.bytes).sum();
-    let bytes = bytes_on_disk(files.values().map(Vec::len)).saturating_add(shared);
-    let claimed = deps.store.claim_storage(id, bytes, quotas).await;
-    claimed.map_err(|error| refused("recording the volume", error))?;
-    let made = match trees.is_empty() {
-        true => deps.volumes.make(&id.volume_name(), files).await,
-        false => deps.volumes.make_with(&id.volume_name(), files, trees).await,
-    };
-    drop(held);
-    made.map_err(|error| host("writing the volume", &error, FailureKind::Retryable))?;
-    let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
-    readied.map(drop).map_err(|error| host("recording the environment", &error, FailureKind::Retryable))
+    Ok(Contents { files: layout::files(request.modules, javascript), held })
 }
 
 async fn transpile(
@@ -185,7 +202,7 @@ async fn transpile(
 }
 
 /// Takes back what a failed set-up left. What cannot be taken back now is the Reaper's: its record is not ready.
-async fn undo(deps: &Deps, id: EnvironmentId) {
+pub(super) async fn undo(deps: &Deps, id: EnvironmentId) {
     let removed = deps.volumes.remove(&id.volume_name()).await;
     if let Err(error) = &removed {
         warn!(deps.log, "set_up.left_volume"; "environment" => %id, "error" => error_chain(error));
@@ -196,7 +213,7 @@ async fn undo(deps: &Deps, id: EnvironmentId) {
     }
 }
 
-fn refused(doing: &'static str, error: StoreError) -> SetUpError {
+pub(super) fn refused(doing: &'static str, error: StoreError) -> SetUpError {
     match error {
         StoreError::Exceeded(exceeded) => exceeded.into(),
         error => host(doing, &error, FailureKind::Retryable),
@@ -207,7 +224,7 @@ pub(super) fn host(doing: &'static str, error: &dyn std::error::Error, kind: Fai
     SetUpError::Host { doing, cause: error_chain(error).to_string(), kind }
 }
 
-fn lost() -> SetUpError {
+pub(super) fn lost() -> SetUpError {
     let cause = "the pool was restarted under it".to_owned();
     SetUpError::Host { doing: "the set-up", cause, kind: FailureKind::Retryable }
 }

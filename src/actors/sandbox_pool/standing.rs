@@ -6,7 +6,7 @@ use actix::prelude::*;
 use slog::{debug, info, warn};
 
 use super::{Deps, SandboxPool};
-use crate::domain::environment::EnvironmentStatus;
+use crate::domain::environment::{Environment, EnvironmentStatus, Metadata};
 use crate::domain::id::SlotId;
 use crate::domain::pool::{Event, StandsFor};
 use crate::ports::sandbox::{Preparation, Purpose, SandboxError, SlotSpec};
@@ -26,17 +26,60 @@ enum NotStanding {
 
 impl SandboxPool {
     pub(super) fn stand(&mut self, slot: SlotId, stands_for: StandsFor, ctx: &mut Context<Self>) {
-        self.spawn(ctx, stand(self.deps.clone(), slot, stands_for), move |pool, stood, ctx| match stood {
+        match stands_for {
+            StandsFor::Runtime(runtime) => {
+                let memory_mb = self.deps.usual_limits.memory_mb;
+                let spec = SlotSpec { slot, runtime, purpose: Purpose::StandForRuntime, memory_mb };
+                self.make_standing(spec, None, stands_for, ctx);
+            }
+            StandsFor::Environment(id) => {
+                let store = Arc::clone(&self.deps.store);
+                self.spawn(ctx, async move { store.environment(id).await }, move |pool, found, ctx| {
+                    let found = found.map_err(NotStanding::from).and_then(|found| {
+                        let ready = found.filter(|environment| environment.status == EnvironmentStatus::Ready);
+                        ready.ok_or(NotStanding::Absent)
+                    });
+                    match found.map(|environment| pool.newest(environment)) {
+                        Ok(environment) => pool.stand_for(slot, environment, ctx),
+                        Err(error) => pool.end_standing(slot, stands_for, &error, ctx),
+                    }
+                });
+            }
+        }
+    }
+
+    /// The volume is the slot's from here on, so that it outlives a change of the modules.
+    fn stand_for(&mut self, slot: SlotId, environment: Environment, ctx: &mut Context<Self>) {
+        let Environment { id, runtime, main_module, volume_name, metadata, .. } = environment;
+        self.trees.insert(slot, volume_name.clone());
+        let Metadata { permissions, secrets, .. } = metadata;
+        let purpose = Purpose::StandForEnvironment { environment: id, volume: volume_name, permissions, secrets };
+        let limits = self.deps.usual_limits;
+        let spec = SlotSpec { slot, runtime, purpose, memory_mb: limits.memory_mb };
+        self.make_standing(spec, Some(Preparation { main_module, limits }), StandsFor::Environment(id), ctx);
+    }
+
+    fn make_standing(
+        &mut self,
+        spec: SlotSpec,
+        preparation: Option<Preparation>,
+        stands_for: StandsFor,
+        ctx: &mut Context<Self>,
+    ) {
+        let slot = spec.slot;
+        self.spawn(ctx, stand(self.deps.clone(), spec, preparation), move |pool, stood, ctx| match stood {
             Ok(memory) => {
                 debug!(pool.deps.log, "slot.stands"; "slot" => %slot, "for" => ?stands_for, "memory" => memory);
                 pool.watch_standing(slot, ctx);
                 pool.step(Event::Stood { slot, memory_mb: memory >> 20 }, ctx);
             }
-            Err(error) => {
-                pool.note_not_standing(slot, stands_for, &error);
-                pool.step(Event::StandFailed { slot }, ctx);
-            }
+            Err(error) => pool.end_standing(slot, stands_for, &error, ctx),
         });
+    }
+
+    fn end_standing(&mut self, slot: SlotId, stands_for: StandsFor, error: &NotStanding, ctx: &mut Context<Self>) {
+        self.note_not_standing(slot, stands_for, error);
+        self.step(Event::StandFailed { slot }, ctx);
     }
 
     fn note_not_standing(&mut self, slot: SlotId, stands_for: StandsFor, error: &NotStanding) {
@@ -67,22 +110,11 @@ impl SandboxPool {
 }
 
 /// Makes one that stands. Answers with the memory that it is charged, in bytes.
-async fn stand(deps: Deps, slot: SlotId, stands_for: StandsFor) -> Result<u64, NotStanding> {
-    let memory_mb = deps.usual_limits.memory_mb;
-    match stands_for {
-        StandsFor::Runtime(runtime) => {
-            deps.engine.create(SlotSpec { slot, runtime, purpose: Purpose::StandForRuntime, memory_mb }).await?;
-        }
-        StandsFor::Environment(id) => {
-            let found = deps.store.environment(id).await?;
-            let ready = found.filter(|environment| environment.status == EnvironmentStatus::Ready);
-            let environment = ready.ok_or(NotStanding::Absent)?;
-            let (permissions, secrets) = (environment.metadata.permissions, environment.metadata.secrets);
-            let purpose = Purpose::StandForEnvironment { environment: id, permissions, secrets };
-            deps.engine.create(SlotSpec { slot, runtime: environment.runtime, purpose, memory_mb }).await?;
-            let preparation = Preparation { main_module: environment.main_module, limits: deps.usual_limits };
-            deps.engine.prepare(slot, preparation).await?;
-        }
+async fn stand(deps: Deps, spec: SlotSpec, preparation: Option<Preparation>) -> Result<u64, NotStanding> {
+    let slot = spec.slot;
+    deps.engine.create(spec).await?;
+    if let Some(preparation) = preparation {
+        deps.engine.prepare(slot, preparation).await?;
     }
     Ok(deps.engine.rest(slot).await?)
 }

@@ -54,6 +54,11 @@ pub fn may_reach(url: &Url, reach: &Reach) -> bool {
     literal.map_or(true, |address| reach.admits(address))
 }
 
+/// Whether an error of a [`guarded`] client is the guard's: the name leads to no address that it admits.
+pub fn is_guards(error: &reqwest::Error) -> bool {
+    NotPublic::is_behind(error)
+}
+
 /// Fetches through the guard.
 pub struct HttpFetcher {
     client: Client,

@@ -4,6 +4,7 @@ use std::io;
 
 use tokio::net::unix::pipe::Receiver;
 
+use super::live::{Live, unfinished};
 use crate::domain::execution::Captured;
 
 const CHUNK: usize = 16 * 1024;
@@ -18,16 +19,23 @@ pub(super) struct CaptureCaps {
 }
 
 /// One captured stream.
-#[derive(Debug)]
 pub(super) struct Capture {
     /// None once the stream has ended.
     pipe: Option<Receiver>,
     text: Kept,
+    /// Where what is kept is told as it comes.
+    live: Option<Live>,
 }
 
 impl Capture {
     pub(super) fn new(pipe: Receiver, caps: CaptureCaps) -> Self {
-        Self { pipe: Some(pipe), text: Kept::new(caps) }
+        Self { pipe: Some(pipe), text: Kept::new(caps), live: None }
+    }
+
+    /// Tells what is kept already, and from now on whatever else will be.
+    pub(super) fn follow(&mut self, mut live: Live) {
+        live.push(&self.text.bytes);
+        self.live = Some(live);
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -59,6 +67,9 @@ impl Capture {
 
     /// What was captured so far; what comes from now on is another's.
     pub(super) fn take(&mut self) -> Captured {
+        if let Some(live) = self.live.take() {
+            live.end(self.text.dropped > 0);
+        }
         let caps = self.text.caps;
         std::mem::replace(&mut self.text, Kept::new(caps)).finish()
     }
@@ -81,7 +92,10 @@ impl Capture {
                 false
             }
             Ok(length) => {
-                self.text.push(chunk.get(..length).unwrap_or_default());
+                let kept = self.text.push(chunk.get(..length).unwrap_or_default());
+                if let Some(live) = &mut self.live {
+                    live.push(kept);
+                }
                 true
             }
         }
@@ -101,11 +115,13 @@ impl Kept {
         Self { bytes: Vec::new(), dropped: 0, caps }
     }
 
-    fn push(&mut self, chunk: &[u8]) {
+    /// What is kept of the chunk.
+    fn push<'a>(&mut self, chunk: &'a [u8]) -> &'a [u8] {
         let room = self.caps.keep.saturating_sub(self.bytes.len());
         let (kept, dropped) = chunk.split_at_checked(room).unwrap_or((chunk, &[]));
         self.bytes.extend_from_slice(kept);
         self.dropped = self.dropped.saturating_add(u64::try_from(dropped.len()).unwrap_or(u64::MAX));
+        kept
     }
 
     /// As text: bytes that are not UTF-8 become U+FFFD; a character that the cap cut in two is left out.
@@ -113,7 +129,7 @@ impl Kept {
         let mut bytes = self.bytes;
         let mut dropped_bytes = self.dropped;
         if dropped_bytes > 0 {
-            let cut = split_character(&bytes);
+            let cut = unfinished(&bytes);
             bytes.truncate(bytes.len() - cut);
             dropped_bytes = dropped_bytes.saturating_add(u64::try_from(cut).unwrap_or(0));
         }
@@ -125,21 +141,14 @@ impl Kept {
     }
 }
 
-/// Bytes at the end that begin a UTF-8 character and do not finish it.
-fn split_character(bytes: &[u8]) -> usize {
-    (1..=bytes.len().min(3))
-        .find(|&length| {
-            let tail = bytes.get(bytes.len() - length..).unwrap_or_default();
-            std::str::from_utf8(tail).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
-        })
-        .unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::execution::Said;
 
     fn kept(keep: usize, chunks: &[&[u8]]) -> Kept {
         let mut kept = Kept::new(CaptureCaps { keep, discard: 10 });
@@ -166,7 +175,47 @@ mod tests {
         assert_eq!(kept(9, &[b"a\xff\0\x1b[0m"]).finish().text, "a\u{fffd}\0\u{1b}[0m");
     }
 
+    /// Remembers all that it hears.
+    #[derive(Default)]
+    struct Ear(std::sync::Mutex<String>);
+
+    impl crate::domain::execution::Follower for Ear {
+        fn hear(&self, said: Said) {
+            let Said::Stdout(text) = said else { panic!("of stdout") };
+            assert!(!text.is_empty());
+            self.0.lock().unwrap().push_str(&text);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_follower_hears_exactly_what_the_answer_will_hold(
+            text in prop::collection::vec(prop_oneof![Just("é"), Just("€"), Just("😀"), Just("a"), Just("\n")], 0..40),
+            noise in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in 1_usize..9,
+            keep in 0_usize..120,
+            before in 0_usize..10,
+        ) {
+            let mut bytes = text.concat().into_bytes();
+            for (at, byte) in noise {
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    bytes[at] = byte;
+                }
+            }
+            let ear = Arc::new(Ear::default());
+            let mut kept = Kept::new(CaptureCaps { keep, discard: 10 });
+            let mut live = Live::new(Arc::clone(&ear) as _, Said::Stdout);
+            let (early, late) = bytes.split_at(before.min(bytes.len()));
+            kept.push(early);
+            live.push(&kept.bytes);
+            for chunk in late.chunks(cut) {
+                live.push(kept.push(chunk));
+            }
+            live.end(kept.dropped > 0);
+            prop_assert_eq!(&*ear.0.lock().unwrap(), &kept.finish().text);
+        }
+
         #[test]
         fn nothing_is_lost_from_the_count(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..20), keep in 0_usize..100) {
             let parts: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();

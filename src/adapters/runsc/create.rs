@@ -111,9 +111,9 @@ impl RunscEngine {
         let purpose = spec.purpose;
         let installs = purpose == Purpose::Install;
         let (permissions, volume, secrets) = match &purpose {
-            Purpose::Execute { environment, permissions, secrets }
-            | Purpose::StandForEnvironment { environment, permissions, secrets } => {
-                (permissions.clone(), Some(self.volumes.path(&environment.volume_name())), secrets.clone())
+            Purpose::Execute { volume, permissions, secrets, .. }
+            | Purpose::StandForEnvironment { volume, permissions, secrets, .. } => {
+                (permissions.clone(), Some(self.volumes.path(volume)), secrets.clone())
             }
             Purpose::StandForRuntime | Purpose::Transpile { .. } | Purpose::Install => Default::default(),
         };

@@ -63,7 +63,8 @@ impl Delivery {
     }
 }
 
-fn is_plain(segment: &str) -> bool {
+/// A name that a path may have: nothing that leads elsewhere, or that a terminal would take for a command.
+pub(super) fn is_plain(segment: &str) -> bool {
     !matches!(segment, "" | "." | "..") && segment.len() <= 255 && !segment.chars().any(char::is_control)
 }
 

@@ -1,7 +1,7 @@
 //! What the runner may say and in which order (`runtimes/PROTOCOL.md`), as pure code.
 //!
 //! ```text
-//!            log*                log*
+//!            log*             log*, file*
 //!   sent ──────────► imported ──────────► settled        (execute)
 //!     │                                      ▲
 //!     ├── failure ───────────────────────────┤
@@ -16,13 +16,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::Deserialize;
 
-use super::delivery::Delivery;
+use super::delivery::{Delivery, is_plain};
 use super::result::check_result;
-use super::settings::InstallLimits;
+use super::settings::{InstallLimits, OutLimits};
 use crate::domain::environment::SourceFault;
-use crate::domain::execution::{ErrorReport, FailureFrameKind, LogEntry, Phase, Settlement};
+use crate::domain::execution::{ErrorReport, FailureFrameKind, LogEntry, OutFile, Phase, Settlement};
 use crate::domain::package_set::SetKind;
 use crate::ports::sandbox::{Installed, Transpiled};
 
@@ -31,13 +32,16 @@ pub(super) const PROTOCOL: u32 = 1;
 /// The largest `ready` frame.
 pub(super) const READY_CAP: usize = 4096;
 const MAX_LOGS: usize = 10_000;
+/// Of a file that comes out of a call.
+const MAX_PATH: usize = 1024;
 const MAX_FAULTS: usize = 200;
 const MAX_REASON: usize = 400;
 
 /// What was asked of the runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Task {
-    Execute,
+    /// With what may come out of the call, where that was asked for.
+    Execute(Option<OutLimits>),
     /// The module's import, before there is a call.
     Prepare,
     /// The modules' names: the answer is about exactly these.
@@ -75,17 +79,33 @@ pub(super) struct Dialogue {
     logs_cut: bool,
     /// There once files were announced: from then on frames are raw bytes. Boxed, since few dialogues have one.
     delivery: Option<Box<Delivery>>,
+    /// What came out of the call so far.
+    files: BTreeMap<String, Vec<u8>>,
+    file_bytes: usize,
+    /// How many of the logs a follower has heard.
+    told: usize,
 }
 
 impl Dialogue {
     pub(super) fn new(task: Task, nonce: String, caps: Caps) -> Self {
-        let (phase, logs) = (Phase::Import, Vec::new());
-        Self { task, nonce, caps, phase, logs, log_bytes: 0, logs_cut: false, delivery: None }
+        Self {
+            task,
+            nonce,
+            caps,
+            phase: Phase::Import,
+            logs: Vec::new(),
+            log_bytes: 0,
+            logs_cut: false,
+            delivery: None,
+            files: BTreeMap::new(),
+            file_bytes: 0,
+            told: 0,
+        }
     }
 
     /// The call comes: from here on it is as if its own request had imported the module.
-    pub(super) fn resume(&mut self) {
-        self.task = Task::Execute;
+    pub(super) fn resume(&mut self, out: Option<OutLimits>) {
+        self.task = Task::Execute(out);
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -95,6 +115,17 @@ impl Dialogue {
     /// The log entries so far; the last has the level `truncated` when more came than is kept.
     pub(super) fn take_logs(&mut self) -> Vec<LogEntry> {
         std::mem::take(&mut self.logs)
+    }
+
+    /// The files that came, by path.
+    pub(super) fn take_files(&mut self) -> Vec<OutFile> {
+        std::mem::take(&mut self.files).into_iter().map(|(path, content)| OutFile { path, content }).collect()
+    }
+
+    /// The log entries that were kept since this was asked last.
+    pub(super) fn untold(&mut self) -> &[LogEntry] {
+        let told = std::mem::replace(&mut self.told, self.logs.len());
+        self.logs.get(told..).unwrap_or_default()
     }
 
     /// Takes one frame. Some once the dialogue is over; nothing may be read after that.
@@ -116,6 +147,11 @@ impl Dialogue {
                 let files = self.delivery.as_mut()?.files()?;
                 Some(Settled::Installed(Installed::Files(files)))
             }
+            Some(Said::File(path, content)) => {
+                self.file_bytes += content.len();
+                self.files.insert(path, content);
+                None
+            }
             Some(Said::Settled(settled)) => Some(settled),
             None => Some(Settled::Call(Settlement::Forged)),
         }
@@ -128,10 +164,11 @@ impl Dialogue {
             return None;
         }
         let fields = message.fields();
-        let executes = self.task == Task::Execute;
+        let executes = matches!(self.task, Task::Execute(_));
         let imports = executes || self.task == Task::Prepare;
         match (message.kind.as_str(), fields) {
             ("imported", NOTHING) if imports && self.phase == Phase::Import => Some(Said::Imported),
+            ("file", FILE) if executes && self.phase == Phase::Handler => self.file(message.path?, &message.content?),
             ("log", _) if imports => message.log().map(Said::Log),
             ("result", JSON) if executes && self.phase == Phase::Handler => {
                 Some(Said::call(check_result(message.json?, self.caps.result_bytes)))
@@ -158,6 +195,15 @@ impl Dialogue {
             }
             _ => None,
         }
+    }
+
+    /// None for one that no runner sends: it holds to the caps, and says each path once.
+    fn file(&self, path: String, content: &str) -> Option<Said> {
+        let Task::Execute(Some(most)) = self.task else { return None };
+        let content = BASE64_STANDARD.decode(content).ok()?;
+        let fits = self.files.len() < most.files && self.file_bytes + content.len() <= most.bytes;
+        let is_new = path.len() <= MAX_PATH && path.split('/').all(is_plain) && !self.files.contains_key(&path);
+        (fits && is_new).then_some(Said::File(path, content))
     }
 
     fn keep(&mut self, entry: LogEntry) {
@@ -187,6 +233,7 @@ enum Said {
     Log(LogEntry),
     /// Files were announced, or bytes of them taken.
     Delivering,
+    File(String, Vec<u8>),
     Settled(Settled),
 }
 
@@ -214,6 +261,9 @@ struct Message {
     errors: Option<Vec<SourceFault>>,
     /// Paths and sizes.
     files: Option<Vec<(String, usize)>>,
+    path: Option<String>,
+    /// In base64.
+    content: Option<String>,
 }
 
 /// Which optional fields a frame has, as bits.
@@ -227,6 +277,7 @@ const FAILURE: Fields = (1 << 4) | (1 << 5);
 const MODULES: Fields = 1 << 6;
 const ERRORS: Fields = 1 << 7;
 const FILES: Fields = 1 << 8;
+const FILE: Fields = (1 << 9) | (1 << 10);
 const ERROR_TEXT: Fields = TEXT;
 const LOG: Fields = LEVEL | TEXT | TIME;
 
@@ -242,6 +293,8 @@ impl Message {
             self.modules.is_some(),
             self.errors.is_some(),
             self.files.is_some(),
+            self.path.is_some(),
+            self.content.is_some(),
         ];
         (0..).zip(present).filter(|(_, here)| *here).fold(NOTHING, |bits, (at, _)| bits | (1 << at))
     }

@@ -40,7 +40,7 @@ const FORGED: Option<Settled> = Some(Settled::Call(Settlement::Forged));
 
 #[test]
 fn a_call_goes_from_import_over_logs_to_its_result() {
-    let mut talk = dialogue(Task::Execute);
+    let mut talk = dialogue(Task::Execute(None));
     assert_eq!(talk.step(&log("loading")), None);
     assert_eq!(talk.phase(), Phase::Import);
     assert_eq!(talk.step(&imported()), None);
@@ -54,7 +54,7 @@ fn a_call_goes_from_import_over_logs_to_its_result() {
 #[test]
 fn a_failure_settles_in_either_phase() {
     assert!(matches!(
-        dialogue(Task::Execute).step(&failure()),
+        dialogue(Task::Execute(None)).step(&failure()),
         Some(Settled::Call(Settlement::Failure { kind: FailureFrameKind::NoHandler, .. }))
     ));
 }
@@ -90,33 +90,33 @@ fn an_install_is_settled_by_files_as_they_were_announced_or_by_a_reason() {
         dialogue(Task::Install(SetKind::Npm)).step(&failed),
         Some(Settled::Installed(Installed::Failed("a b".into())))
     );
-    assert_eq!(dialogue(Task::Execute).step(&failed), FORGED);
+    assert_eq!(dialogue(Task::Execute(None)).step(&failed), FORGED);
 }
 
 #[test]
 fn what_is_out_of_order_is_forged() {
-    assert_eq!(dialogue(Task::Execute).step(&result("1")), FORGED, "a result before the import");
-    let mut twice = dialogue(Task::Execute);
+    assert_eq!(dialogue(Task::Execute(None)).step(&result("1")), FORGED, "a result before the import");
+    let mut twice = dialogue(Task::Execute(None));
     assert_eq!(twice.step(&imported()), None);
     assert_eq!(twice.step(&imported()), FORGED, "imported twice");
     let ready = json!({"type": "ready", "protocol": 1, "runtime": "deno", "version": "2"});
-    assert_eq!(dialogue(Task::Execute).step(&frame(ready)), FORGED, "ready once more");
+    assert_eq!(dialogue(Task::Execute(None)).step(&frame(ready)), FORGED, "ready once more");
     let answer = json!({"type": "transpiled", "modules": {}});
-    assert_eq!(dialogue(Task::Execute).step(&frame(answer)), FORGED, "an answer to another task");
+    assert_eq!(dialogue(Task::Execute(None)).step(&frame(answer)), FORGED, "an answer to another task");
     let asked = Task::Transpile(BTreeSet::from(["a.ts".to_owned()]));
     assert_eq!(dialogue(asked).step(&imported()), FORGED, "an import in a transpile task");
 }
 
 #[test]
 fn a_wrong_or_missing_nonce_is_forged() {
-    let mut talk = dialogue(Task::Execute);
+    let mut talk = dialogue(Task::Execute(None));
     assert_eq!(talk.step(br#"{"type":"imported","nonce":"00112233445566778899aabbccddeefe"}"#), FORGED);
-    assert_eq!(dialogue(Task::Execute).step(br#"{"type":"imported"}"#), FORGED);
+    assert_eq!(dialogue(Task::Execute(None)).step(br#"{"type":"imported"}"#), FORGED);
 }
 
 #[test]
 fn a_field_too_many_or_twice_is_forged() {
-    let mut talk = dialogue(Task::Execute);
+    let mut talk = dialogue(Task::Execute(None));
     talk.step(&imported());
     let text = format!(r#"{{"type":"result","nonce":"{NONCE}","json":"1","json":"2"}}"#);
     assert_eq!(talk.step(text.as_bytes()), FORGED);
@@ -127,14 +127,14 @@ fn a_field_too_many_or_twice_is_forged() {
 
 #[test]
 fn logs_are_cut_once_by_bytes_and_by_count() {
-    let mut talk = dialogue(Task::Execute);
+    let mut talk = dialogue(Task::Execute(None));
     for _ in 0..20 {
         assert_eq!(talk.step(&log(&"x".repeat(100))), None);
     }
     let levels: Vec<_> = talk.take_logs().into_iter().map(|entry| entry.level).collect();
     assert_eq!(levels, ["info", "info", TRUNCATED]);
 
-    let mut talk = dialogue(Task::Execute);
+    let mut talk = dialogue(Task::Execute(None));
     for _ in 0..MAX_LOGS + 5 {
         talk.step(&log(""));
     }
@@ -170,13 +170,13 @@ fn ready_names_protocol_and_runtime() {
 proptest! {
     #[test]
     fn garbage_always_settles_as_forged(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        prop_assert_eq!(dialogue(Task::Execute).step(&bytes), FORGED);
+        prop_assert_eq!(dialogue(Task::Execute(None)).step(&bytes), FORGED);
     }
 
     #[test]
     fn a_value_without_the_nonce_never_becomes_a_result(text in "[a-z]{4,10}", nonce in "[0-9a-f]{32}") {
         prop_assume!(nonce != NONCE);
-        let mut talk = dialogue(Task::Execute);
+        let mut talk = dialogue(Task::Execute(None));
         talk.step(&imported());
         let forged = json!({"type": text, "nonce": nonce, "json": "1"}).to_string();
         prop_assert_eq!(talk.step(forged.as_bytes()), FORGED);
@@ -187,7 +187,7 @@ proptest! {
     /// Any order of honest frames either follows the picture or is forged.
     #[test]
     fn ok_needs_exactly_one_import_before_the_result(order in prop::collection::vec(0_u8..4, 1..8)) {
-        let mut talk = dialogue(Task::Execute);
+        let mut talk = dialogue(Task::Execute(None));
         let mut imports = 0;
         for kind in order {
             let said = match kind {
@@ -214,4 +214,37 @@ proptest! {
             }
         }
     }
+}
+
+fn file(path: &str, content: &str) -> Vec<u8> {
+    frame(json!({"type": "file", "path": path, "content": content}))
+}
+
+#[test]
+fn files_come_before_the_result_where_they_were_asked_for() {
+    let asked = || {
+        let mut talk = dialogue(Task::Execute(Some(OutLimits { bytes: 5, files: 2 })));
+        talk.step(&imported());
+        talk
+    };
+    let mut talk = asked();
+    assert_eq!((talk.step(&file("b/é.bin", "AP8=")), talk.step(&file("a", ""))), (None, None));
+    assert_eq!(talk.step(&result("1")), Some(Settled::Call(Settlement::Result("1".into()))));
+    let seen =
+        [OutFile { path: "a".into(), content: vec![] }, OutFile { path: "b/é.bin".into(), content: vec![0, 255] }];
+    assert_eq!(talk.take_files(), seen);
+    for bad in ["", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a\nb", "a\0"] {
+        assert_eq!(asked().step(&file(bad, "")), FORGED, "{bad:?}");
+    }
+    assert_eq!(asked().step(&file("a", "AP8")), FORGED, "no base64");
+    assert_eq!(asked().step(&file("a", "AAAAAAAA")), FORGED, "more bytes than there may be");
+    let mut twice = asked();
+    assert_eq!((twice.step(&file("a", "")), twice.step(&file("a", ""))), (None, FORGED));
+    let mut many = asked();
+    assert_eq!((many.step(&file("a", "")), many.step(&file("b", "")), many.step(&file("c", ""))), (None, None, FORGED));
+    let mut early = dialogue(Task::Execute(Some(OutLimits { bytes: 5, files: 2 })));
+    assert_eq!(early.step(&file("a", "")), FORGED, "before the handler was called");
+    let mut unasked = dialogue(Task::Execute(None));
+    unasked.step(&imported());
+    assert_eq!(unasked.step(&file("a", "")), FORGED);
 }

@@ -13,7 +13,6 @@ use super::flags::{FRAMES_FD, REQUEST_FD};
 use super::spec::UNPRIVILEGED;
 
 /// The daemon's ends.
-#[derive(Debug)]
 pub(super) struct Line {
     pub frames: FrameReader,
     pub request: RequestWriter,

@@ -37,6 +37,7 @@ mod frame;
 mod layout;
 mod leftovers;
 mod line;
+mod live;
 mod mount_points;
 mod permissions;
 mod probe;
@@ -71,11 +72,11 @@ use self::capture::CaptureCaps;
 use self::flags::Engine;
 use self::layout::Layout;
 use self::runners::Runners;
-pub use self::settings::{Choice, InstallLimits, OutputLimits, Settings};
+pub use self::settings::{Choice, InstallLimits, OutLimits, OutputLimits, Settings};
 use self::slot::Slots;
 pub use self::trial::Trials;
-use crate::domain::execution::{Call, Evidence, Limits};
-use crate::domain::id::{EnvironmentId, SlotId};
+use crate::domain::execution::{Call, Evidence, Following, Limits};
+use crate::domain::id::SlotId;
 use crate::domain::package_set::PackageSet;
 use crate::ports::cgroup::Cgroups;
 use crate::ports::egress::EgressGates;
@@ -188,12 +189,18 @@ impl SandboxEngine for RunscEngine {
         self.ended_by_itself(slot).await
     }
 
-    async fn attach(&self, slot: SlotId, environment: EnvironmentId) -> Result<(), SandboxError> {
-        self.mount_environment(slot, environment).await
+    async fn attach(&self, slot: SlotId, volume: &str) -> Result<(), SandboxError> {
+        self.mount_volume(slot, volume).await
     }
 
-    async fn run(&self, slot: SlotId, call: &Call, main_module: &str) -> Result<Evidence, SandboxError> {
-        self.execute(slot, call, main_module).await
+    async fn run(
+        &self,
+        slot: SlotId,
+        call: &Call,
+        main_module: &str,
+        following: Following,
+    ) -> Result<Evidence, SandboxError> {
+        self.execute(slot, call, main_module, following).await
     }
 
     async fn transpile(

@@ -11,12 +11,12 @@ use super::channel::Incoming;
 use super::dialogue::{Caps, Dialogue, Settled, Task};
 use super::frame::encode;
 use super::line::Line;
-use super::settings::InstallLimits;
+use super::settings::{InstallLimits, OutLimits};
 use super::slot::{Parked, Slot, Standing};
 use super::stopwatch::Stopwatch;
 use super::watch::{self, Seen, watch};
 use super::{RunscEngine, host};
-use crate::domain::execution::{Call, Evidence, Limits, Settlement, judge};
+use crate::domain::execution::{Call, Evidence, Following, Limits, Settlement, judge};
 use crate::domain::id::SlotId;
 use crate::domain::package_set::PackageSet;
 use crate::ports::cgroup::{CgroupLimits, CgroupUsage};
@@ -38,6 +38,9 @@ const ANNOUNCED_ENTRY: usize = 300;
 /// The largest frame with files' bytes.
 const DELIVERED_CAP: usize = 1 << 20;
 
+/// Of one file that comes out of a call, likewise: a path of 255 characters, each of them as JSON writes it.
+const FILE_ENTRY: usize = 2048;
+
 /// The task that the request asks for.
 #[derive(Serialize)]
 #[serde(tag = "task", rename_all = "lowercase")]
@@ -46,6 +49,8 @@ pub(super) enum Asked<'a> {
         main: &'a str,
         event: Event<'a>,
         context: Context,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        out: Option<OutLimits>,
     },
     Prepare {
         main: &'a str,
@@ -82,8 +87,8 @@ impl<'a> Wanted<'a> {
 impl Asked<'_> {
     /// What a runner that has imported the module still lacks.
     fn call(&self) -> Option<Late<'_>> {
-        let Asked::Execute { event, context, .. } = self else { return None };
-        Some(Late { event, context })
+        let Asked::Execute { event, context, out, .. } = self else { return None };
+        Some(Late { event, context, out: *out })
     }
 }
 
@@ -92,6 +97,8 @@ impl Asked<'_> {
 struct Late<'a> {
     event: &'a Event<'a>,
     context: &'a Context,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out: Option<OutLimits>,
 }
 
 /// The installer's own caps.
@@ -141,11 +148,18 @@ enum RequestError {
 }
 
 impl RunscEngine {
-    pub(super) async fn execute(&self, id: SlotId, call: &Call, main: &str) -> Result<Evidence, SandboxError> {
+    pub(super) async fn execute(
+        &self,
+        id: SlotId,
+        call: &Call,
+        main: &str,
+        following: Following,
+    ) -> Result<Evidence, SandboxError> {
         let data: &RawValue = serde_json::from_str(&call.data).map_err(|_| cannot_ask(RequestError::DataNotJson))?;
         // What the caller sends along comes first: it is meant for this very call.
         let mut env = self.slots.get(id).and_then(|slot| slot.placeholders.get().cloned()).unwrap_or_default();
         env.extend(call.env.clone());
+        let out = call.files.then_some(self.settings.out);
         let asked = Asked::Execute {
             main,
             event: Event { data, env: &env },
@@ -154,9 +168,11 @@ impl RunscEngine {
                 environment_id: call.environment.to_string(),
                 request_id: call.request.as_str().to_owned(),
             },
+            out,
         };
-        let frame_cap = self.call_frame_cap();
-        let (seen, evidence) = self.perform(id, Task::Execute, asked, call.limits, frame_cap).await?;
+        let frame_cap =
+            self.call_frame_cap().max(out.map_or(0, |out| in_base64(out.bytes) + FILE_ENTRY + FRAME_FIELDS));
+        let (seen, evidence) = self.perform(id, Task::Execute(out), asked, call.limits, frame_cap, following).await?;
         let settlement = match seen {
             Some(Settled::Call(settlement)) => Some(settlement),
             Some(_) => Some(Settlement::Forged),
@@ -173,7 +189,7 @@ impl RunscEngine {
     ) -> Result<Transpiled, SandboxError> {
         let task = Task::Transpile(modules.keys().cloned().collect());
         let asked = Asked::Transpile { modules: &modules };
-        let (seen, evidence) = self.perform(id, task, asked, limits, TRANSPILED_CAP).await?;
+        let (seen, evidence) = self.perform(id, task, asked, limits, TRANSPILED_CAP, None).await?;
         match seen {
             Some(Settled::Transpiled(answer)) => Ok(answer),
             other => Err(failed(other, evidence)),
@@ -189,7 +205,7 @@ impl RunscEngine {
         let InstallLimits { bytes, files } = self.settings.installs;
         let asked = Asked::Install { wanted: Wanted::of(&wanted), most: Most { bytes, files } };
         let frame_cap = (files * ANNOUNCED_ENTRY + FRAME_FIELDS).max(DELIVERED_CAP);
-        let (seen, evidence) = self.perform(id, Task::Install(wanted.kind()), asked, limits, frame_cap).await?;
+        let (seen, evidence) = self.perform(id, Task::Install(wanted.kind()), asked, limits, frame_cap, None).await?;
         match seen {
             Some(Settled::Installed(answer)) => Ok(answer),
             other => Err(failed(other, evidence)),
@@ -204,6 +220,7 @@ impl RunscEngine {
         asked: Asked<'_>,
         limits: Limits,
         frame_cap: usize,
+        following: Following,
     ) -> Result<(Option<Settled>, Evidence), SandboxError> {
         let stopwatch = Stopwatch::start();
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
@@ -212,8 +229,12 @@ impl RunscEngine {
             slot.cgroup()?.thaw().map_err(host("letting the sandbox go on"))?;
         }
         // A set-up's tasks are as short as the host can make them: they count as boots, which have no quota either.
-        let cpu_quota_us = self.settings.cpu_quota_us.filter(|_| task == Task::Execute);
-        let delivered = if matches!(task, Task::Install(_)) { self.settings.installs.bytes } else { 0 };
+        let cpu_quota_us = self.settings.cpu_quota_us.filter(|_| matches!(task, Task::Execute(_)));
+        let delivered = match task {
+            Task::Install(_) => self.settings.installs.bytes,
+            Task::Execute(Some(out)) => in_base64(out.bytes) + out.files * FILE_ENTRY,
+            _ => 0,
+        };
         let (request, mut dialogue) = match standing {
             Standing::Ready => {
                 is_untouched(&slot, &mut line, None)?;
@@ -225,13 +246,14 @@ impl RunscEngine {
                 if memory_mb != limits.memory_mb {
                     self.restrict(&slot, limits, cpu_quota_us)?;
                 }
-                dialogue.resume();
+                let Task::Execute(out) = task else { return Err(SandboxError::Unknown(id)) };
+                dialogue.resume(out);
                 (framed(&asked.call())?, dialogue)
             }
         };
         let before = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
         debug!(self.log, "slot.claimed"; "slot" => %id, "ms" => stopwatch.millis());
-        let work = self.watched(request, true, limits, (frame_cap, frame_cap + delivered));
+        let work = watch::Task { following, ..self.watched(request, true, limits, (frame_cap, frame_cap + delivered)) };
         let mut seen = watch(&slot, &mut line, work, &mut dialogue, &self.log).await?;
         let settled = seen.settled.take();
         let evidence = evidence(&slot, &mut line, &seen, &mut dialogue, before, limits)?;
@@ -258,7 +280,7 @@ impl RunscEngine {
     ) -> watch::Task {
         let answers = 2 * self.runner_limits().log_bytes + answer_cap;
         let channel_cap = u64::try_from(answers).unwrap_or(u64::MAX).saturating_add(self.settings.output.discard);
-        watch::Task { request, last, time_limit: limits.timeout, frame_cap, channel_cap }
+        watch::Task { request, last, time_limit: limits.timeout, frame_cap, channel_cap, following: None }
     }
 
     /// The largest frame that a call's runner may send: every character of the result's JSON text takes at most two in
@@ -316,7 +338,13 @@ pub(super) fn evidence(
         stdout: line.stdout.take(),
         stderr: line.stderr.take(),
         logs: dialogue.take_logs(),
+        files: dialogue.take_files(),
     })
+}
+
+/// The size of so many bytes in base64.
+fn in_base64(bytes: usize) -> usize {
+    bytes.div_ceil(3) * 4
 }
 
 /// A task of a set-up that was not answered as it should be.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::domain::egress::{HostHeader, Rule};
 use crate::domain::package::Registry;
 
@@ -41,6 +43,14 @@ pub struct Settings {
     /// What the proxy puts on an installer's requests to some of these.
     pub tokens: Vec<HostHeader>,
     pub installs: InstallLimits,
+    pub out: OutLimits,
+}
+
+/// How much the files may be that come out of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct OutLimits {
+    pub bytes: usize,
+    pub files: usize,
 }
 
 /// How large what is installed may be.

@@ -39,14 +39,12 @@ pub(super) struct Slot {
 }
 
 /// What a slot that waits for its task is held by.
-#[derive(Debug)]
 pub(super) struct Parked {
     pub line: Line,
     pub standing: Standing,
 }
 
 /// How far a slot has come before its task.
-#[derive(Debug)]
 pub(super) enum Standing {
     /// The runner waits for its first request.
     Ready,

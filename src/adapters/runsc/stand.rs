@@ -12,7 +12,7 @@ use super::stopwatch::Stopwatch;
 use super::tools::is_open_to_all;
 use super::watch::watch;
 use super::{RunscEngine, host, tree};
-use crate::domain::id::{EnvironmentId, SlotId};
+use crate::domain::id::SlotId;
 use crate::ports::sandbox::{Preparation, SandboxError};
 
 impl RunscEngine {
@@ -64,10 +64,10 @@ impl RunscEngine {
         }
     }
 
-    pub(super) async fn mount_environment(&self, id: SlotId, environment: EnvironmentId) -> Result<(), SandboxError> {
+    pub(super) async fn mount_volume(&self, id: SlotId, volume: &str) -> Result<(), SandboxError> {
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
         let making = slot.begin_making().await.ok_or(SandboxError::Unknown(id))?;
-        let (slot_dir, volume) = (self.layout.slot(id), self.volumes.path(&environment.volume_name()));
+        let (slot_dir, volume) = (self.layout.slot(id), self.volumes.path(volume));
         let maps_ids = slot.maps_ids.get().is_none_or(|maps| *maps);
         let graft = move || {
             let _making = making;

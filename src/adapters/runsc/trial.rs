@@ -73,7 +73,9 @@ impl Trials {
     }
 
     async fn call(&self, slot: SlotId, runtime: Runtime, environment: EnvironmentId) -> Result<(), TrialError> {
-        let purpose = Purpose::Execute { environment, permissions: Permissions::default(), secrets: Vec::new() };
+        let volume = environment.volume_name();
+        let purpose =
+            Purpose::Execute { environment, volume, permissions: Permissions::default(), secrets: Vec::new() };
         let spec = SlotSpec { slot, runtime, purpose, memory_mb: LIMITS.memory_mb };
         self.engine.create(spec).await.map_err(blame)?;
         let call = Call {
@@ -83,8 +85,9 @@ impl Trials {
             data: "1".to_owned(),
             env: BTreeMap::new(),
             limits: LIMITS,
+            files: false,
         };
-        let evidence = self.engine.run(slot, &call, MODULE).await.map_err(blame)?;
+        let evidence = self.engine.run(slot, &call, MODULE, None).await.map_err(blame)?;
         match judge(&evidence) {
             Outcome::Ok => Ok(()),
             other => Err(TrialError::Image(format!("its call ended as {}", other.as_str()))),

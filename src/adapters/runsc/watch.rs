@@ -3,6 +3,7 @@
 
 use std::future::pending;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use slog::{Logger, warn};
@@ -12,9 +13,10 @@ use super::CLOSING_PATIENCE;
 use super::channel::Incoming;
 use super::dialogue::{Dialogue, Settled};
 use super::line::Line;
+use super::live::Live;
 use super::slot::Slot;
 use super::stopwatch::Stopwatch;
-use crate::domain::execution::{End, ProcessEnd, Settlement};
+use crate::domain::execution::{End, Following, ProcessEnd, Said, Settlement};
 use crate::ports::sandbox::SandboxError;
 
 /// What was asked of the runner, and what it is held to.
@@ -28,6 +30,8 @@ pub(super) struct Task {
     pub frame_cap: usize,
     /// Bytes on the result channel, in all, beyond which the call is ended as flooded.
     pub channel_cap: u64,
+    /// Hears logs and output as they come.
+    pub following: Following,
 }
 
 /// What was seen of a task. What it printed is in the line, what it logged in the dialogue.
@@ -53,6 +57,10 @@ pub(super) async fn watch(
     let Line { frames, request, stdout, stderr } = line;
     frames.set_cap(task.frame_cap);
     request.send(task.request, task.last);
+    if let Some(follower) = &task.following {
+        stdout.follow(Live::new(Arc::clone(follower), Said::Stdout));
+        stderr.follow(Live::new(Arc::clone(follower), Said::Stderr));
+    }
     let process = slot.process()?;
     let stopwatch = Stopwatch::start();
 
@@ -89,6 +97,9 @@ pub(super) async fn watch(
                 Incoming::Frame(frame) => {
                     if let Some(settled) = dialogue.step(&frame) {
                         break (End::Settled, Some(settled));
+                    }
+                    if let Some(follower) = &task.following {
+                        dialogue.untold().iter().for_each(|entry| follower.hear(Said::Log(entry.clone())));
                     }
                     if frames.received() > task.channel_cap {
                         break (End::Flooded, None);

@@ -18,9 +18,12 @@
 //! A future that is dropped mid-way leaves its write done or undone, never half done: sqlx rolls the transaction
 //! back before it hands the connection to the next caller.
 
+mod call_book;
+mod call_sql;
 mod credentials;
 mod failure;
 mod open;
+mod revisions;
 mod rows;
 mod sql;
 mod tenants;

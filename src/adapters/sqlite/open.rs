@@ -21,8 +21,9 @@ const READER_IDLE: Duration = Duration::from_secs(60);
 const CHECKED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The schema's history; the number is the version, and versions only grow.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 3] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "environments and executions", include_str!("../../../migrations/sqlite/0001_environments_and_executions.sql")),
+    (3, "accepted calls", include_str!("../../../migrations/sqlite/0003_accepted_calls.sql")),
     (5, "tenants", include_str!("../../../migrations/sqlite/0005_tenants.sql")),
     (6, "secrets", include_str!("../../../migrations/sqlite/0006_secrets.sql")),
 ];

@@ -34,6 +34,7 @@ pub(super) fn environment(row: &SqliteRow) -> Result<Environment, StoreError> {
             .map_err(|error| StoreError::Corrupt { what: "environment's metadata", found: error.to_string() })?,
         ttl_seconds: unsigned(row, "ttl_seconds", "time to live")?,
         limits: limits(row)?,
+        revision: unsigned(row, "revision", "revision")?,
     })
 }
 

@@ -7,6 +7,12 @@ pub(super) const INSERT_ENVIRONMENT: &str = "
 
 pub(super) const SET_STATUS: &str = "UPDATE environments SET status = ?2 WHERE id = ?1";
 
+pub(super) const SET_TTL: &str = "UPDATE environments SET ttl_seconds = ?2 WHERE id = ?1 AND status = 'ready'";
+
+pub(super) const SWITCH: &str = "
+    UPDATE environments SET volume_name = ?2, main_module = ?3, metadata = ?4, revision = ?5
+    WHERE id = ?1 AND status = 'ready' AND revision = ?5 - 1";
+
 pub(super) const ENVIRONMENT: &str = "SELECT * FROM environments WHERE id = ?1";
 
 /// The id decides between environments of the same millisecond, so that the order is the same each time.

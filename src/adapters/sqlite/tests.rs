@@ -16,12 +16,14 @@ use crate::domain::environment::{Grant, Metadata, Permissions, Runtime};
 use crate::domain::id::ExecutionId;
 use crate::domain::quota::{Allowance, Charge, EnvironmentLimits};
 use crate::domain::tenant::{Tenant, Token, TokenId};
+use crate::ports::call_book::CallBook;
 use crate::ports::tenant_store::{Holding, TenantStore};
 
 #[path = "../store_contract.rs"]
 mod contract;
 
-use contract::{begun, environment, finished};
+use contract::finished;
+pub(super) use contract::{begun, environment};
 
 fn place() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -41,9 +43,27 @@ async fn refusal(path: &Path) -> String {
 }
 
 /// The contract's stores need a directory that lives as long as they do.
-struct Housed {
+pub(super) struct Housed {
     store: SqliteStore,
     _directory: TempDir,
+}
+
+/// An empty store with its directory.
+pub(super) async fn housed() -> Housed {
+    let (directory, path) = place();
+    Housed { store: open(&path).await, _directory: directory }
+}
+
+impl Housed {
+    /// The same store as what changes.
+    pub(super) fn revisions(&self) -> &dyn crate::ports::revisions::Revisions {
+        &self.store
+    }
+
+    /// The same store as a call book.
+    pub(super) fn book(&self) -> &dyn CallBook {
+        &self.store
+    }
 }
 
 #[async_trait]
@@ -177,7 +197,9 @@ async fn a_full_disk_is_named_and_survived() {
     let store = open(&path).await;
     let environment = environment(1);
     store.insert_environment(&environment, &Quotas::default()).await.expect("inserted");
-    sqlx::query("PRAGMA max_page_count = 20").execute(&store.writer).await.expect("limited");
+    for connection in [&store.writer, &store.ledger] {
+        sqlx::query("PRAGMA max_page_count = 40").execute(connection).await.expect("limited");
+    }
     let mut call = begun(1, environment.id);
     call.stdout = Some("x".repeat(1 << 20));
     let error = store.begin_execution(&call).await.expect_err("it does not fit");
@@ -318,6 +340,7 @@ fn any_environment() -> impl Strategy<Value = Environment> {
             },
             ttl_seconds: counts.1,
             limits: EnvironmentLimits { concurrency: counts.3.then_some(7), rate: None },
+            revision: 1,
         },
     )
 }

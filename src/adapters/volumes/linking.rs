@@ -1,12 +1,13 @@
-//! A sealed tree's files in a volume that is being made: by hard links, so that they are on the disk once.
+//! Sealed files in a volume that is being made, a whole tree's or single ones: by hard links, so that they are on the disk
+//! once.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::ffi::CStr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::{CStr, CString};
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -62,6 +63,20 @@ pub(super) fn link_all(tree: &Path, top: &OwnedFd, path: &Path) -> Result<Linked
         }
     }
     Ok(linked)
+}
+
+/// Puts each of these files into its place beneath `top`, under the name that it has. True when one had to be copied.
+pub(super) fn share(top: &OwnedFd, path: &Path, shared: &BTreeMap<String, PathBuf>) -> Result<bool, VolumeError> {
+    let mut copied = false;
+    for (name, from) in shared {
+        let full = path.join(name);
+        let (folder, last) = name.rsplit_once('/').unwrap_or(("", name));
+        let last = CString::new(last).map_err(|_| VolumeError::Name(name.clone()))?;
+        let source = File::open(from.parent().unwrap_or(from)).map_err(failed("open", from))?;
+        let into = descend(top.as_fd(), folder).map_err(failed("open", &full))?;
+        copied |= bring(source.as_fd(), into.as_fd(), &last).map_err(failed("link", &full))?;
+    }
+    Ok(copied)
 }
 
 fn descend(top: BorrowedFd<'_>, folder: &str) -> io::Result<OwnedFd> {

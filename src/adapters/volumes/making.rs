@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{RenameFlags, renameat2};
 use nix::sys::stat::{Mode, mkdirat};
 
-use super::linking::link_all;
+use super::linking::{link_all, share};
 use super::{MAKING, failed, opened};
 use crate::ports::volumes::VolumeError;
 use crate::sys::beneath::{create_file, open_directory};
@@ -25,13 +25,16 @@ const SEALED_DIRECTORY: u32 = 0o555;
 const FLUSHED_SINGLY: usize = 64;
 
 /// Writes the files under a staging name, seals them, flushes them and renames the whole into place.
+///
+/// `trees` are sealed trees whose files come along; `shared` are files of another volume, by their path in this one.
 pub(super) fn make(
     root: &Path,
     name: &str,
     files: &BTreeMap<String, Vec<u8>>,
     trees: &[PathBuf],
+    shared: &BTreeMap<String, PathBuf>,
 ) -> Result<(), VolumeError> {
-    if let Some(path) = files.keys().find(|path| !is_plain(path)) {
+    if let Some(path) = files.keys().chain(shared.keys()).find(|path| !is_plain(path)) {
         return Err(VolumeError::Name(path.clone()));
     }
     let directory = match opened(root)? {
@@ -44,7 +47,7 @@ pub(super) fn make(
     let staging = format!("{MAKING}{name}");
     let path = root.join(&staging);
     mkdirat(&directory, staging.as_str(), Mode::S_IRWXU).map_err(|error| failed("create", &path)(error.into()))?;
-    let made = fill(&directory, &staging, &path, files, trees).and_then(|()| {
+    let made = fill(&directory, &staging, &path, files, (trees, shared)).and_then(|()| {
         renameat2(&directory, staging.as_str(), &directory, name, RenameFlags::RENAME_NOREPLACE)
             .map_err(|error| failed("create", &root.join(name))(error.into()))?;
         directory.sync_all().map_err(failed("flush", root))
@@ -61,17 +64,18 @@ fn fill(
     staging: &str,
     path: &Path,
     files: &BTreeMap<String, Vec<u8>>,
-    trees: &[PathBuf],
+    (trees, shared): (&[PathBuf], &BTreeMap<String, PathBuf>),
 ) -> Result<(), VolumeError> {
     let top = open_directory(root, staging).map_err(failed("open", path))?;
-    let mut directories = make_directories(&top, path, files)?;
-    let mut copied = false;
+    let mut directories = make_directories(&top, path, files.keys().chain(shared.keys()))?;
+    let mut copied = share(&top, path, shared)?;
     for tree in trees {
         let linked = link_all(tree, &top, path)?;
         directories.extend(linked.directories);
         copied |= linked.copied;
     }
-    let singly = files.len() + directories.len() <= FLUSHED_SINGLY && !copied;
+    // A linked file is on the disk already; its directories are not.
+    let singly = files.len() + directories.len() + shared.len() <= FLUSHED_SINGLY && !copied;
     let mut unflushed: Vec<(File, PathBuf)> = Vec::new();
     for (name, content) in files {
         let full = path.join(name);
@@ -103,13 +107,13 @@ fn seal(directory: &File, path: &Path, flush: bool) -> Result<(), VolumeError> {
 }
 
 /// Makes each directory that a file lies in, parents first.
-fn make_directories(
+fn make_directories<'a>(
     top: &OwnedFd,
     path: &Path,
-    files: &BTreeMap<String, Vec<u8>>,
+    names: impl Iterator<Item = &'a String>,
 ) -> Result<BTreeSet<String>, VolumeError> {
     let mut wanted = BTreeSet::new();
-    for name in files.keys() {
+    for name in names {
         wanted.extend(name.match_indices('/').filter_map(|(end, _)| Some(name.get(..end)?.to_owned())));
     }
     for name in &wanted {

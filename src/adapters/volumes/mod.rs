@@ -9,6 +9,7 @@
 mod linking;
 mod making;
 mod packages;
+mod sharing;
 #[cfg(test)]
 mod tests;
 
@@ -46,7 +47,7 @@ impl HostVolumes {
 impl Volumes for HostVolumes {
     async fn make(&self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<(), VolumeError> {
         let (root, name) = (self.root.clone(), checked(name)?);
-        blocking(move || making::make(&root, &name, &files, &[])).await
+        blocking(move || making::make(&root, &name, &files, &[], &BTreeMap::new())).await
     }
 
     async fn make_with(
@@ -56,7 +57,25 @@ impl Volumes for HostVolumes {
         trees: Vec<PathBuf>,
     ) -> Result<(), VolumeError> {
         let (root, name) = (self.root.clone(), checked(name)?);
-        blocking(move || making::make(&root, &name, &files, &trees)).await
+        blocking(move || making::make(&root, &name, &files, &trees, &BTreeMap::new())).await
+    }
+
+    async fn derive(
+        &self,
+        name: &str,
+        from: &str,
+        folders: &[&'static str],
+        files: BTreeMap<String, Vec<u8>>,
+    ) -> Result<u64, VolumeError> {
+        let (root, name, from) = (self.root.clone(), checked(name)?, checked(from)?);
+        let folders = folders.to_vec();
+        blocking(move || {
+            let shared = sharing::listed(&root.join(from), &folders)?;
+            let bytes = sharing::bytes(&files, &shared)?;
+            making::make(&root, &name, &files, &[], &shared)?;
+            Ok(bytes)
+        })
+        .await
     }
 
     async fn remove(&self, name: &str) -> Result<(), VolumeError> {

@@ -140,7 +140,7 @@ impl Packages for HostPackages {
             files.insert(wanted.kind().record(), record.map_err(failed("describe", &packages.root.join(&name)))?);
             let bytes = bytes_on_disk(files.values().map(Vec::len));
             let held = packages.hold(&name, bytes);
-            making::make(&packages.root, &name, &files, &[])?;
+            making::make(&packages.root, &name, &files, &[], &BTreeMap::new())?;
             lock(&packages.shared.known_good).insert(name, bytes);
             touch(&held.tree, now)?;
             Ok(held)

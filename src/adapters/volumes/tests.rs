@@ -126,3 +126,35 @@ async fn many_files_are_flushed_at_once() {
     assert_eq!(names(&volumes.path("env-1")).len(), 7);
     volumes.remove("env-1").await.expect("remove");
 }
+
+#[tokio::test]
+async fn a_volume_is_derived_of_parts_of_another_and_shares_its_files() {
+    let (folder, volumes) = volumes();
+    let content = files(&[
+        ("workspace/main.js", "old"),
+        ("workspace/node_modules/a/i.js", "a"),
+        ("lock/bun.lock", "l"),
+        ("emitted/x", "e"),
+    ]);
+    volumes.make("env-1", content).await.expect("make");
+    let outside = folder.path().join("outside");
+    std::fs::write(&outside, "secret").expect("write");
+    symlink(&outside, volumes.path("env-1").join("workspace/node_modules/link")).expect("planted");
+    let new = files(&[("workspace/main.js", "new"), ("workspace/lib/b.js", "b")]);
+    let bytes = volumes.derive("env-2", "env-1", &["workspace/node_modules", "lock", "absent"], new).await;
+    assert_eq!(bytes.expect("derive"), 4 * 4096, "as if nothing were shared");
+    let at = |volume: &str, path: &str| std::fs::read_to_string(volumes.path(volume).join(path)).ok();
+    assert_eq!(at("env-2", "workspace/main.js").as_deref(), Some("new"));
+    assert_eq!(at("env-2", "workspace/node_modules/a/i.js").as_deref(), Some("a"));
+    assert_eq!(at("env-2", "lock/bun.lock").as_deref(), Some("l"));
+    assert_eq!((at("env-2", "emitted/x"), at("env-2", "workspace/node_modules/link")), (None, None));
+    let inode = |volume: &str| volumes.path(volume).join("lock/bun.lock").metadata().expect("metadata").ino();
+    assert_eq!(inode("env-1"), inode("env-2"));
+    let seen = volumes.path("env-2").join("workspace/node_modules").metadata().expect("metadata");
+    assert_eq!(seen.mode() & 0o7777, 0o555);
+    volumes.remove("env-1").await.expect("remove");
+    assert_eq!(at("env-2", "lock/bun.lock").as_deref(), Some("l"), "it lives as long as either of them");
+    assert!(volumes.derive("env-3", "env-1", &["workspace"], BTreeMap::new()).await.is_err());
+    volumes.remove("env-2").await.expect("remove");
+    assert_eq!(names(&volumes.root), Vec::<String>::new());
+}

@@ -50,6 +50,36 @@ pub struct EnvironmentBody {
     /// Absent where the set-up named none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<EnvironmentLimits>,
+    /// From 1; rises with each change of its modules.
+    #[serde(default = "first")]
+    pub revision: u64,
+}
+
+fn first() -> u64 {
+    1
+}
+
+/// The body of `PUT /environments/{id}/modules`, as a client writes it.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModulesBody {
+    /// Absent: as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_module: Option<String>,
+    /// Source text by module name; those that are not named are gone. User data.
+    pub modules: BTreeMap<String, String>,
+    /// Absent: the installed packages stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependencies: Option<Dependencies>,
+}
+
+/// The body of `PATCH /environments/{id}`, and of `POST /environments/{id}/clone`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TtlBody {
+    /// Seconds from the creation on; 0 is an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<u64>,
 }
 
 impl From<Environment> for EnvironmentBody {
@@ -66,6 +96,7 @@ impl From<Environment> for EnvironmentBody {
             metadata: environment.metadata,
             ttl_seconds: environment.ttl_seconds,
             limits: Some(environment.limits).filter(|limits| *limits != EnvironmentLimits::default()),
+            revision: environment.revision,
         }
     }
 }

@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::domain::execution::{Captured, ErrorReport, ExecutionReport, Outcome, Phase, Start, Timings};
+use crate::domain::base64;
+use crate::domain::execution::{
+    Captured, ErrorReport, ExecutionReport, LogEntry, OutFile, Outcome, Phase, Start, Timings,
+};
 use crate::domain::id::ExecutionId;
 use crate::domain::time::{WallTime, whole_millis};
+use crate::domain::webhook::Webhook;
 
 /// What an answer says when its sandbox was a plain process tree.
 pub const NOT_ISOLATED: &str = "this call ran without gVisor (DISABLE_GVISOR): for development only";
@@ -25,6 +29,12 @@ pub struct ExecuteBody {
     pub env: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsBody>,
+    /// Whether what the handler leaves in /tmp/out is to come back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub files: bool,
+    /// Told when the call has ended; for calls that are answered later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
 }
 
 /// What a caller asks for; 0 or absent takes the default.
@@ -46,6 +56,30 @@ pub struct LogBody {
     pub timestamp: String,
 }
 
+/// A file that came out of a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileBody {
+    /// Below /tmp/out: plain segments, divided by /.
+    pub path: String,
+    /// In bytes.
+    pub size: usize,
+    /// Standard base64 with padding.
+    pub content: String,
+}
+
+impl From<OutFile> for FileBody {
+    fn from(file: OutFile) -> Self {
+        Self { path: file.path, size: file.content.len(), content: base64::encode(&file.content) }
+    }
+}
+
+impl LogBody {
+    /// A console call; `now` stands in where the sandbox gave no usable time.
+    pub fn new(entry: LogEntry, now: WallTime) -> Self {
+        Self { level: entry.level, message: entry.message, timestamp: written(entry.timestamp, now) }
+    }
+}
+
 /// The answer to a call: the first system's five fields, then ours.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -65,6 +99,9 @@ pub struct ExecutionBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
     pub logs: Vec<LogBody>,
+    /// What the handler left in /tmp/out, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileBody>,
     pub timings: Timings,
     pub peak_memory_mb: f64,
     pub cpu_ms: f64,
@@ -93,15 +130,7 @@ impl ExecutionBody {
     /// The answer that a report makes; `now` stands in where the sandbox gave no usable time.
     pub fn new(report: ExecutionReport, now: WallTime) -> Self {
         let raw_stdout = with_mark(&report.stdout);
-        let mut logs: Vec<LogBody> = report
-            .logs
-            .into_iter()
-            .map(|entry| LogBody {
-                level: entry.level,
-                message: entry.message,
-                timestamp: written(entry.timestamp, now),
-            })
-            .collect();
+        let mut logs: Vec<LogBody> = report.logs.into_iter().map(|entry| LogBody::new(entry, now)).collect();
         let stdout = match &report.result {
             None => raw_stdout,
             Some(json) => {
@@ -124,6 +153,7 @@ impl ExecutionBody {
             result: report.result.and_then(|json| RawValue::from_string(json).ok()),
             error: report.error,
             logs,
+            files: report.files.into_iter().map(FileBody::from).collect(),
             timings: rounded(report.timings),
             peak_memory_mb: thousandths(bytes_as_mb(report.peak_memory_bytes)),
             cpu_ms: thousandths(report.cpu.as_secs_f64() * 1000.0),

@@ -17,6 +17,7 @@ fn report(outcome: Outcome) -> ExecutionReport {
         stdout: Captured::default(),
         stderr: Captured::default(),
         logs: Vec::new(),
+        files: Vec::new(),
         timings: Timings::default(),
         peak_memory_bytes: 0,
         cpu: Duration::ZERO,

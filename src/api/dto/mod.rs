@@ -2,8 +2,10 @@
 //!
 //! Names marked v1 in CONTRACTS.md are the first system's own and stay as they are.
 
+pub mod call;
 pub mod environment;
 pub mod error;
+pub mod event;
 pub mod execution;
 pub mod health;
 pub mod job;
@@ -11,9 +13,11 @@ pub mod record;
 pub mod secret;
 pub mod tenant;
 
-pub use environment::{EnvironmentBody, SetUpBody};
+pub use call::{CallBody, call_json};
+pub use environment::{EnvironmentBody, ModulesBody, SetUpBody, TtlBody};
 pub use error::ErrorBody;
-pub use execution::{ExecuteBody, ExecutionBody, LimitsBody, execution_json};
+pub use event::{DroppedEvent, OutputEvent};
+pub use execution::{ExecuteBody, ExecutionBody, FileBody, LimitsBody, LogBody, execution_json};
 pub use health::{HealthBody, LiveBody, ReadyBody};
 pub use record::RecordBody;
 pub use secret::{PutSecretBody, SecretBody};

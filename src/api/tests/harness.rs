@@ -19,7 +19,7 @@ use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, Intake, server};
 use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
 use crate::domain::execution::{
-    Call, Captured, ErrorReport, ExecutionRecord, ExecutionReport, LimitPolicy, Limits, LogEntry, Outcome, Start,
+    Call, Captured, ErrorReport, ExecutionRecord, ExecutionReport, LimitPolicy, Limits, LogEntry, Outcome, Said, Start,
     Timings,
 };
 use crate::domain::id::{EnvironmentId, ExecutionId};
@@ -54,6 +54,8 @@ pub struct Scripts {
     pub set_up: Script<EnvironmentId, Result<Environment, SetUpError>>,
     pub execute: Script<Call, Result<ExecutionReport, ExecuteError>>,
     pub delete: Script<EnvironmentId, Result<(), DeleteError>>,
+    /// What a call says to whoever follows it.
+    pub says: Vec<Said>,
     /// A call's answer waits for this.
     pub hold: Option<Arc<Notify>>,
 }
@@ -87,6 +89,9 @@ impl Handler<Execute> for Pool {
 
     fn handle(&mut self, message: Execute, _: &mut Self::Context) -> Self::Result {
         let _ = self.told.send(Told::Execute(message.call.clone()));
+        if let Some(follower) = message.following {
+            self.scripts.says.iter().cloned().for_each(|said| follower.hear(said));
+        }
         let answer = match &self.scripts.execute {
             Some(script) => script(message.call),
             None => Ok(report(message.call.execution)),
@@ -137,6 +142,7 @@ pub fn report(execution: ExecutionId) -> ExecutionReport {
         stdout: Captured::default(),
         stderr: Captured::default(),
         logs: vec![LogEntry { level: "log".into(), message: "hello".into(), timestamp: 1_700_000_000_000.0 }],
+        files: Vec::new(),
         timings: Timings { queue_ms: 0.5, claim_ms: 210.25, handler_ms: 3.125, total_ms: 213.875 },
         peak_memory_bytes: 12 << 20,
         cpu: Duration::from_micros(4_200),

@@ -1,5 +1,6 @@
 //! The doors, tried from outside, with recording actors behind the handles.
 
+mod follow;
 mod harness;
 mod health;
 mod jobs;

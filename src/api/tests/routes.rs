@@ -59,7 +59,7 @@ async fn one_environment_is_shown_with_its_last_call() {
     let house = house_with(vec![known]);
     let path = format!("/environments/{}", any_environment());
     let answer = house.ask(Method::GET, &path, "").await;
-    insta::assert_snapshot!(answer.text, @r#"{"id":"00000000-0000-0000-0000-000000000007","volumeName":"tee-env-00000000-0000-0000-0000-000000000007","mainModule":"main.ts","runtime":"deno","createdAt":"2023-11-14T22:13:20.123Z","lastExecutedAt":"2023-11-14T22:13:21.123Z","executionCount":2,"status":"ready","metadata":{"permissions":{},"moduleCount":1,"dependencyCount":0,"hasDependencies":false,"runtime":"deno"},"ttlSeconds":60}"#);
+    insta::assert_snapshot!(answer.text, @r#"{"id":"00000000-0000-0000-0000-000000000007","volumeName":"tee-env-00000000-0000-0000-0000-000000000007","mainModule":"main.ts","runtime":"deno","createdAt":"2023-11-14T22:13:20.123Z","lastExecutedAt":"2023-11-14T22:13:21.123Z","executionCount":2,"status":"ready","metadata":{"permissions":{},"moduleCount":1,"dependencyCount":0,"hasDependencies":false,"runtime":"deno"},"ttlSeconds":60,"revision":1}"#);
     let absent = house_with(Vec::new()).ask(Method::GET, &path, "").await;
     assert_eq!(absent.refusal(), format!("404 not_found: environment {} does not exist", any_environment()));
 }
@@ -115,7 +115,9 @@ async fn unknown_routes_and_methods_are_told_in_json() {
     for (method, path, allowed) in [
         (Method::PUT, "/environments", "GET"),
         (Method::GET, "/environments/setup", "POST"),
-        (Method::PATCH, "/environments/x", "GET, DELETE"),
+        (Method::PUT, "/environments/x", "GET, DELETE, PATCH"),
+        (Method::POST, "/environments/x/modules", "PUT"),
+        (Method::GET, "/environments/x/clone", "POST"),
         (Method::GET, "/environments/x/execute", "POST"),
         (Method::POST, "/health", "GET, HEAD"),
     ] {

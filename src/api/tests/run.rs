@@ -124,3 +124,22 @@ async fn an_id_that_is_no_uuid_is_told_before_the_body_is_read() {
     let answer = House::plain().ask(Method::POST, "/environments/not-a-uuid/execute", "nonsense").await;
     assert_eq!(answer.refusal(), "400 invalid_id: the environment id is not a UUID");
 }
+
+#[actix_web::test]
+async fn what_needs_the_desk_says_so_when_there_is_none() {
+    let house = House::plain();
+    let key = ("Idempotency-Key", "k");
+    let answer = house.ask_with(Method::POST, &execute_path(), b"{}".to_vec(), &[BEARER, key]).await;
+    assert_eq!(answer.refusal(), "503 unavailable: the actor is not running at the moment");
+    let answer =
+        house.ask_with(Method::POST, &execute_path(), b"{}".to_vec(), &[BEARER, ("Idempotency-Key", "a b")]).await;
+    assert_eq!(
+        answer.refusal(),
+        "400 validation_error: Idempotency-Key must be 1 to 255 visible ASCII characters, such as a UUID"
+    );
+    let answer = house.ask(Method::GET, "/executions/0b8e7c6a-5c1b-4f2e-9d3a-7a1f0e2d4c55", "").await;
+    assert_eq!(answer.refusal(), "503 unavailable: the actor is not running at the moment");
+    for (method, path) in [(Method::POST, "/executions"), (Method::PUT, "/executions/x")] {
+        assert_eq!(house.ask(method, path, "").await.status.as_u16(), 405);
+    }
+}

@@ -29,7 +29,7 @@ async fn an_environment_is_answered_with_the_first_systems_fields() {
     assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, Some("application/json")));
     let id = answer.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(id.as_bytes()[14], b'4', "a random id: {id}");
-    insta::assert_snapshot!(answer.text.replace(&id, "<id>"), @r#"{"id":"<id>","volumeName":"tee-env-<id>","mainModule":"main.ts","runtime":"deno","createdAt":"2023-11-14T22:13:20.123Z","executionCount":0,"status":"ready","metadata":{"permissions":{},"moduleCount":1,"dependencyCount":0,"hasDependencies":false,"runtime":"deno"},"ttlSeconds":3600}"#);
+    insta::assert_snapshot!(answer.text.replace(&id, "<id>"), @r#"{"id":"<id>","volumeName":"tee-env-<id>","mainModule":"main.ts","runtime":"deno","createdAt":"2023-11-14T22:13:20.123Z","executionCount":0,"status":"ready","metadata":{"permissions":{},"moduleCount":1,"dependencyCount":0,"hasDependencies":false,"runtime":"deno"},"ttlSeconds":3600,"revision":1}"#);
 }
 
 #[actix_web::test]

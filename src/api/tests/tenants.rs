@@ -73,6 +73,9 @@ async fn a_token_opens_what_its_scopes_name_and_a_missing_one_is_named() {
         (Method::GET, "/environments", "environments:read"),
         (Method::POST, "/environments/setup", "environments:write"),
         (Method::DELETE, "/environments/x", "environments:write"),
+        (Method::PATCH, "/environments/x", "environments:write"),
+        (Method::PUT, "/environments/x/modules", "environments:write"),
+        (Method::POST, "/environments/x/clone", "environments:write"),
         (Method::POST, "/v2/any/run", "jobs:submit"),
         (Method::POST, "/v2/any/runsync", "jobs:submit"),
         (Method::POST, "/v2/any/cancel/x", "jobs:submit"),
@@ -83,6 +86,12 @@ async fn a_token_opens_what_its_scopes_name_and_a_missing_one_is_named() {
     ] {
         let refused = ask(&house, method, path, "", &caller).await;
         assert_eq!((refused.status.as_u16(), &refused.json()["details"]["scope"]), (403, &scope.into()), "{path}");
+    }
+    for (method, path) in
+        [(Method::GET, "/executions"), (Method::GET, "/executions/x"), (Method::DELETE, "/executions/x")]
+    {
+        let refused = ask(&house, method, path, "", &reader).await;
+        assert_eq!((refused.status.as_u16(), &refused.json()["details"]["scope"]), (403, &"execute".into()), "{path}");
     }
     assert_eq!(ask(&house, Method::GET, "/no/such/route", "", &caller).await.status.as_u16(), 404);
     assert_eq!(ask(&house, Method::GET, "/health", "", &caller).await.status.as_u16(), 200);
@@ -112,8 +121,9 @@ async fn somebody_elses_environment_answers_as_one_that_never_was() {
         })
     };
     let (with, without) = (house(vec![environment(7, "acme")]), house(Vec::new()));
-    for path in ["", "/executions"] {
-        let path = format!("/environments/{}{path}", any_environment());
+    let id = any_environment();
+    let paths = ["", "/executions"].map(|path| format!("/environments/{id}{path}"));
+    for path in paths.into_iter().chain([format!("/executions?environment={id}")]) {
         let theirs = ask(&with, Method::GET, &path, "", &stranger).await;
         let nobodys = ask(&without, Method::GET, &path, "", &stranger).await;
         assert_eq!(theirs.status.as_u16(), 404);

@@ -9,12 +9,14 @@ use clap::Args;
 use serde_json::value::RawValue;
 
 use crate::api::dto::{ExecuteBody, ExecutionBody, LimitsBody};
-use crate::cli::client::Client;
+use crate::cli::client::{Ask, Client};
+use crate::cli::env::{files, follow};
 use crate::cli::exit;
 use crate::cli::printable::printable;
 use crate::cli::streams::Streams;
 use crate::cli::variables::Variables;
 use crate::domain::id::EnvironmentId;
+use crate::domain::webhook::Webhook;
 
 /// What to call, and with what.
 #[derive(Debug, Args)]
@@ -37,6 +39,24 @@ pub struct ExecuteFlags {
     /// Memory limit in MiB [default: the daemon's]
     #[arg(long, value_name = "N")]
     memory_mb: Option<u64>,
+    /// Print logs and output while the call runs
+    #[arg(long)]
+    follow: bool,
+    /// Write what the handler leaves in /tmp/out into this directory
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["later", "follow"])]
+    files: Option<PathBuf>,
+    /// Do not wait for the answer: print the call's id, for `cloister executions`
+    #[arg(long = "async", conflicts_with = "follow")]
+    later: bool,
+    /// Address that is told when the call has ended
+    #[arg(long, value_name = "URL", requires = "later")]
+    webhook: Option<String>,
+    /// File that holds the secret to sign with: whsec_ and the base64 of 24 to 64 bytes
+    #[arg(long, value_name = "FILE", requires = "webhook")]
+    webhook_secret_file: Option<PathBuf>,
+    /// Key under which the call is made once, however often this is asked
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
 }
 
 /// Calls the handler, prints its result, and says on stderr what else there is to say.
@@ -52,12 +72,27 @@ pub async fn run(
         data: data(&flags, streams)?,
         env: env(&flags.env, variables)?,
         limits: (limits != LimitsBody::default()).then_some(limits),
+        files: flags.files.is_some(),
+        webhook: webhook(&flags)?,
     };
-    let answer = client.execute(flags.id, &body).await?;
+    let ask = Ask { id: flags.id, body: &body, key: flags.idempotency_key.as_deref() };
+    if flags.follow {
+        return follow::run(ask, json, client, streams).await;
+    }
+    if flags.later {
+        let accepted = client.execute_later(ask).await?;
+        let shown = if json { accepted.text } else { accepted.body.id.to_string() };
+        writeln!(streams.out, "{shown}")?;
+        return Ok(exit::OK);
+    }
+    let answer = client.execute(ask).await?;
+    if let Some(folder) = &flags.files {
+        files::write(folder, &answer.body.files)?;
+    }
     if json {
         writeln!(streams.out, "{}", answer.text)?;
     } else {
-        print(&answer.body, streams)?;
+        print_call(&answer.body, streams)?;
     }
     Ok(if answer.body.exit_code == 0 { exit::OK } else { exit::FAILED })
 }
@@ -74,6 +109,18 @@ fn data(flags: &ExecuteFlags, streams: &mut Streams<'_>) -> anyhow::Result<Optio
     };
     let text = text.trim().to_owned();
     RawValue::from_string(text).map(Some).context("the data is not JSON: quote strings, as in --data '\"text\"'")
+}
+
+fn webhook(flags: &ExecuteFlags) -> anyhow::Result<Option<Webhook>> {
+    let Some(url) = flags.webhook.clone() else { return Ok(None) };
+    let secret = match &flags.webhook_secret_file {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            Some(text.with_context(|| format!("cannot read the secret file {}", path.display()))?.trim().to_owned())
+        }
+    };
+    Ok(Some(Webhook { url, secret }))
 }
 
 fn from_stdin(streams: &mut Streams<'_>) -> anyhow::Result<String> {
@@ -97,7 +144,8 @@ fn env(pairs: &[String], variables: &Variables) -> anyhow::Result<BTreeMap<Strin
     Ok(env)
 }
 
-fn print(call: &ExecutionBody, streams: &mut Streams<'_>) -> anyhow::Result<()> {
+/// Prints an answer: the result to stdout, all else to stderr.
+pub fn print_call(call: &ExecutionBody, streams: &mut Streams<'_>) -> anyhow::Result<()> {
     for log in &call.logs {
         writeln!(streams.err, "[{}] {}", printable(&log.level), printable(&log.message))?;
     }

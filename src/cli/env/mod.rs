@@ -1,9 +1,14 @@
 //! `cloister env …`: environments of a running daemon.
 
+mod change;
 mod execute;
+mod files;
+mod follow;
 mod modules;
 mod set_up;
 mod show;
+
+pub use execute::print_call;
 
 use clap::{Args, Subcommand};
 
@@ -37,9 +42,24 @@ enum EnvCommand {
     #[command(after_help = "Examples:
   cloister env execute $id --data '{\"a\": 1}' --env API_KEY
   echo '{\"a\": 1}' | cloister env execute $id --data -
+  cloister env execute $id --timeout-ms 60000 --follow
+  cloister env execute $id --files out
+  cloister env execute $id --async --webhook https://example.com/done --idempotency-key order-17
 
 Exits with 0 when the outcome is ok, else with 1; outcome, logs and stderr go to stderr.")]
     Execute(execute::ExecuteFlags),
+    /// Give an environment new modules; calls that have begun keep the old ones, and installed packages stay
+    #[command(after_help = "Example:
+  cloister env update $id handler.ts")]
+    Update(change::UpdateFlags),
+    /// Make another environment of one, and print its id
+    #[command(after_help = "Example:
+  copy=$(cloister env clone $id --ttl 600)")]
+    Clone(change::CloneFlags),
+    /// Change how long an environment lives
+    #[command(after_help = "Example:
+  cloister env ttl $id 86400")]
+    Ttl(change::TtlFlags),
     /// List environments, newest first
     #[command(after_help = "Example:
   cloister env list --json | jq -r '.[].id'")]
@@ -61,6 +81,9 @@ pub async fn run(group: EnvGroup, variables: &Variables, streams: &mut Streams<'
     match group.command {
         EnvCommand::Setup(flags) => set_up::run(flags, json, &client, streams).await,
         EnvCommand::Execute(flags) => execute::run(flags, json, &client, variables, streams).await,
+        EnvCommand::Update(flags) => change::update(flags, json, &client, streams).await,
+        EnvCommand::Clone(flags) => change::clone(&flags, json, &client, streams).await,
+        EnvCommand::Ttl(flags) => change::ttl(&flags, json, &client, streams).await,
         EnvCommand::List => show::list(json, &client, streams).await,
         EnvCommand::Show(flags) => show::show(&flags, json, &client, streams).await,
         EnvCommand::Delete(flags) => show::delete(&flags, json, &client, streams).await,

@@ -82,6 +82,7 @@ fn facts(environment: &EnvironmentBody) -> Vec<Vec<String>> {
         row(["lives for", &format!("{} s", environment.ttl_seconds)]),
         row(["calls", &environment.execution_count.to_string()]),
         row(["last call", &printable(last)]),
+        row(["revision", &environment.revision.to_string()]),
         row(["volume", &printable(&environment.volume_name)]),
     ];
     if !secrets.is_empty() {

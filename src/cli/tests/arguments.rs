@@ -114,7 +114,7 @@ fn help_texts() {
     let mut cli = Cli::command().term_width(100);
     cli.build();
     all(&mut cli, "help".to_owned(), &mut texts);
-    assert_eq!(texts.len(), 28);
+    assert_eq!(texts.len(), 35);
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);

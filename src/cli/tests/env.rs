@@ -200,6 +200,7 @@ fn environments_are_listed_shown_and_deleted() {
     lives for    3600 s
     calls        3
     last call    never
+    revision     1
     volume       tee-env-0b8e7c6a-5c1b-4f2e-9d3a-7a1f0e2d4c55
     "#);
     let deleted = run_with(&played, &["env", "delete", ID, ID]);
@@ -255,4 +256,116 @@ fn a_token_comes_from_a_file_or_a_variable_and_an_address_from_an_argument() {
     let variables = vec![("CLOISTER_URL", "http://wrong".to_owned()), ("BEARER_TOKEN", "wrong".to_owned())];
     assert_eq!(Setting { variables, ..Setting::default() }.run(&arguments).code, 0);
     assert!(played.asked()[0].head.contains("authorization: Bearer from-file\r\n"));
+}
+
+#[test]
+fn a_followed_call_is_printed_as_it_comes_and_its_result_alone_goes_to_stdout() {
+    let result = call(
+        r#""exitCode":1,"stdout":"x","stderr":"","outcome":"timeout","phase":"handler","error":{"name":"Timeout","message":"too slow"}"#,
+    );
+    let stream = format!(
+        "id: 1\nevent: log\ndata: {{\"level\":\"warn\",\"message\":\"\\u001b[2J\",\"timestamp\":\"t\"}}\n\n: still running\n\n\
+         id: 2\nevent: stdout\ndata: {{\"text\":\"x\\n\"}}\n\nid: 3\nevent: dropped\ndata: {{\"events\":2}}\n\n\
+         id: 4\nevent: result\ndata: {result}\n\n"
+    );
+    let played = Played::on_port(vec![(200, &stream)]);
+    let did = run_with(&played, &["env", "execute", ID, "--follow"]);
+    let err = "[warn] \\u{1b}[2J\nx\n[2 events were dropped here: this reader was too slow]\nTimeout: too slow\noutcome: timeout in handler after 12 ms\n";
+    assert_eq!(did, Did { code: 1, out: String::new(), err: err.to_owned() });
+    assert!(played.asked()[0].head.contains("accept: text/event-stream\r\n"));
+
+    let played =
+        Played::on_port(vec![(200, "event: error\ndata: {\"error\":\"full\",\"code\":\"too_many_requests\"}\n\n")]);
+    let did = run_with(&played, &["env", "execute", ID, "--follow", "--json"]);
+    assert_eq!(
+        (did.code, did.out.as_str()),
+        (1, "{\"event\":\"error\",\"data\":{\"error\":\"full\",\"code\":\"too_many_requests\"}}\n")
+    );
+    let played = Played::on_port(vec![(200, ": still running\n\n")]);
+    let did = run_with(&played, &["env", "execute", ID, "--follow"]);
+    assert!(did.code == 1 && did.err.contains("ended the stream before the call was over"), "{did:?}");
+}
+
+#[test]
+fn a_call_that_is_answered_later_prints_its_id_and_is_shown_by_it() {
+    let queued = format!(r#"{{"id":"{ID}","environmentId":"{ID}","status":"queued"}}"#);
+    let played = Played::on_port(vec![(202, &queued)]);
+    let webhook = "https://example.com/done";
+    let arguments = ["env", "execute", ID, "--async", "--webhook", webhook, "--idempotency-key", "order-17"];
+    assert_eq!(run_with(&played, &arguments), ok(&format!("{ID}\n"), ""));
+    let asked = played.asked();
+    assert!(
+        asked[0].head.contains("prefer: respond-async\r\n") && asked[0].head.contains("idempotency-key: order-17\r\n")
+    );
+    assert_eq!(asked[0].body, r#"{"webhook":{"url":"https://example.com/done"}}"#);
+
+    let answer = call(r#""exitCode":1,"stdout":"","stderr":"Error: x","outcome":"handler_error""#);
+    let done = format!(
+        r#"{{"id":"{ID}","environmentId":"{ID}","status":"done","outcome":"handler_error","answer":{answer},"webhook":{{"state":"owed","attempts":2}}}}"#
+    );
+    let played = Played::on_port(vec![(200, &done)]);
+    let did = run_with(&played, &["executions", "show", ID]);
+    let err = format!(
+        "done in environment {ID}, handler_error\nwebhook owed after 2 tries\nError: x\noutcome: handler_error after 12 ms\n"
+    );
+    assert_eq!(did, Did { code: 1, out: String::new(), err });
+    let played = Played::on_port(vec![(200, &format!("[{queued}]"))]);
+    let did = run_with(&played, &["executions", "list", "--env", ID]);
+    let line = format!("{ID}  queued  -        -         {ID}\n");
+    assert!(did.out.ends_with(&line), "{}", did.out);
+    assert_eq!(played.asked()[0].line, format!("GET /executions?environment={ID} HTTP/1.1"));
+    let played = Played::on_port(vec![(204, ""), (404, r#"{"error":"there is no such call","code":"not_found"}"#)]);
+    let did = run_with(&played, &["executions", "cancel", ID, ID]);
+    assert_eq!((did.code, did.err), (1, format!("cloister: {ID}: there is no such call\n")));
+}
+
+#[test]
+fn files_of_a_call_are_written_below_a_directory_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let with = |path: &str| {
+        let files = format!(r#""files":[{{"path":"{path}","size":2,"content":"AP8="}}]"#);
+        call(&format!(r#""exitCode":0,"stdout":"1","stderr":"","outcome":"ok","result":1,{files}"#))
+    };
+    let played = Played::on_port(vec![(200, &with("a/b.bin"))]);
+    let did = run_with(&played, &["env", "execute", ID, "--files", out.to_str().unwrap()]);
+    assert_eq!(did, ok("1\n", ""));
+    assert_eq!(fs::read(out.join("a/b.bin")).unwrap(), [0, 255]);
+    assert_eq!(played.asked()[0].body, r#"{"files":true}"#);
+    for path in ["../x", "/etc/x", "a/../../x", "", "a//b"] {
+        let played = Played::on_port(vec![(200, &with(path))]);
+        let did = run_with(&played, &["env", "execute", ID, "--files", out.to_str().unwrap()]);
+        assert!(did.code == 1 && did.err.contains("leads out of the directory"), "{did:?}");
+    }
+    assert!(!folder.path().join("x").exists());
+}
+
+#[test]
+fn an_environment_is_changed_and_cloned() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("main.js");
+    fs::write(&file, "x").unwrap();
+    let changed = ENVIRONMENT.replace(r#""ttlSeconds":3600"#, r#""ttlSeconds":600,"revision":3"#);
+    let played = Played::on_port(vec![(200, &changed), (200, &changed), (200, &changed)]);
+    let did = run_with(&played, &["env", "update", ID, file.to_str().unwrap()]);
+    assert_eq!(did, ok(&format!("{ID} is at revision 3\n"), ""));
+    assert_eq!(run_with(&played, &["env", "clone", ID]), ok(&format!("{ID}\n"), ""));
+    assert_eq!(run_with(&played, &["env", "ttl", ID, "600"]), ok(&format!("{ID} lives for 600 s\n"), ""));
+    let asked: Vec<(String, String)> = played.asked().into_iter().map(|asked| (asked.line, asked.body)).collect();
+    insta::assert_snapshot!(format!("{asked:#?}").replace(ID, "<id>"), @r##"
+    [
+        (
+            "PUT /environments/<id>/modules HTTP/1.1",
+            "{\"mainModule\":\"main.js\",\"modules\":{\"main.js\":\"x\"}}",
+        ),
+        (
+            "POST /environments/<id>/clone HTTP/1.1",
+            "{}",
+        ),
+        (
+            "PATCH /environments/<id> HTTP/1.1",
+            "{\"ttlSeconds\":600}",
+        ),
+    ]
+    "##);
 }

@@ -25,7 +25,7 @@ impl Egress {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         Self {
             enabled: reader.switch("sandbox.egress.enabled"),
-            allow_private: allow_private(reader),
+            allow_private: networks(reader, "sandbox.egress.allow_private"),
             connections: reader.whole("sandbox.egress.connections", 1..=10_000),
             requests: reader.whole("sandbox.egress.requests", 1..=1_000_000_000),
             bytes: reader.whole::<u64>("sandbox.egress.mib", 1..=1_048_576) << 20,
@@ -36,14 +36,14 @@ impl Egress {
     }
 }
 
-fn allow_private(reader: &mut Reader<'_>) -> Vec<Network> {
-    const KEY: &str = "sandbox.egress.allow_private";
-    let text = reader.text_if_any(KEY).unwrap_or_default();
+/// Networks that are not public and are reached all the same.
+pub(super) fn networks(reader: &mut Reader<'_>, key: &'static str) -> Vec<Network> {
+    let text = reader.text_if_any(key).unwrap_or_default();
     let mut networks = Vec::new();
     for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         match entry.parse() {
             Ok(network) => networks.push(network),
-            Err(error) => reader.refuse(KEY, &format!("{entry:?} is {error}")),
+            Err(error) => reader.refuse(key, &format!("{entry:?} is {error}")),
         }
     }
     networks

@@ -1,6 +1,7 @@
 //! The typed settings, one struct for each section of the file. `config/default.toml` documents every key.
 
 mod bucket;
+mod calls;
 mod comfy;
 mod crypto;
 mod daemon;
@@ -21,6 +22,7 @@ mod tenants;
 use std::time::Duration;
 
 pub use bucket::{Bucket, BucketAccess};
+pub use calls::Calls;
 pub use comfy::Comfy;
 pub use crypto::Crypto;
 pub use daemon::Daemon;
@@ -45,6 +47,7 @@ pub struct Config {
     pub server: Server,
     pub sandbox: Sandbox,
     pub secrets: Secrets,
+    pub calls: Calls,
     pub comfy: Comfy,
     pub store: Store,
     pub reaper: Reaper,
@@ -67,6 +70,7 @@ impl Config {
             server: Server::read(reader),
             sandbox: Sandbox::read(reader, &state_dir),
             secrets: Secrets::read(reader),
+            calls: Calls::read(reader),
             comfy: Comfy::read(reader),
             store: Store::read(reader, &state_dir),
             reaper: Reaper::read(reader),

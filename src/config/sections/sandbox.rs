@@ -53,6 +53,9 @@ pub struct Sandbox {
     pub output_discard_mib: u64,
     pub result_kib: u64,
     pub log_kib: u64,
+    /// Of the files that come out of one call.
+    pub files_bytes: usize,
+    pub files: usize,
     /// Where dependencies come from. Empty: there are none.
     pub registries: Vec<Registry>,
     /// Where Deno's `jsr:` modules come from. None: they are refused.
@@ -99,6 +102,8 @@ impl Sandbox {
             output_discard_mib: reader.whole("sandbox.output_discard_mib", 1..=1_048_576),
             result_kib: reader.whole("sandbox.result_kib", 1..=1_048_576),
             log_kib: reader.whole("sandbox.log_kib", 1..=1_048_576),
+            files_bytes: reader.whole::<usize>("sandbox.files_kib", 1..=65_536) << 10,
+            files: reader.whole("sandbox.files", 1..=10_000),
             registries: registries(reader, state_dir),
             jsr: jsr(reader),
             module_hosts: module_hosts(reader),

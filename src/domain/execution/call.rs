@@ -48,6 +48,9 @@ pub struct Call {
     pub data: String,
     pub env: BTreeMap<String, String>,
     pub limits: Limits,
+    /// Whether what the handler leaves in its sandbox's `/tmp/out` comes back with its result.
+    #[serde(default)]
+    pub files: bool,
 }
 
 /// Why an `env` entry is refused.

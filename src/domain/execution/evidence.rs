@@ -89,6 +89,13 @@ pub struct Captured {
     pub dropped_bytes: u64,
 }
 
+/// A plain file that a handler left behind. User data: a path of plain segments, and bytes of any kind.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OutFile {
+    pub path: String,
+    pub content: Vec<u8>,
+}
+
 /// Everything the host saw of one call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evidence {
@@ -108,6 +115,8 @@ pub struct Evidence {
     pub stdout: Captured,
     pub stderr: Captured,
     pub logs: Vec<LogEntry>,
+    /// What came out of the call, where that was asked for.
+    pub files: Vec<OutFile>,
 }
 
 /// The outcome that the evidence proves.
@@ -153,6 +162,12 @@ fn judge_closed(evidence: &Evidence) -> Outcome {
 impl fmt::Debug for ErrorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ErrorReport").field("message", &Redacted::of(&self.message)).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for OutFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutFile").field("bytes", &self.content.len()).finish_non_exhaustive()
     }
 }
 

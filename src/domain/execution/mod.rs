@@ -2,6 +2,7 @@
 
 mod call;
 mod evidence;
+mod live;
 mod report;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +10,9 @@ use serde::{Deserialize, Serialize};
 pub use call::{Call, LimitPolicy, Limits, validate_env, validate_env_name};
 pub use call::{EnvInvalid, MIN_MEMORY_MB};
 pub use evidence::{
-    Captured, End, ErrorReport, Evidence, FailureFrameKind, LogEntry, Phase, ProcessEnd, Settlement, judge,
+    Captured, End, ErrorReport, Evidence, FailureFrameKind, LogEntry, OutFile, Phase, ProcessEnd, Settlement, judge,
 };
+pub use live::{Follower, Following, Said};
 pub use report::{ExecutionRecord, ExecutionReport, Start, Timings};
 
 /// How a call ended. Decided by the host from its own clock, the cgroup's events and the result channel.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Captured, End, ErrorReport, Evidence, Limits, LogEntry, Outcome, Phase, Settlement, judge};
+use super::{Captured, End, ErrorReport, Evidence, Limits, LogEntry, OutFile, Outcome, Phase, Settlement, judge};
 use crate::domain::id::{EnvironmentId, ExecutionId};
 use crate::domain::time::WallTime;
 
@@ -44,6 +44,8 @@ pub struct ExecutionReport {
     pub stdout: Captured,
     pub stderr: Captured,
     pub logs: Vec<LogEntry>,
+    /// Only with a result.
+    pub files: Vec<OutFile>,
     pub timings: Timings,
     pub peak_memory_bytes: u64,
     pub cpu: Duration,
@@ -78,6 +80,7 @@ impl ExecutionReport {
             stdout: evidence.stdout,
             stderr: evidence.stderr,
             logs: evidence.logs,
+            files: if outcome == Outcome::Ok { evidence.files } else { Vec::new() },
             timings,
             peak_memory_bytes: evidence.peak_memory_bytes,
             cpu: evidence.cpu,
@@ -98,6 +101,7 @@ impl ExecutionReport {
             stdout: Captured::default(),
             stderr: Captured::default(),
             logs: Vec::new(),
+            files: Vec::new(),
             timings,
             peak_memory_bytes: 0,
             cpu: Duration::ZERO,

@@ -22,6 +22,7 @@ fn evidence(end: End, settlement: Option<Settlement>, process: ProcessEnd) -> Ev
         stdout: Captured::default(),
         stderr: Captured::default(),
         logs: Vec::new(),
+        files: Vec::new(),
     }
 }
 

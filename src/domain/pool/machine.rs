@@ -141,6 +141,9 @@ impl Pool {
                 self.set_up_came(WaitingSetUp { environment, tenant, transpiles, since: now }, &mut effects);
             }
             Event::SetUpEnded { environment } => drop(self.set_ups.remove(&environment)),
+            Event::ModulesChanged { environment } => {
+                self.retire(|stands_for| stands_for == StandsFor::Environment(environment), &mut effects);
+            }
             Event::DeleteCame { environment } => self.delete_came(environment, &mut effects),
             Event::DeleteEnded { environment } => drop(self.deletions.remove(&environment)),
             Event::Tick => {

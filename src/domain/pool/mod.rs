@@ -136,6 +136,10 @@ pub enum Event {
     SetUpEnded {
         environment: EnvironmentId,
     },
+    /// What stands for it has modules of an older revision.
+    ModulesChanged {
+        environment: EnvironmentId,
+    },
     DeleteCame {
         environment: EnvironmentId,
     },

@@ -11,7 +11,7 @@ async fn to_destroy_a_slot_ends_its_run_promptly() {
     let engine = world.engine();
     let watch = stopwatch::Stopwatch::start();
     let call = call(environment, USUAL);
-    let (ran, destroyed) = tokio::join!(engine.run(slot, &call, "main.js"), async {
+    let (ran, destroyed) = tokio::join!(engine.run(slot, &call, "main.js", None), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         engine.destroy(slot).await
     });
@@ -30,12 +30,14 @@ async fn a_slot_can_be_destroyed_twice_at_once_and_again_and_while_it_boots() {
     first.unwrap();
     second.unwrap();
     engine.destroy(slot).await.unwrap();
-    let gone = engine.run(slot, &call(environment, USUAL), "main.js").await;
+    let gone = engine.run(slot, &call(environment, USUAL), "main.js", None).await;
     assert!(matches!(gone, Err(SandboxError::Unknown(_))), "{gone:?}");
 
     for delay in [0, 1, 3, 10, 40, 120] {
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::Execute { environment, permissions: Permissions::default(), secrets: Vec::new() };
+        let volume = environment.volume_name();
+        let purpose =
+            Purpose::Execute { environment, volume, permissions: Permissions::default(), secrets: Vec::new() };
         let spec = SlotSpec { slot, runtime: Runtime::Bun, purpose, memory_mb: 64 };
         let (made, gone) = tokio::join!(engine.create(spec), async {
             tokio::time::sleep(Duration::from_millis(delay)).await;
@@ -53,7 +55,9 @@ async fn a_dropped_call_leaves_nothing_once_destroyed() {
     let environment = world.environment("export const handler = () => 1").await;
     for millis in [0, 2, 5, 20, 100] {
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::Execute { environment, permissions: Permissions::default(), secrets: Vec::new() };
+        let volume = environment.volume_name();
+        let purpose =
+            Purpose::Execute { environment, volume, permissions: Permissions::default(), secrets: Vec::new() };
         let spec = SlotSpec { slot, runtime: Runtime::Bun, purpose, memory_mb: 64 };
         let _ = tokio::time::timeout(Duration::from_millis(millis), world.engine().create(spec)).await;
         world.engine().destroy(slot).await.unwrap();
@@ -98,7 +102,7 @@ async fn calls_at_once_do_not_meet() {
         futures_util::future::join_all(sources.iter().map(|source| world.ready(Runtime::Bun, source, 128))).await;
     let engine = world.engine();
     let calls: Vec<_> = made.iter().map(|&(slot, environment)| (slot, call(environment, USUAL))).collect();
-    let runs = calls.iter().map(|(slot, call)| engine.run(*slot, call, "main.js"));
+    let runs = calls.iter().map(|(slot, call)| engine.run(*slot, call, "main.js", None));
     for (n, evidence) in futures_util::future::join_all(runs).await.into_iter().enumerate() {
         assert_eq!(evidence.unwrap().settlement, Some(Settlement::Result(n.to_string())));
     }
@@ -116,7 +120,7 @@ async fn a_sandbox_killed_from_outside_ends_its_call_at_once() {
         .await;
     let engine = world.engine();
     let call = call(environment, USUAL);
-    let (ran, ()) = tokio::join!(engine.run(slot, &call, "main.js"), async {
+    let (ran, ()) = tokio::join!(engine.run(slot, &call, "main.js", None), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         engine.slots.get(slot).unwrap().process.get().unwrap().kill();
     });

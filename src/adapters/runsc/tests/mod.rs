@@ -55,6 +55,16 @@ impl Volumes for Folder {
         self.make(name, files).await
     }
 
+    async fn derive(
+        &self,
+        _: &str,
+        _: &str,
+        _: &[&'static str],
+        _: BTreeMap<String, Vec<u8>>,
+    ) -> Result<u64, VolumeError> {
+        unreachable!("no environment is changed here")
+    }
+
     async fn remove(&self, _name: &str) -> Result<(), VolumeError> {
         Ok(())
     }
@@ -109,6 +119,7 @@ impl World {
             module_hosts: Vec::new(),
             tokens: Vec::new(),
             installs: InstallLimits { bytes: 1 << 20, files: 100 },
+            out: OutLimits { bytes: 1 << 20, files: 10 },
             output: OutputLimits { keep: 64 << 10, discard: 8 << 20, ..OutputLimits::default() },
         };
         let log = Logger::root(Discard, o!());
@@ -151,7 +162,9 @@ impl World {
     async fn ready(&self, runtime: Runtime, source: &str, memory_mb: u64) -> (SlotId, EnvironmentId) {
         let environment = self.environment(source).await;
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::Execute { environment, permissions: Permissions::default(), secrets: Vec::new() };
+        let volume = environment.volume_name();
+        let purpose =
+            Purpose::Execute { environment, volume, permissions: Permissions::default(), secrets: Vec::new() };
         self.engine().create(SlotSpec { slot, runtime, purpose, memory_mb }).await.unwrap();
         (slot, environment)
     }
@@ -159,7 +172,7 @@ impl World {
     /// A whole cold call.
     async fn call(&self, runtime: Runtime, source: &str, limits: Limits) -> Evidence {
         let (slot, environment) = self.ready(runtime, source, limits.memory_mb).await;
-        let evidence = self.engine().run(slot, &call(environment, limits), "main.js").await.unwrap();
+        let evidence = self.engine().run(slot, &call(environment, limits), "main.js", None).await.unwrap();
         self.engine().destroy(slot).await.unwrap();
         self.assert_clean().await;
         evidence
@@ -202,6 +215,7 @@ fn call(environment: EnvironmentId, limits: Limits) -> Call {
         data: r#"{"n":20}"#.to_owned(),
         env: BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]),
         limits,
+        files: false,
     }
 }
 

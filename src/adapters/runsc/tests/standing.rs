@@ -22,9 +22,12 @@ impl World {
         self.volumes.make(&environment.volume_name(), [twice].into()).await.unwrap();
         let slot = SlotId(Uuid::new_v4());
         let purpose = match tier {
-            Tier::Environment => {
-                Purpose::StandForEnvironment { environment, permissions: Permissions::default(), secrets: Vec::new() }
-            }
+            Tier::Environment => Purpose::StandForEnvironment {
+                environment,
+                volume: environment.volume_name(),
+                permissions: Permissions::default(),
+                secrets: Vec::new(),
+            },
             Tier::Runtime => Purpose::StandForRuntime,
         };
         self.engine().create(SlotSpec { slot, runtime, purpose, memory_mb: 128 }).await.unwrap();
@@ -39,9 +42,9 @@ impl World {
     /// As the pool claims it.
     async fn claim(&self, (slot, environment): (SlotId, EnvironmentId), tier: Tier) -> Result<Evidence, SandboxError> {
         if tier == Tier::Runtime {
-            self.engine().attach(slot, environment).await?;
+            self.engine().attach(slot, &environment.volume_name()).await?;
         }
-        self.engine().run(slot, &call(environment, USUAL), "main.js").await
+        self.engine().run(slot, &call(environment, USUAL), "main.js", None).await
     }
 }
 
@@ -113,8 +116,8 @@ async fn typescript_that_set_up_emitted_is_found_in_a_sandbox_that_was_made_with
     let spec = SlotSpec { slot, runtime: Runtime::Deno, purpose: Purpose::StandForRuntime, memory_mb: 128 };
     world.engine().create(spec).await.unwrap();
     world.engine().rest(slot).await.unwrap();
-    world.engine().attach(slot, environment).await.unwrap();
-    let evidence = world.engine().run(slot, &call(environment, USUAL), "main.ts").await.unwrap();
+    world.engine().attach(slot, &environment.volume_name()).await.unwrap();
+    let evidence = world.engine().run(slot, &call(environment, USUAL), "main.ts", None).await.unwrap();
     assert_eq!(evidence.settlement, Some(Settlement::Result("20".to_owned())), "{evidence:?}");
     world.engine().destroy(slot).await.unwrap();
     world.assert_clean().await;
@@ -153,8 +156,12 @@ async fn a_module_that_cannot_be_imported_in_time_is_no_standing_sandbox() {
     ] {
         let environment = world.environment(source).await;
         let slot = SlotId(Uuid::new_v4());
-        let purpose =
-            Purpose::StandForEnvironment { environment, permissions: Permissions::default(), secrets: Vec::new() };
+        let purpose = Purpose::StandForEnvironment {
+            environment,
+            volume: environment.volume_name(),
+            permissions: Permissions::default(),
+            secrets: Vec::new(),
+        };
         world.engine().create(SlotSpec { slot, runtime: Runtime::Deno, purpose, memory_mb: 128 }).await.unwrap();
         let preparation = Preparation { main_module: "main.js".into(), limits: limits(500, 128) };
         let error = world.engine().prepare(slot, preparation).await.unwrap_err();
@@ -170,13 +177,17 @@ async fn what_goes_wrong_between_import_and_call_spoils_the_sandbox() {
     let source = "setTimeout(() => { throw new Error('late') }, 1); export const handler = () => 'never';";
     let environment = world.environment(source).await;
     let slot = SlotId(Uuid::new_v4());
-    let purpose =
-        Purpose::StandForEnvironment { environment, permissions: Permissions::default(), secrets: Vec::new() };
+    let purpose = Purpose::StandForEnvironment {
+        environment,
+        volume: environment.volume_name(),
+        permissions: Permissions::default(),
+        secrets: Vec::new(),
+    };
     world.engine().create(SlotSpec { slot, runtime: Runtime::Bun, purpose, memory_mb: 128 }).await.unwrap();
     world.engine().prepare(slot, Preparation { main_module: "main.js".into(), limits: USUAL }).await.unwrap();
     // Its runner waits for the call in a read, with the event loop at rest: the timer is due when the call is read.
     world.engine().rest(slot).await.unwrap();
-    let evidence = world.engine().run(slot, &call(environment, USUAL), "main.js").await.unwrap();
+    let evidence = world.engine().run(slot, &call(environment, USUAL), "main.js", None).await.unwrap();
     assert_eq!(judge(&evidence), Outcome::Ok, "{evidence:?}");
     world.engine().destroy(slot).await.unwrap();
     world.assert_clean().await;

@@ -1,5 +1,9 @@
 //! The pool over doubles, under virtual time: what reaches the store, the host and the caller, and in which order.
 
+mod revisions;
+mod standing;
+mod tenants;
+
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -7,7 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::actors::doubles::World;
 use crate::adapters::clock::PausedClock;
-use crate::domain::environment::{Dependencies, Permissions, Runtime, SetUpInvalid, SetUpRequest};
+use crate::domain::environment::{Dependencies, ModulesUpdate, Permissions, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::execution::{Call, ExecutionReport, Outcome, Start};
 use crate::domain::id::RequestId;
 use crate::domain::package_set::{KeepSets, Sources};
@@ -16,7 +20,8 @@ use crate::domain::quota::{EnvironmentLimits, Quota, Quotas, Rate, Work};
 use crate::domain::restart::Generation;
 use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{
-    CancelExecution, DeleteEnvironment, Execute, ExecuteError, ExpireEnvironment, Expired, SetUp,
+    CancelExecution, CloneEnvironment, DeleteEnvironment, Execute, ExecuteError, ExpireEnvironment, Expired,
+    RetireVolume, SetTtl, SetUp, SetUpError, UpdateModules,
 };
 use crate::messages::supervisor::{Beat, ChildDown};
 
@@ -84,6 +89,7 @@ fn start_with(world: &World, parent: &Addr<Parent>, standing: StandingPolicy) ->
         store: world.store.clone(),
         tenants: world.tenants.clone(),
         cores: 0.5,
+        revisions: world.store.clone(),
         clock: Arc::new(PausedClock::start()),
         log: Logger::root(slog::Discard, slog::o!()),
         policy,
@@ -129,9 +135,11 @@ fn execute(environment: EnvironmentId, n: u128) -> Execute {
             data: "null".into(),
             env: [].into(),
             limits: limits(),
+            files: false,
         },
         tenant: TenantName::operator(),
         work: Work::Call,
+        following: None,
     }
 }
 
@@ -219,7 +227,7 @@ async fn an_environment_in_use_does_not_expire_and_a_deleted_one_ends_its_calls(
     *world.engine.held.lock().unwrap() = true;
     let waiting = actix::spawn(pool.send(execute(id, 1)));
     world.engine.running.notified().await;
-    assert_eq!(pool.send(ExpireEnvironment { id }).await.unwrap(), Expired::InUse);
+    assert_eq!(pool.send(ExpireEnvironment { id, ttl_seconds: 3600 }).await.unwrap(), Expired::InUse);
     pool.send(DeleteEnvironment { id, tenant: TenantName::operator() }).await.unwrap().unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().unwrap().outcome, Outcome::Cancelled);
     assert_eq!(world.engine.live(), 0, "removed only when its sandbox was gone");
@@ -301,80 +309,6 @@ async fn packages_that_cannot_be_installed_leave_neither_record_nor_volume_nor_s
     assert!(made.metadata.has_dependencies && world.engine.live.lock().unwrap().is_empty());
 }
 
-fn one_stands() -> StandingPolicy {
-    StandingPolicy {
-        memory_mb: 500,
-        runtimes: [(Runtime::Deno, 1)].into(),
-        per_environment: 1,
-        age: Duration::from_secs(600),
-        call_memory_mb: limits().memory_mb,
-    }
-}
-
-#[actix::test]
-async fn what_stands_is_claimed_recorded_first_and_replaced() {
-    let world = World::default();
-    let pool = start_with(&world, &Parent::default().start(), one_stands());
-    let id = set_up(&pool, 1).await;
-    settle(500).await;
-    assert_eq!(pool.send(GetPool).await.unwrap().standing, 1);
-    let mut starts = Vec::new();
-    for n in 2..6 {
-        starts.push(call(&pool, id, n).await.unwrap().start);
-        settle(500).await;
-    }
-    assert_eq!(starts, [Start::WarmRuntime, Start::WarmRuntime, Start::WarmEnvironment, Start::WarmEnvironment]);
-    assert_eq!(world.store.calls.lock().unwrap().len(), 4);
-    pool.send(DeleteEnvironment { id, tenant: TenantName::operator() }).await.unwrap().unwrap();
-    assert_eq!(pool.send(GetPool).await.unwrap().standing, 1, "the runtime's stays");
-}
-
-#[actix::test]
-async fn a_spoiled_sandbox_costs_its_call_nothing_but_time() {
-    let world = World::default();
-    let pool = start_with(&world, &Parent::default().start(), one_stands());
-    let id = set_up(&pool, 1).await;
-    settle(500).await;
-    *world.engine.spoiled.lock().unwrap() = 1;
-    let report = call(&pool, id, 2).await.unwrap();
-    assert_eq!((report.start, report.outcome), (Start::Cold, Outcome::Ok));
-    assert_eq!(world.store.calls.lock().unwrap().len(), 1, "recorded once");
-}
-
-#[actix::test]
-async fn a_lost_sandbox_is_replaced_and_a_module_that_cannot_be_imported_stops_nobody() {
-    let world = World::default();
-    let pool = start_with(&world, &Parent::default().start(), one_stands());
-    settle(500).await;
-    world.engine.lose.notify_one();
-    settle(2500).await;
-    assert_eq!(world.engine.created.lock().unwrap().len(), 2);
-    assert_eq!(pool.send(GetPool).await.unwrap().standing, 1);
-    let id = EnvironmentId(Uuid::from_u128(1));
-    let unprepared = SetUpRequest {
-        main_module: "unprepared.ts".into(),
-        modules: [("unprepared.ts".to_owned(), "1".to_owned())].into(),
-        ..request()
-    };
-    pool.send(set_up_of(1, unprepared)).await.unwrap().unwrap();
-    for n in 2..6 {
-        assert_eq!(call(&pool, id, n).await.unwrap().start, Start::WarmRuntime);
-        settle(500).await;
-    }
-}
-
-#[actix::test]
-async fn a_drain_takes_what_stands_along() {
-    let world = World::default();
-    let pool = start_with(&world, &Parent::default().start(), one_stands());
-    settle(500).await;
-    assert_eq!(world.engine.live(), 1);
-    pool.send(Drain { hurry: false }).await.unwrap();
-    settle(500).await;
-    assert_eq!(world.engine.live(), 0);
-    assert!(!pool.connected());
-}
-
 #[actix::test]
 async fn packages_are_installed_once_for_all_environments_that_name_the_same_until_they_are_too_old() {
     let world = World::default();
@@ -414,100 +348,11 @@ async fn a_set_up_that_names_an_unknown_secret_is_refused_with_its_name() {
     let expected =
         "secrets names UNKNOWN, which is not stored: put it there first, with `cloister secrets set UNKNOWN`";
     assert_eq!(refused.to_string(), expected);
-    let theirs = pool.send(SetUp { tenant: stranger(), ..naming(3, &["KNOWN"]) }).await.unwrap().unwrap_err();
+    let theirs = pool.send(SetUp { tenant: tenants::stranger(), ..naming(3, &["KNOWN"]) }).await.unwrap().unwrap_err();
     assert_eq!(
         theirs,
         SetUpError::Invalid(SetUpInvalid::UnknownSecret("KNOWN".parse().unwrap())),
         "the operator's alone"
     );
     assert_eq!(world.store.rows.lock().unwrap().len(), 1);
-}
-
-fn stranger() -> TenantName {
-    "stranger".parse().unwrap()
-}
-
-#[actix::test]
-async fn another_tenants_environment_is_absent_to_calls_and_deletions() {
-    let world = World::default();
-    let pool = start(&world);
-    let id = set_up(&pool, 1).await;
-    let theirs = pool.send(Execute { tenant: stranger(), ..execute(id, 1) }).await.unwrap();
-    assert_eq!(theirs.unwrap_err(), ExecuteError::Absent(id));
-    let theirs = pool.send(DeleteEnvironment { id, tenant: stranger() }).await.unwrap();
-    assert_eq!(theirs, Err(DeleteError::Absent(id)));
-    assert!(world.store.calls.lock().unwrap().is_empty());
-    assert_eq!(world.engine.created.lock().unwrap().len(), 1, "the set-up's own");
-    assert_eq!(call(&pool, id, 2).await.unwrap().outcome, Outcome::Ok);
-}
-
-#[actix::test]
-async fn a_tenants_quotas_refuse_what_is_beyond_them_and_nothing_is_left_of_it() {
-    let world = World::default();
-    let pool = start(&world);
-    let quotas = Quotas { environments: Some(1), concurrency: Some(1), ..Quotas::default() };
-    *world.tenants.quotas.lock().unwrap() = quotas;
-    let id = set_up(&pool, 1).await;
-    let refused = pool.send(set_up_of(2, request())).await.unwrap().unwrap_err();
-    assert!(matches!(refused, SetUpError::Exceeded(exceeded) if exceeded.quota == Quota::Environments));
-
-    *world.engine.held.lock().unwrap() = true;
-    let waiting = actix::spawn(pool.send(execute(id, 1)));
-    world.engine.running.notified().await;
-    let refused = call(&pool, id, 2).await.unwrap_err();
-    assert!(matches!(refused, ExecuteError::Exceeded(exceeded) if exceeded.quota == Quota::Concurrency));
-    world.engine.release.notify_one();
-    assert_eq!(waiting.await.unwrap().unwrap().unwrap().outcome, Outcome::Ok);
-    *world.engine.held.lock().unwrap() = false;
-    assert_eq!(call(&pool, id, 3).await.unwrap().outcome, Outcome::Ok, "its place is free again");
-
-    *world.tenants.quotas.lock().unwrap() = Quotas { storage_bytes: Some(100), ..Quotas::default() };
-    let refused = pool.send(set_up_of(3, request())).await.unwrap().unwrap_err();
-    assert!(matches!(refused, SetUpError::Exceeded(exceeded) if exceeded.quota == Quota::Storage));
-    assert_eq!((world.store.rows.lock().unwrap().len(), world.volumes.names.lock().unwrap().len()), (1, 1));
-    assert_eq!(world.store.bytes.lock().unwrap()[&id], 8192, "the module and its JavaScript, in whole blocks");
-}
-
-#[actix::test]
-async fn an_environments_own_limits_hold_for_whoever_calls_it() {
-    let world = World::default();
-    let pool = start(&world);
-    let id = EnvironmentId(Uuid::from_u128(1));
-    let limits = EnvironmentLimits { concurrency: Some(1), rate: Rate::new(1.0, Some(2)).ok() };
-    pool.send(set_up_of(1, SetUpRequest { limits, ..request() })).await.unwrap().unwrap();
-    *world.engine.held.lock().unwrap() = true;
-    let first = actix::spawn(pool.send(execute(id, 1)));
-    world.engine.running.notified().await;
-    let second = actix::spawn(pool.send(execute(id, 2)));
-    settle(500).await;
-    let picture = pool.send(GetPool).await.unwrap();
-    assert_eq!((picture.running, picture.queued), (1, 1));
-    let third = call(&pool, id, 3).await.unwrap_err();
-    assert!(matches!(third, ExecuteError::Exceeded(exceeded) if exceeded.quota == Quota::EnvironmentRate));
-    *world.engine.held.lock().unwrap() = false;
-    world.engine.release.notify_one();
-    for waiting in [first, second] {
-        assert_eq!(waiting.await.unwrap().unwrap().unwrap().outcome, Outcome::Ok);
-    }
-}
-
-#[actix::test]
-async fn a_call_is_charged_what_it_used_and_a_cancelled_one_the_most_it_can_have() {
-    let world = World::default();
-    let pool = start(&world);
-    let id = set_up(&pool, 1).await;
-    call(&pool, id, 1).await.unwrap();
-    *world.engine.held.lock().unwrap() = true;
-    *world.engine.lost_when_destroyed.lock().unwrap() = true;
-    let waiting = actix::spawn(pool.send(execute(id, 2)));
-    world.engine.running.notified().await;
-    world.engine.running.notified().await;
-    settle(4_000).await;
-    pool.send(CancelExecution { execution: ExecutionId(Uuid::from_u128(2)) }).await.unwrap();
-    assert_eq!(waiting.await.unwrap().unwrap().unwrap().outcome, Outcome::Cancelled);
-    settle(100).await;
-    let charged = world.tenants.charged.lock().unwrap().clone();
-    assert_eq!(charged[0], (TenantName::operator(), Duration::from_millis(3)));
-    assert!(charged[1].1 >= Duration::from_secs(2) && charged[1].1 < Duration::from_millis(2_100), "{charged:?}");
-    assert!(*world.tenants.writes.lock().unwrap() >= 3, "with each beat");
 }

@@ -1,0 +1,77 @@
+//! Sandboxes that stand ready, as their callers and the store see them.
+
+use super::*;
+
+pub(super) fn one_stands() -> StandingPolicy {
+    StandingPolicy {
+        memory_mb: 500,
+        runtimes: [(Runtime::Deno, 1)].into(),
+        per_environment: 1,
+        age: Duration::from_secs(600),
+        call_memory_mb: limits().memory_mb,
+    }
+}
+
+#[actix::test]
+async fn what_stands_is_claimed_recorded_first_and_replaced() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    let id = set_up(&pool, 1).await;
+    settle(500).await;
+    assert_eq!(pool.send(GetPool).await.unwrap().standing, 1);
+    let mut starts = Vec::new();
+    for n in 2..6 {
+        starts.push(call(&pool, id, n).await.unwrap().start);
+        settle(500).await;
+    }
+    assert_eq!(starts, [Start::WarmRuntime, Start::WarmRuntime, Start::WarmEnvironment, Start::WarmEnvironment]);
+    assert_eq!(world.store.calls.lock().unwrap().len(), 4);
+    pool.send(DeleteEnvironment { id, tenant: TenantName::operator() }).await.unwrap().unwrap();
+    assert_eq!(pool.send(GetPool).await.unwrap().standing, 1, "the runtime's stays");
+}
+
+#[actix::test]
+async fn a_spoiled_sandbox_costs_its_call_nothing_but_time() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    let id = set_up(&pool, 1).await;
+    settle(500).await;
+    *world.engine.spoiled.lock().unwrap() = 1;
+    let report = call(&pool, id, 2).await.unwrap();
+    assert_eq!((report.start, report.outcome), (Start::Cold, Outcome::Ok));
+    assert_eq!(world.store.calls.lock().unwrap().len(), 1, "recorded once");
+}
+
+#[actix::test]
+async fn a_lost_sandbox_is_replaced_and_a_module_that_cannot_be_imported_stops_nobody() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    settle(500).await;
+    world.engine.lose.notify_one();
+    settle(2500).await;
+    assert_eq!(world.engine.created.lock().unwrap().len(), 2);
+    assert_eq!(pool.send(GetPool).await.unwrap().standing, 1);
+    let id = EnvironmentId(Uuid::from_u128(1));
+    let unprepared = SetUpRequest {
+        main_module: "unprepared.ts".into(),
+        modules: [("unprepared.ts".to_owned(), "1".to_owned())].into(),
+        ..request()
+    };
+    pool.send(set_up_of(1, unprepared)).await.unwrap().unwrap();
+    for n in 2..6 {
+        assert_eq!(call(&pool, id, n).await.unwrap().start, Start::WarmRuntime);
+        settle(500).await;
+    }
+}
+
+#[actix::test]
+async fn a_drain_takes_what_stands_along() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    settle(500).await;
+    assert_eq!(world.engine.live(), 1);
+    pool.send(Drain { hurry: false }).await.unwrap();
+    settle(500).await;
+    assert_eq!(world.engine.live(), 0);
+    assert!(!pool.connected());
+}

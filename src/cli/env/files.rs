@@ -1,0 +1,26 @@
+//! Files that came out of a call, written where the caller says.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+
+use crate::api::dto::FileBody;
+use crate::cli::printable::printable;
+use crate::domain::base64;
+
+/// Writes each below `folder`, which is made if it is not there. A file that is there is replaced.
+pub fn write(folder: &Path, files: &[FileBody]) -> anyhow::Result<()> {
+    for file in files {
+        let is_plain =
+            file.path.split('/').all(|segment| !matches!(segment, "" | "." | "..") && !segment.contains('\0'));
+        ensure!(is_plain, "the daemon names a file that leads out of the directory: {}", printable(&file.path));
+        let content = base64::decode(&file.content).context("the daemon sent a file that is not base64")?;
+        let path = folder.join(&file.path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        }
+        fs::write(&path, content).with_context(|| format!("cannot write {}", printable(&path.to_string_lossy())))?;
+    }
+    Ok(())
+}
