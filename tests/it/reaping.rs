@@ -22,7 +22,11 @@ async fn an_environment_is_collected_when_its_time_is_over_but_never_in_use() {
     })
     .await;
     let volumes = daemon.home.state().join("volumes");
-    assert_eq!(std::fs::read_dir(volumes).unwrap().count(), 0);
+    eventually("the volume's end", Duration::from_secs(10), async || {
+        let left = std::fs::read_dir(&volumes).unwrap().count();
+        if left == 0 { Ok(()) } else { Err(left.to_string()) }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -129,8 +129,10 @@ pub fn footprint(pid: i32) -> Footprint {
 
 /// Takes away whatever a killed daemon left, so that one failing test does not disturb the next.
 pub fn clean_up(home: &Home) {
+    // Below the run directory alone: what is mounted elsewhere in the home is a test's own.
+    let run = home.run().to_string_lossy().into_owned();
     for mount in mounts(home).iter().rev() {
-        if let Some(point) = mount.split_whitespace().nth(4) {
+        if let Some(point) = mount.split_whitespace().nth(4).filter(|point| point.starts_with(&run)) {
             let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
         }
     }
