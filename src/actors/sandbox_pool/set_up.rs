@@ -41,7 +41,8 @@ impl Handler<SetUp> for SandboxPool {
             return Box::pin(std::future::ready(Err(exceeded.into())));
         }
         let (reply, answer) = oneshot::channel();
-        let pending = PendingSetUp { tenant, work: Making::New { request: Box::new(request), wanted: Vec::new() }, reply };
+        let pending =
+            PendingSetUp { tenant, work: Making::New { request: Box::new(request), wanted: Vec::new() }, reply };
         self.look_for(id, sets, pending, ctx);
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
