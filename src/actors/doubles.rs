@@ -114,11 +114,11 @@ impl SandboxEngine for EngineDouble {
         if Self::spend(&self.failing_boots) { Err(SandboxError::NotReady(Duration::from_secs(1))) } else { Ok(()) }
     }
 
-    async fn prepare(&self, _: SlotId, preparation: Preparation) -> Result<(), SandboxError> {
+    async fn prepare(&self, _: SlotId, preparation: Preparation) -> Result<Duration, SandboxError> {
         if preparation.main_module.contains("unprepared") {
             Err(SandboxError::TaskFailed("no_handler"))
         } else {
-            Ok(())
+            Ok(Duration::from_millis(1))
         }
     }
 

@@ -1,6 +1,7 @@
 //! The engine of a host that cannot make sandboxes: it says why, to everyone who asks.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -44,7 +45,7 @@ impl SandboxEngine for SandboxesOff {
         self.off()
     }
 
-    async fn prepare(&self, _: SlotId, _: Preparation) -> Result<(), SandboxError> {
+    async fn prepare(&self, _: SlotId, _: Preparation) -> Result<Duration, SandboxError> {
         self.off()
     }
 

@@ -131,11 +131,12 @@ pub trait SandboxEngine: Send + Sync {
     /// Whatever was made remains and must be destroyed, also after an error.
     async fn create(&self, spec: SlotSpec) -> Result<(), SandboxError>;
 
-    /// Imports the environment's module in a `Purpose::StandForEnvironment` sandbox, within the limits.
+    /// Imports the environment's module in a `Purpose::StandForEnvironment` sandbox, within the limits. Answers with the CPU
+    /// time that it took.
     ///
     /// # Errors
     /// `TaskFailed` with the outcome that a call would have had, when the module does not let itself be imported.
-    async fn prepare(&self, slot: SlotId, preparation: Preparation) -> Result<(), SandboxError>;
+    async fn prepare(&self, slot: SlotId, preparation: Preparation) -> Result<Duration, SandboxError>;
 
     /// Freezes a ready sandbox until it is claimed. Answers with the memory that it is charged, in bytes.
     ///

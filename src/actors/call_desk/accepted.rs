@@ -215,8 +215,10 @@ async fn run(deps: Deps, execution: ExecutionId) -> Told {
     // Its rate was counted at the door.
     match deps.execute.ask(Execute { call, tenant, work: Work::QueuedCall, following: None }).await {
         Err(HandleError::Absent) | Ok(Err(ExecuteError::Refused(Refusal::Draining))) => Told::PutOff(AGAIN),
-        Ok(Err(ExecuteError::Refused(Refusal::QueueFull { retry_after } | Refusal::WaitedTooLong { retry_after }))) => {
-            Told::PutOff(retry_after)
+        Ok(Err(ExecuteError::Refused(Refusal::QueueFull { retry_after }))) => Told::PutOff(retry_after),
+        // That may be the environment's own limit: it does not keep the others' calls.
+        Ok(Err(ExecuteError::Refused(Refusal::WaitedTooLong { retry_after }))) => {
+            Told::HeldUp(retry_after.min(LONGEST))
         }
         // The CPU time of the day comes back tomorrow: to wait for that would fill the desk. All else comes back soon.
         Ok(Err(ExecuteError::Exceeded(Exceeded { quota, retry_after: Some(wait), .. }))) if quota != Quota::Cpu => {

@@ -123,11 +123,12 @@ async fn retire(deps: &Deps, environment: EnvironmentId, volume: String) -> Resu
     }
 }
 
-/// False for one that was given another volume since it was looked at: its old one is missing for a good reason.
+/// False for one that was given another volume since it was looked at, whose old one is missing for a good reason; and for
+/// one that has become ready since.
 async fn remove_record(deps: &Deps, id: EnvironmentId, seen: Option<&KnownEnvironment>) -> Result<bool, String> {
     let found = deps.store.environment(id).await.map_err(|error| format!("record of {id}: {}", error_chain(&error)))?;
     let (Some(seen), Some(found)) = (seen, found) else { return Ok(false) };
-    if seen.volume_name != found.volume_name {
+    if seen.volume_name != found.volume_name || seen.status != found.status {
         return Ok(false);
     }
     let removed = deps.volumes.remove(&found.volume_name).await;

@@ -234,8 +234,9 @@ impl SandboxPool {
     fn newest_again(&mut self, execution: ExecutionId) {
         let Some(pending) = self.calls.get_mut(&execution) else { return };
         pending.in_slot = false;
-        let newest = pending.environment.as_ref().and_then(|known| self.retired.get(&known.volume_name));
-        if let Some(newest) = newest.cloned() {
+        let Some(known) = pending.environment.take() else { return };
+        let newest = self.newest(known);
+        if let Some(pending) = self.calls.get_mut(&execution) {
             pending.environment = Some(newest);
         }
     }

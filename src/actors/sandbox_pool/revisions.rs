@@ -9,7 +9,7 @@
 //! A volume's name is never used twice. What a kill leaves at any step is a volume that no record names: the Reaper asks
 //! for it to be retired, and gets it refused while anything of it is under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,10 +29,14 @@ use crate::domain::pool::{Event, set_up_slot};
 use crate::domain::quota::Work;
 use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{CloneEnvironment, Expired, RetireVolume, SetTtl, SetUpError, UpdateModules};
+use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
 
 /// How long a volume that is gone is still known to be: a call may have looked its environment up before.
 const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// Older revisions that calls of one environment may keep on the disk. Its tenant is charged for the newest alone.
+const MOST_OLDER: usize = 4;
 
 type Reply = oneshot::Sender<Result<Environment, SetUpError>>;
 type Answer = ResponseFuture<Result<Environment, SetUpError>>;
@@ -44,18 +48,21 @@ impl Handler<SetTtl> for SandboxPool {
         let SetTtl { id, tenant, seconds } = message;
         let (store, revisions) = (Arc::clone(&self.deps.store), Arc::clone(&self.deps.revisions));
         let (reply, answer) = oneshot::channel();
+        let tenants = Arc::clone(&self.deps.tenants);
+        let failed = |error: StoreError| host("changing the environment", &error, FailureKind::Retryable);
         let work = async move {
-            let theirs = store.environment(id).await?.is_none_or(|found| !found.is_there_for(&tenant));
-            if theirs || !revisions.set_ttl(id, seconds).await? {
-                return Ok(None);
+            let found = store.environment(id).await.map_err(failed)?;
+            if !found.is_some_and(|found| found.is_there_for(&tenant)) {
+                return Err(SetUpError::Absent(id));
             }
-            store.environment(id).await
+            // It takes the one writer of the store, as a set-up does.
+            tenants.admit(&tenant, Work::SetUp)?;
+            if !revisions.set_ttl(id, seconds).await.map_err(failed)? {
+                return Err(SetUpError::Absent(id));
+            }
+            store.environment(id).await.map_err(failed)?.ok_or(SetUpError::Absent(id))
         };
-        self.spawn(ctx, work, move |pool, changed, _| {
-            pool.note_store(&changed);
-            let changed = changed.map_err(|error| host("changing the environment", &error, FailureKind::Retryable));
-            drop(reply.send(changed.and_then(|found| found.ok_or(SetUpError::Absent(id)))));
-        });
+        self.spawn(ctx, work, move |_, changed, _| drop(reply.send(changed)));
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
 }
@@ -95,7 +102,8 @@ impl Handler<UpdateModules> for SandboxPool {
                 }
                 Ok(_) => pool.deps.tenants.admit(&tenant, Work::SetUp).err().map(SetUpError::from),
             };
-            let refused = refused.or_else(|| (!pool.updating.insert(id)).then_some(SetUpError::Busy(id)));
+            let many = pool.older_in_use(id) >= MOST_OLDER;
+            let refused = refused.or_else(|| (many || !pool.updating.insert(id)).then_some(SetUpError::Busy(id)));
             if let Some(refused) = refused {
                 return drop(reply.send(Err(refused)));
             }
@@ -202,6 +210,12 @@ impl SandboxPool {
         // What stands ready has the old modules.
         self.step(Event::ModulesChanged { environment }, ctx);
         self.remove_if_unused(volume, ctx);
+    }
+
+    /// How many volumes of older revisions slots still have.
+    fn older_in_use(&self, id: EnvironmentId) -> usize {
+        let of_it = |volume: &&String| self.retired.get(*volume).is_some_and(|next| next.id == id);
+        self.trees.values().filter(of_it).collect::<HashSet<_>>().len()
     }
 
     /// What a call that looked its environment up before it was changed has to begin with.

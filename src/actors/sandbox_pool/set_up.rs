@@ -119,8 +119,10 @@ async fn build(
     quotas: &Quotas,
 ) -> Result<(), SetUpError> {
     let contents = contents(deps, installs, id, request, wanted, Vec::new()).await?;
-    let claimed = deps.store.claim_storage(id, contents.bytes(), quotas).await;
-    claimed.map_err(|error| refused("recording the volume", error))?;
+    if let Err(error) = deps.store.claim_storage(id, contents.bytes(), quotas).await {
+        contents.let_go(deps).await;
+        return Err(refused("recording the volume", error));
+    }
     contents.write(deps, &id.volume_name()).await?;
     let readied = deps.store.set_status(id, EnvironmentStatus::Ready).await;
     readied.map(drop).map_err(|error| host("recording the environment", &error, FailureKind::Retryable))
@@ -131,6 +133,8 @@ pub(super) struct Contents {
     pub files: BTreeMap<String, Vec<u8>>,
     /// The sets that it shares, held until it has their files.
     held: Vec<HeldSet>,
+    /// The names of those that were installed for it.
+    installed: Vec<String>,
 }
 
 impl Contents {
@@ -138,6 +142,16 @@ impl Contents {
     pub(super) fn bytes(&self) -> u64 {
         let shared: u64 = self.held.iter().map(|set| set.bytes).sum();
         bytes_on_disk(self.files.values().map(Vec::len)).saturating_add(shared)
+    }
+
+    /// Nothing comes of it: what was installed for it alone is not kept, so that a tenant beyond its quota fills no disk.
+    async fn let_go(self, deps: &Deps) {
+        drop(self.held);
+        for set in self.installed {
+            if let Err(error) = deps.packages.remove(&set).await {
+                warn!(deps.log, "set_up.left_packages"; "set" => set, "error" => error_chain(&error));
+            }
+        }
     }
 
     pub(super) async fn write(self, deps: &Deps, volume: &str) -> Result<(), SetUpError> {
@@ -159,11 +173,15 @@ pub(super) async fn contents(
     wanted: Vec<Wanted>,
     beside: Vec<PathBuf>,
 ) -> Result<Contents, SetUpError> {
-    let mut held = Vec::new();
+    let (mut held, mut installed) = (Vec::new(), Vec::new());
     for wanted in wanted {
         held.push(match wanted {
             Wanted::Kept(set) => set,
-            Wanted::Install(set) => obtain(deps, installs, id, set).await?,
+            Wanted::Install(set) => {
+                let set = obtain(deps, installs, id, set).await?;
+                installed.extend(set.tree.file_name().map(|name| name.to_string_lossy().into_owned()));
+                set
+            }
         });
     }
     let trees: Vec<PathBuf> = held.iter().map(|set| set.tree.clone()).chain(beside).collect();
@@ -172,7 +190,7 @@ pub(super) async fn contents(
     } else {
         BTreeMap::new()
     };
-    Ok(Contents { files: layout::files(request.modules, javascript), held })
+    Ok(Contents { files: layout::files(request.modules, javascript), held, installed })
 }
 
 async fn transpile(

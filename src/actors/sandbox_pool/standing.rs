@@ -5,10 +5,11 @@ use std::sync::Arc;
 use actix::prelude::*;
 use slog::{debug, info, warn};
 
-use super::{Deps, SandboxPool};
+use super::SandboxPool;
 use crate::domain::environment::{Environment, EnvironmentStatus, Metadata};
 use crate::domain::id::SlotId;
 use crate::domain::pool::{Event, StandsFor};
+use crate::domain::tenant::TenantName;
 use crate::ports::sandbox::{Preparation, Purpose, SandboxError, SlotSpec};
 use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
@@ -39,8 +40,10 @@ impl SandboxPool {
                         let ready = found.filter(|environment| environment.status == EnvironmentStatus::Ready);
                         ready.ok_or(NotStanding::Absent)
                     });
+                    // A change or a deletion may have come before the answer: then the slot is gone, and nothing is made.
                     match found.map(|environment| pool.newest(environment)) {
-                        Ok(environment) => pool.stand_for(slot, environment, ctx),
+                        Ok(environment) if pool.machine.is_warming(slot) => pool.stand_for(slot, environment, ctx),
+                        Ok(_) => {}
                         Err(error) => pool.end_standing(slot, stands_for, &error, ctx),
                     }
                 });
@@ -50,30 +53,67 @@ impl SandboxPool {
 
     /// The volume is the slot's from here on, so that it outlives a change of the modules.
     fn stand_for(&mut self, slot: SlotId, environment: Environment, ctx: &mut Context<Self>) {
-        let Environment { id, runtime, main_module, volume_name, metadata, .. } = environment;
+        let Environment { id, tenant, runtime, main_module, volume_name, metadata, .. } = environment;
         self.trees.insert(slot, volume_name.clone());
         let Metadata { permissions, secrets, .. } = metadata;
         let purpose = Purpose::StandForEnvironment { environment: id, volume: volume_name, permissions, secrets };
         let limits = self.deps.usual_limits;
         let spec = SlotSpec { slot, runtime, purpose, memory_mb: limits.memory_mb };
-        self.make_standing(spec, Some(Preparation { main_module, limits }), StandsFor::Environment(id), ctx);
+        self.make_standing(spec, Some((Preparation { main_module, limits }, tenant)), StandsFor::Environment(id), ctx);
     }
 
     fn make_standing(
         &mut self,
         spec: SlotSpec,
-        preparation: Option<Preparation>,
+        preparation: Option<(Preparation, TenantName)>,
         stands_for: StandsFor,
         ctx: &mut Context<Self>,
     ) {
-        let slot = spec.slot;
-        self.spawn(ctx, stand(self.deps.clone(), spec, preparation), move |pool, stood, ctx| match stood {
+        let (slot, engine) = (spec.slot, Arc::clone(&self.deps.engine));
+        self.spawn(ctx, async move { engine.create(spec).await }, move |pool, created, ctx| {
+            match (created, preparation) {
+                (Err(error), _) => pool.end_standing(slot, stands_for, &error.into(), ctx),
+                (Ok(()), Some((preparation, tenant))) => {
+                    pool.step(Event::Imports { slot }, ctx);
+                    pool.import(slot, preparation, tenant, stands_for, ctx);
+                }
+                (Ok(()), None) => pool.lay_to_rest(slot, stands_for, ctx),
+            }
+        });
+    }
+
+    /// The environment's own code runs: its tenant is charged.
+    fn import(
+        &mut self,
+        slot: SlotId,
+        preparation: Preparation,
+        tenant: TenantName,
+        stands_for: StandsFor,
+        ctx: &mut Context<Self>,
+    ) {
+        let (engine, began) = (Arc::clone(&self.deps.engine), self.deps.clock.uptime());
+        let work = async move { engine.prepare(slot, preparation).await };
+        self.spawn(ctx, work, move |pool, prepared, ctx| {
+            // Of one that failed nobody read the count: it is charged the most that it can have used.
+            let most = || pool.deps.clock.uptime().saturating_sub(began).mul_f64(pool.deps.cores);
+            let used = prepared.as_ref().map_or_else(|_| most(), |used| *used);
+            pool.deps.tenants.charge(&tenant, used);
+            match prepared {
+                Ok(_) => pool.lay_to_rest(slot, stands_for, ctx),
+                Err(error) => pool.end_standing(slot, stands_for, &error.into(), ctx),
+            }
+        });
+    }
+
+    fn lay_to_rest(&mut self, slot: SlotId, stands_for: StandsFor, ctx: &mut Context<Self>) {
+        let engine = Arc::clone(&self.deps.engine);
+        self.spawn(ctx, async move { engine.rest(slot).await }, move |pool, rests, ctx| match rests {
             Ok(memory) => {
                 debug!(pool.deps.log, "slot.stands"; "slot" => %slot, "for" => ?stands_for, "memory" => memory);
                 pool.watch_standing(slot, ctx);
                 pool.step(Event::Stood { slot, memory_mb: memory >> 20 }, ctx);
             }
-            Err(error) => pool.end_standing(slot, stands_for, &error, ctx),
+            Err(error) => pool.end_standing(slot, stands_for, &error.into(), ctx),
         });
     }
 
@@ -107,14 +147,4 @@ impl SandboxPool {
             }
         });
     }
-}
-
-/// Makes one that stands. Answers with the memory that it is charged, in bytes.
-async fn stand(deps: Deps, spec: SlotSpec, preparation: Option<Preparation>) -> Result<u64, NotStanding> {
-    let slot = spec.slot;
-    deps.engine.create(spec).await?;
-    if let Some(preparation) = preparation {
-        deps.engine.prepare(slot, preparation).await?;
-    }
-    Ok(deps.engine.rest(slot).await?)
 }

@@ -177,7 +177,7 @@ impl SandboxEngine for RunscEngine {
         self.boot(spec).await
     }
 
-    async fn prepare(&self, slot: SlotId, preparation: Preparation) -> Result<(), SandboxError> {
+    async fn prepare(&self, slot: SlotId, preparation: Preparation) -> Result<Duration, SandboxError> {
         self.import(slot, preparation).await
     }
 

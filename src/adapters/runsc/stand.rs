@@ -1,6 +1,8 @@
 //! Sandboxes that are made before they are needed: their module imported, themselves frozen, and an environment mounted
 //! in those that were made for none.
 
+use std::time::Duration;
+
 use slog::debug;
 
 use super::create::duty_of;
@@ -16,7 +18,7 @@ use crate::domain::id::SlotId;
 use crate::ports::sandbox::{Preparation, SandboxError};
 
 impl RunscEngine {
-    pub(super) async fn import(&self, id: SlotId, preparation: Preparation) -> Result<(), SandboxError> {
+    pub(super) async fn import(&self, id: SlotId, preparation: Preparation) -> Result<Duration, SandboxError> {
         let stopwatch = Stopwatch::start();
         let Preparation { main_module, limits } = preparation;
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
@@ -34,7 +36,8 @@ impl RunscEngine {
         }
         slot.park(Parked { line, standing: Standing::Prepared { dialogue, memory_mb: limits.memory_mb } });
         debug!(self.log, "slot.prepared"; "slot" => %id, "ms" => stopwatch.millis());
-        Ok(())
+        let after = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
+        Ok(after.cpu.saturating_sub(before.cpu))
     }
 
     pub(super) async fn lay_to_rest(&self, id: SlotId) -> Result<u64, SandboxError> {

@@ -90,9 +90,15 @@ pub(super) fn graft(
 /// # Errors
 /// What umount(2) and rmdir(2) said.
 pub(super) fn fell(slot_dir: &Path) -> io::Result<()> {
-    let Ok(real) = slot_dir.canonicalize() else { return Ok(()) };
+    let real = match slot_dir.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        real => real?,
+    };
     for point in mounts::points_under(&real)? {
         mounts::detach(&point)?;
+    }
+    if let Some(point) = mounts::points_under(&real)?.first() {
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("{} is still mounted", point.display())));
     }
     match fs::remove_dir(real.join(ROOT)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -115,7 +115,7 @@ impl Pool {
     fn grant_call(&mut self, now: Moment, effects: &mut Vec<Effect>) -> bool {
         // Set-ups that transpile take boots away, but never the last one: a slow compiler must not stop the calls.
         let boots = self.policy.boots_at_once.max(1);
-        let taken = self.transpiling().min(boots - 1) + self.count(SlotState::Booting);
+        let taken = self.transpiling().min(boots - 1) + self.boots();
         if self.serving() >= self.policy.max_executions || taken >= boots {
             return false;
         }
@@ -131,6 +131,7 @@ impl Pool {
             stands_for: None,
             since: now,
             serves: true,
+            imports: false,
             slot: Slot::default(),
         };
         self.slots.insert(slot, held);
@@ -145,7 +146,7 @@ impl Pool {
         if self.turns.any(|environment, execution| self.may_start(environment, execution)) {
             return;
         }
-        while !self.draining && self.transpiling() + self.count(SlotState::Booting) < most {
+        while !self.draining && self.transpiling() + self.boots() < most && self.imports() < most {
             match self.standing.next(&self.have(), now) {
                 Some(Next::Make(stands_for)) => self.make(stands_for, now, effects),
                 Some(Next::MakeRoom(stands_for)) => {
@@ -165,7 +166,15 @@ impl Pool {
             StandsFor::Runtime(_) => None,
         };
         let stands_for = Some(stands_for);
-        let held = Held { environment, call: None, stands_for, since: now, serves: false, slot: Slot::default() };
+        let held = Held {
+            environment,
+            call: None,
+            stands_for,
+            since: now,
+            serves: false,
+            imports: false,
+            slot: Slot::default(),
+        };
         self.slots.insert(slot, held);
         effects.extend(stands_for.map(|stands_for| Effect::Stand { slot, stands_for }));
     }
@@ -220,6 +229,20 @@ impl Pool {
     /// Slots of calls, those being destroyed and wedged ones included.
     pub(super) fn serving(&self) -> usize {
         self.slots.values().filter(|held| held.serves).count()
+    }
+
+    /// Slots that boot, for whomever. A module that takes long to be imported holds up no boot.
+    fn boots(&self) -> usize {
+        self.slots.values().filter(|held| held.slot.state() == SlotState::Booting && !held.imports).count()
+    }
+
+    fn imports(&self) -> usize {
+        self.slots.values().filter(|held| held.slot.state() == SlotState::Booting && held.imports).count()
+    }
+
+    /// True while the slot is wanted that is being made to stand.
+    pub fn is_warming(&self, slot: SlotId) -> bool {
+        self.slots.get(&slot).is_some_and(|held| !held.serves && held.slot.state() == SlotState::Booting)
     }
 
     /// Slots that are being made to stand.

@@ -67,6 +67,8 @@ pub(super) struct Held {
     pub(super) since: Moment,
     /// It was booted for a call or is claimed by one.
     pub(super) serves: bool,
+    /// It has booted, and imports its module.
+    pub(super) imports: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +132,11 @@ impl Pool {
             Event::CallCancelled { execution } => self.end_call(execution, Answer::Cancelled, &mut effects),
             Event::Booted { slot } => self.booted(slot, &mut effects),
             Event::BootFailed { slot } => self.boot_failed(slot, &mut effects),
+            Event::Imports { slot } => {
+                if let Some(held) = self.slots.get_mut(&slot).filter(|held| !held.serves) {
+                    held.imports = true;
+                }
+            }
             Event::Stood { slot, memory_mb } => self.stood(slot, memory_mb, now),
             Event::StandFailed { slot } | Event::Lost { slot } => self.lost(slot, now, &mut effects),
             Event::Spoiled { slot } => self.spoiled(slot, &mut effects),

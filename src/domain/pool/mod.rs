@@ -99,6 +99,11 @@ pub enum Event {
     BootFailed {
         slot: SlotId,
     },
+    /// A sandbox that shall stand has booted, and imports its module now: from here on it takes the time of a call, and no boot's
+    /// place.
+    Imports {
+        slot: SlotId,
+    },
     /// A sandbox stands ready, and is charged this much.
     Stood {
         slot: SlotId,

@@ -287,6 +287,30 @@ fn what_cannot_be_made_is_tried_less_and_less_often() {
 }
 
 #[test]
+fn a_module_that_takes_long_to_be_imported_takes_no_boot_from_the_calls() {
+    let mut pool = stocked(PoolPolicy {
+        standing: StandingPolicy { runtimes: [(Runtime::Bun, 0)].into(), ..standing().standing },
+        ..policy()
+    });
+    let mut warming = Vec::new();
+    for n in 0..4 {
+        pool.step(Event::CallCame { execution: call(n), environment: env(10), tenant: tenant(0) }, Moment(1000));
+        let mut effects = pool.step(Event::LookedUp { execution: call(n), wants: Some(WANTS) }, Moment(1000));
+        let (slot, _) = boots(&effects)[0];
+        for event in [Event::Booted { slot }, Event::Settled { slot }, Event::Destroyed { slot }] {
+            effects.extend(pool.step(event, Moment(1000)));
+        }
+        for (slot, _) in made(&effects) {
+            warming.push(slot);
+            pool.step(Event::Imports { slot }, Moment(1001));
+        }
+    }
+    assert!(!warming.is_empty() && pool.picture().warming >= 1);
+    let booted = [5, 6].map(|n| boots(&arrive(&mut pool, n, 20)).len());
+    assert_eq!(booted, [1, 1], "both boots are the calls'");
+}
+
+#[test]
 fn what_has_stood_long_is_replaced_one_at_a_time() {
     let mut pool = stocked(standing());
     let effects = pool.step(Event::Tick, Moment(600_200));
@@ -340,6 +364,7 @@ fn what_stands_for_a_deleted_environment_goes_with_it_and_does_not_keep_it_in_us
 enum Act {
     Call(u128, u128),
     Found(usize, bool),
+    Import(usize),
     Stand(usize, bool),
     Lose(usize),
     Spoil(usize),
@@ -362,6 +387,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         6 => (0..40u128, 28..32u128).prop_map(|(c, e)| Act::Call(c, e)),
         6 => (index.clone(), prop::bool::weighted(0.9)).prop_map(|(i, f)| Act::Found(i, f)),
         5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Stand(i, ok)),
+        3 => index.clone().prop_map(Act::Import),
         1 => index.clone().prop_map(Act::Lose),
         1 => index.clone().prop_map(Act::Spoil),
         1 => index.clone().prop_map(Act::Cancel),
@@ -387,6 +413,7 @@ struct World {
     looking: Vec<ExecutionId>,
     booting: Vec<SlotId>,
     warming: Vec<SlotId>,
+    importing: BTreeSet<SlotId>,
     standing: Vec<SlotId>,
     running: Vec<SlotId>,
     destroying: Vec<SlotId>,
@@ -428,6 +455,11 @@ impl World {
                 }
                 self.standing.push(slot);
                 Event::Stood { slot, memory_mb: 90 }
+            }
+            Act::Import(i) => {
+                let slot = *self.warming.get(i % self.warming.len().max(1))?;
+                self.importing.insert(slot);
+                Event::Imports { slot }
             }
             Act::Lose(i) => Event::Lost { slot: take(&mut self.standing, i)? },
             Act::Spoil(i) => {
@@ -578,7 +610,8 @@ proptest! {
             }
             let picture = pool.picture();
             prop_assert!(pool.serving() <= policy().max_executions);
-            prop_assert!(world.booting.len() + world.warming.len() <= policy().boots_at_once);
+            let importing = world.warming.iter().filter(|slot| world.importing.contains(slot)).count();
+            prop_assert!(world.booting.len() + world.warming.len() - importing <= policy().boots_at_once);
             prop_assert!(picture.booting - world.booting.len() <= policy().transpiles_at_once());
             prop_assert_eq!((picture.standing, picture.warming), (world.standing.len(), world.warming.len()));
             prop_assert!((picture.standing + picture.warming) * 90 <= 700);
