@@ -64,6 +64,12 @@ async fn nothing_stands() -> Daemon {
     .await
 }
 
+/// The bundle of a cold call, from a daemon of its own, on which nothing else runs; its runners lie in that daemon's directories.
+async fn bare_bundle(runtime: &str) -> (Bundle, Daemon) {
+    let maker = nothing_stands().await;
+    (bare::capture(&maker, runtime).await, maker)
+}
+
 /// An environment that was called often enough for one to stand for it.
 async fn hot(daemon: &Daemon, runtime: &str) -> String {
     let id = daemon.environment(runtime, SOURCE).await;
@@ -137,7 +143,7 @@ fn tier_row(name: &'static str, runtime: &str, measured: (Vec<Duration>, Vec<Dur
 /// P1: the module is imported, the sandbox frozen.
 async fn warm_environment(runtime: &'static str) -> Row {
     let daemon = standing(0, 1).await;
-    let bundle = bare::capture(&daemon, runtime).await;
+    let (bundle, _maker) = bare_bundle(runtime).await;
     let id = hot(&daemon, runtime).await;
     let ready = async || {
         daemon.stands(1).await;
@@ -149,7 +155,7 @@ async fn warm_environment(runtime: &'static str) -> Row {
 /// P2: an environment that was never called, in a sandbox that stood for its runtime.
 async fn warm_runtime(runtime: &'static str) -> Row {
     let daemon = standing(1, 0).await;
-    let bundle = bare::capture(&daemon, runtime).await;
+    let (bundle, _maker) = bare_bundle(runtime).await;
     let ready = async || {
         let id = daemon.environment(runtime, SOURCE).await;
         daemon.stands(2).await;
@@ -217,7 +223,7 @@ async fn cold(runtime: &'static str) -> Row {
     const ROUNDS: usize = 15;
     let daemon = nothing_stands().await;
     let id = daemon.environment(runtime, SOURCE).await;
-    let bundle = bare::capture(&daemon, runtime).await;
+    let (bundle, _maker) = bare_bundle(runtime).await;
     let (mut ours, mut floor, mut failed) = (Vec::new(), Vec::new(), 0);
     // The first pair fills the page cache.
     for round in 0..=ROUNDS {
@@ -275,7 +281,7 @@ fn machine_time() -> Duration {
 /// P4: a hundred calls at once, when what should stand does.
 async fn burst(runtime: &'static str) -> Row {
     let daemon = standing(2, 8).await;
-    let bundle = bare::capture(&daemon, runtime).await;
+    let (bundle, _maker) = bare_bundle(runtime).await;
     let id = hot(&daemon, runtime).await;
     daemon.stands(5).await;
     let floor = share_of_a_run(&daemon, &bundle, &id) * u32::try_from(BURST).unwrap();
@@ -308,7 +314,7 @@ async fn burst(runtime: &'static str) -> Row {
 /// P5: callers that ask again as soon as they are answered. The figure is the time for each call, so that less is better.
 async fn steady(runtime: &'static str) -> Row {
     let daemon = standing(2, 8).await;
-    let bundle = bare::capture(&daemon, runtime).await;
+    let (bundle, _maker) = bare_bundle(runtime).await;
     let id = hot(&daemon, runtime).await;
     daemon.stands(5).await;
     let floor = share_of_a_run(&daemon, &bundle, &id);
@@ -351,7 +357,7 @@ async fn steady(runtime: &'static str) -> Row {
 /// P13: what one that stands takes of the host's memory, by the proportional share of all its processes.
 async fn memory(runtime: &'static str) -> Row {
     let daemon = standing(0, STAND).await;
-    let bundle = bare::capture(&daemon, runtime).await;
+    let (bundle, _maker) = bare_bundle(runtime).await;
     let id = daemon.environment(runtime, SOURCE).await;
     let floor = bundle.resting(&daemon, &id);
     // A rate at which eight should stand.

@@ -14,7 +14,7 @@ type Grant = fn(&mut Pool, Moment, &mut Vec<Effect>) -> bool;
 
 impl Pool {
     /// Starts what may start, set-ups and calls in turns.
-    pub(super) fn grant(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn grant(&mut self, refills: bool, now: Moment, effects: &mut Vec<Effect>) {
         if !self.swept {
             return;
         }
@@ -30,7 +30,9 @@ impl Pool {
             }
             self.set_ups_turn = !self.set_ups_turn;
         }
-        self.refill(now, effects);
+        if refills {
+            self.refill(now, effects);
+        }
     }
 
     /// Gives what stands ready to waiting calls, in their turns.

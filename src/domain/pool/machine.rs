@@ -123,6 +123,8 @@ impl Pool {
     /// Takes one event and says what follows from it.
     pub fn step(&mut self, event: Event, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
+        // What stands next is made a moment later, when the slot is gone: not beside a call, or beside its answer.
+        let refills = !matches!(event, Event::LookedUp { .. } | Event::Settled { .. });
         match event {
             Event::Swept => self.swept = true,
             Event::CallCame { execution, environment, tenant } => {
@@ -160,7 +162,7 @@ impl Pool {
             }
             Event::Drain { hurry } => self.drain(hurry, &mut effects),
         }
-        self.grant(now, &mut effects);
+        self.grant(refills, now, &mut effects);
         self.remove_cleared(&mut effects);
         self.finish_drain(&mut effects);
         effects
