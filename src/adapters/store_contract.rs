@@ -66,17 +66,8 @@ pub(crate) fn environment(seed: u64) -> Environment {
 
 /// A call that has begun at `seed` milliseconds.
 pub(crate) fn begun(seed: u64, environment: EnvironmentId) -> ExecutionRecord {
-    ExecutionRecord {
-        id: ExecutionId(Uuid::from_u128(u128::from(seed))),
-        environment,
-        started_at: WallTime(i64::try_from(seed).expect("small seeds")),
-        completed_at: None,
-        exit_code: None,
-        stdout: None,
-        stderr: None,
-        duration_ms: None,
-        outcome: None,
-    }
+    let id = ExecutionId(Uuid::from_u128(u128::from(seed)));
+    ExecutionRecord::begun(id, environment, WallTime(i64::try_from(seed).expect("small seeds")))
 }
 
 /// The same call, completed `took` milliseconds later.

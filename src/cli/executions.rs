@@ -3,7 +3,8 @@
 use clap::{Args, Subcommand};
 
 use crate::api::dto::{CallBody, ErrorBody, ExecutionBody};
-use crate::cli::client::{Answer, Client, ClientError, Reach};
+use crate::cli::client::{Answer, Client, Reach};
+use crate::cli::each::{Words, each};
 use crate::cli::env::print_call;
 use crate::cli::exit;
 use crate::cli::printable::printable;
@@ -130,31 +131,8 @@ fn print(call: &CallBody, streams: &mut Streams<'_>) -> anyhow::Result<()> {
 
 /// Cancels each, and goes on after one that is not known.
 async fn cancel(flags: &CancelFlags, json: bool, client: &Client, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
-    let mut code = exit::OK;
-    let mut told = Vec::new();
-    for id in &flags.ids {
-        let failure = match client.cancel(*id).await {
-            Ok(()) => None,
-            Err(error) => match error.downcast_ref::<ClientError>() {
-                Some(ClientError::Refused { message, .. }) => Some(message.clone()),
-                // Without a connection or a token the next one fares no better.
-                _ => return Err(error),
-            },
-        };
-        match &failure {
-            None if !json => writeln!(streams.out, "cancelled {id}, unless it was over already")?,
-            Some(message) if !json => writeln!(streams.err, "cloister: {id}: {message}")?,
-            _ => {}
-        }
-        if failure.is_some() {
-            code = exit::FAILED;
-        }
-        told.push(serde_json::json!({ "id": id, "cancelled": failure.is_none(), "error": failure }));
-    }
-    if json {
-        writeln!(streams.out, "{}", serde_json::Value::from(told))?;
-    }
-    Ok(code)
+    let words = Words { key: "id", done: "cancelled", but: ", unless it was over already", named: true };
+    each(&flags.ids, &words, json, streams, async |id| client.cancel(*id).await).await
 }
 
 fn word(status: CallStatus) -> &'static str {

@@ -6,6 +6,7 @@
 pub mod arguments;
 mod client;
 mod desk;
+mod each;
 mod env;
 mod events;
 mod executions;

@@ -10,7 +10,8 @@ use clap::{Args, Subcommand};
 use zeroize::Zeroizing;
 
 use crate::api::dto::{PutSecretBody, SecretBody};
-use crate::cli::client::{Client, ClientError, Reach};
+use crate::cli::client::{Client, Reach};
+use crate::cli::each::{Words, each};
 use crate::cli::exit;
 use crate::cli::printable::printable;
 use crate::cli::streams::Streams;
@@ -144,29 +145,6 @@ fn hosts(secret: &SecretBody) -> String {
 
 /// Forgets each, and goes on after one that is not there.
 async fn remove(flags: &RemoveFlags, json: bool, client: &Client, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
-    let mut code = exit::OK;
-    let mut told = Vec::new();
-    for name in &flags.names {
-        let failure = match client.remove_secret(name).await {
-            Ok(()) => None,
-            Err(error) => match error.downcast_ref::<ClientError>() {
-                Some(ClientError::Refused { message, .. }) => Some(message.clone()),
-                // Without a connection or a token the next one fares no better.
-                _ => return Err(error),
-            },
-        };
-        match &failure {
-            None if !json => writeln!(streams.out, "removed {name}")?,
-            Some(message) if !json => writeln!(streams.err, "cloister: {message}")?,
-            _ => {}
-        }
-        if failure.is_some() {
-            code = exit::FAILED;
-        }
-        told.push(serde_json::json!({ "name": name, "removed": failure.is_none(), "error": failure }));
-    }
-    if json {
-        writeln!(streams.out, "{}", serde_json::Value::from(told))?;
-    }
-    Ok(code)
+    let words = Words { key: "name", done: "removed", but: "", named: false };
+    each(&flags.names, &words, json, streams, async |name| client.remove_secret(name).await).await
 }

@@ -31,6 +31,23 @@ pub fn error_chain(error: &dyn Error) -> ErrorChain {
     ErrorChain(chain)
 }
 
+/// The innermost cause of an error: of a request's, without the address that the outer ones quote.
+pub fn innermost(error: &dyn Error) -> Option<&dyn Error> {
+    let mut cause = error.source();
+    while let Some(deeper) = cause.and_then(|cause| cause.source()) {
+        cause = Some(deeper);
+    }
+    cause
+}
+
+/// Why a request failed, without its address, which may be signed.
+pub fn transport_cause(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it did not answer in time".to_owned();
+    }
+    innermost(error).map_or_else(|| "the request failed".to_owned(), ToString::to_string)
+}
+
 impl fmt::Display for ErrorChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

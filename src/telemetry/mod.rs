@@ -17,7 +17,7 @@ use slog::{Drain, Level, LevelFilter, Logger, Never, o};
 use slog_async::{Async, AsyncGuard, OverflowStrategy};
 use slog_term::TermDecorator;
 
-pub use error_chain::error_chain;
+pub use error_chain::{error_chain, innermost, transport_cause};
 
 /// Records that can wait for the writing thread.
 const CHANNEL: usize = 2048;

@@ -230,17 +230,7 @@ impl Handler<CancelExecution> for PoolDouble {
 }
 
 pub fn record(call: &Call) -> ExecutionRecord {
-    ExecutionRecord {
-        id: call.execution,
-        environment: call.environment,
-        started_at: WallTime(1),
-        completed_at: None,
-        exit_code: None,
-        stdout: None,
-        stderr: None,
-        duration_ms: None,
-        outcome: None,
-    }
+    ExecutionRecord::begun(call.execution, call.environment, WallTime(1))
 }
 
 /// Takes what it is told to take.

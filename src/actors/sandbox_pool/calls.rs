@@ -359,17 +359,7 @@ fn record(
     environment: EnvironmentId,
     done: bool,
 ) -> impl Future<Output = Result<ExecutionRecord, StoreError>> + 'static {
-    let record = ExecutionRecord {
-        id: execution,
-        environment,
-        started_at: deps.clock.wall(),
-        completed_at: None,
-        exit_code: None,
-        stdout: None,
-        stderr: None,
-        duration_ms: None,
-        outcome: None,
-    };
+    let record = ExecutionRecord::begun(execution, environment, deps.clock.wall());
     let store = Arc::clone(&deps.store);
     async move {
         if !done {

@@ -3,7 +3,6 @@
 //! An upload is one PUT to a presigned, path-style URL. Only the host is signed and the body is not hashed, so that there
 //! is neither a checksum header nor a trailer, which R2 and GCS refuse from newer SDKs of S3's maker.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use crate::domain::bucket::Bucket;
 use crate::domain::secret::Secret;
 use crate::ports::bucket::{ObjectStore, UploadError};
 use crate::ports::clock::Clock;
+use crate::telemetry::transport_cause;
 
 /// How long an upload's own URL is good, over all attempts.
 const PUT_LASTS: Duration = Duration::from_secs(3600);
@@ -95,7 +95,9 @@ impl S3Store {
                 status @ (408 | 429 | 500..=599) => Attempt::Failed(UploadError::Refused { host: host.into(), status }),
                 status => Attempt::Refused(UploadError::Refused { host: host.into(), status }),
             },
-            Err(error) => Attempt::Failed(UploadError::Unreachable { host: host.into(), cause: innermost(&error) }),
+            Err(error) => {
+                Attempt::Failed(UploadError::Unreachable { host: host.into(), cause: transport_cause(&error) })
+            }
         }
     }
 }
@@ -146,18 +148,6 @@ fn whole_key(prefix: &str, key: &str) -> Option<String> {
     let segments: Vec<&str> = prefix.split('/').chain(key.split('/')).filter(plain).collect();
     let any_of_key = key.split('/').any(|segment| plain(&segment));
     any_of_key.then(|| segments.join("/"))
-}
-
-/// The innermost cause, without the address and its signature.
-fn innermost(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "it did not answer in time".to_owned();
-    }
-    let mut cause = error.source();
-    while let Some(deeper) = cause.and_then(|cause| cause.source()) {
-        cause = Some(deeper);
-    }
-    cause.map_or_else(|| "the request failed".to_owned(), ToString::to_string)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@
 mod hosts;
 mod resolver;
 
-use std::error::Error as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +22,7 @@ use tokio::time::timeout;
 use crate::domain::egress::Reach;
 use crate::domain::secret::Secret;
 use crate::ports::fetch::{FetchError, Fetcher};
+use crate::telemetry::innermost;
 
 pub use hosts::Hosts;
 use resolver::{GuardedResolver, NotPublic};
@@ -142,11 +142,7 @@ fn failed(host: &str, error: &reqwest::Error) -> FetchError {
     if NotPublic::is_behind(error) {
         return FetchError::Private(host.to_owned());
     }
-    let mut cause = error.source();
-    while let Some(deeper) = cause.and_then(|cause| cause.source()) {
-        cause = Some(deeper);
-    }
-    let cause = cause.map_or_else(|| "the request failed".to_owned(), ToString::to_string);
+    let cause = innermost(error).map_or_else(|| "the request failed".to_owned(), ToString::to_string);
     FetchError::Unreachable { host: host.to_owned(), cause }
 }
 

@@ -1,6 +1,5 @@
 //! What all calls have in common: their headers, their limits, and what an answer's status means.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
@@ -11,6 +10,7 @@ use tokio::time::timeout;
 use super::body::Pieces;
 use crate::domain::job::JobId;
 use crate::ports::job_source::SourceError;
+use crate::telemetry::transport_cause;
 
 /// For the next piece of an answer's body to come.
 const PIECE_WITHIN: Duration = Duration::from_secs(30);
@@ -152,14 +152,6 @@ pub(super) fn is_json(response: &Response) -> bool {
     response.status() == StatusCode::OK && kind.eq_ignore_ascii_case("application/json")
 }
 
-/// The innermost cause, without the address.
 fn unreachable(error: &reqwest::Error) -> SourceError {
-    if error.is_timeout() {
-        return SourceError::Unreachable("it did not answer in time".to_owned());
-    }
-    let mut cause = error.source();
-    while let Some(deeper) = cause.and_then(|cause| cause.source()) {
-        cause = Some(deeper);
-    }
-    SourceError::Unreachable(cause.map_or_else(|| "the request failed".to_owned(), ToString::to_string))
+    SourceError::Unreachable(transport_cause(error))
 }

@@ -173,12 +173,7 @@ impl RunscEngine {
         let frame_cap =
             self.call_frame_cap().max(out.map_or(0, |out| in_base64(out.bytes) + FILE_ENTRY + FRAME_FIELDS));
         let (seen, evidence) = self.perform(id, Task::Execute(out), asked, call.limits, frame_cap, following).await?;
-        let settlement = match seen {
-            Some(Settled::Call(settlement)) => Some(settlement),
-            Some(_) => Some(Settlement::Forged),
-            None => None,
-        };
-        Ok(Evidence { settlement, ..evidence })
+        Ok(Evidence { settlement: seen.map(of_a_call), ..evidence })
     }
 
     pub(super) async fn turn_into_javascript(
@@ -347,14 +342,17 @@ fn in_base64(bytes: usize) -> usize {
     bytes.div_ceil(3) * 4
 }
 
+/// An answer as a call's; that of another task is none that a call's runner would give.
+fn of_a_call(settled: Settled) -> Settlement {
+    match settled {
+        Settled::Call(settlement) => settlement,
+        _ => Settlement::Forged,
+    }
+}
+
 /// A task of a set-up that was not answered as it should be.
 pub(super) fn failed(seen: Option<Settled>, evidence: Evidence) -> SandboxError {
-    let settlement = match seen {
-        Some(Settled::Call(settlement)) => Some(settlement),
-        Some(_) => Some(Settlement::Forged),
-        None => None,
-    };
-    SandboxError::TaskFailed(judge(&Evidence { settlement, ..evidence }).as_str())
+    SandboxError::TaskFailed(judge(&Evidence { settlement: seen.map(of_a_call), ..evidence }).as_str())
 }
 
 /// A standing sandbox is used only if it still lives and has said nothing that nobody asked for.

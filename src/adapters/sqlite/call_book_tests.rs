@@ -59,17 +59,7 @@ async fn an_accepted_call_is_there_with_its_request_until_it_ends() {
     let (tenant, read) = book.request(execution(1)).await.unwrap().unwrap();
     assert_eq!(tenant, acme());
     assert_eq!((read.data.as_str(), read.env["A"].as_str(), read.limits.memory_mb), (r#"{"a": "é"}"#, "1", 128));
-    let record = ExecutionRecord {
-        id: execution(1),
-        environment,
-        started_at: WallTime(50),
-        completed_at: None,
-        exit_code: None,
-        stdout: None,
-        stderr: None,
-        duration_ms: None,
-        outcome: None,
-    };
+    let record = ExecutionRecord::begun(execution(1), environment, WallTime(50));
     housed.begin_execution(&record).await.unwrap();
     let unended = book.unended().await.unwrap();
     let seen: Vec<_> = unended.into_iter().map(|call| (call.execution, call.record)).collect();

@@ -3,7 +3,6 @@
 //! The address comes from a caller: it is connected to through a client that looks up public addresses only, and no
 //! redirect is followed.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use crate::domain::base64;
 use crate::domain::time::WallTime;
 use crate::domain::webhook::Webhook;
 use crate::ports::webhook::{WebhookError, WebhookTeller};
+use crate::telemetry::transport_cause;
 
 /// Says whether an address may be connected to that needs no looking up.
 pub type MayReach = Arc<dyn Fn(&Url) -> bool + Send + Sync>;
@@ -77,7 +77,7 @@ impl WebhookTeller for HttpTeller {
             Ok(response) if response.status().is_success() => Ok(()),
             Ok(response) => Err(WebhookError::Status { host, status: response.status().as_u16() }),
             Err(error) if (self.is_guards)(&error) => Err(WebhookError::Private(host)),
-            Err(error) => Err(WebhookError::Unreachable { host, cause: innermost(&error) }),
+            Err(error) => Err(WebhookError::Unreachable { host, cause: transport_cause(&error) }),
         }
     }
 }
@@ -88,18 +88,6 @@ fn signature(key: &[u8], id: &str, seconds: i64, body: &str) -> Option<String> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
     mac.update(format!("{id}.{seconds}.{body}").as_bytes());
     Some(format!("v1,{}", base64::encode(&mac.finalize().into_bytes())))
-}
-
-/// The innermost cause, without the address.
-fn innermost(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "it did not answer in time".to_owned();
-    }
-    let mut cause = error.source();
-    while let Some(deeper) = cause.and_then(|cause| cause.source()) {
-        cause = Some(deeper);
-    }
-    cause.map_or_else(|| "the request failed".to_owned(), ToString::to_string)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use clap::Args;
 
 use crate::api::dto::EnvironmentBody;
-use crate::cli::client::{Client, ClientError};
+use crate::cli::client::Client;
+use crate::cli::each::{Words, each};
 use crate::cli::exit;
 use crate::cli::printable::printable;
 use crate::cli::streams::Streams;
@@ -93,29 +94,6 @@ fn facts(environment: &EnvironmentBody) -> Vec<Vec<String>> {
 
 /// Deletes each, and goes on after one that cannot be.
 pub async fn delete(flags: &DeleteFlags, json: bool, client: &Client, streams: &mut Streams<'_>) -> anyhow::Result<u8> {
-    let mut code = exit::OK;
-    let mut told = Vec::new();
-    for id in &flags.ids {
-        let failure = match client.delete(*id).await {
-            Ok(()) => None,
-            Err(error) => match error.downcast_ref::<ClientError>() {
-                Some(ClientError::Refused { message, .. }) => Some(message.clone()),
-                // Without a connection or a token the next one fares no better.
-                _ => return Err(error),
-            },
-        };
-        match &failure {
-            None if !json => writeln!(streams.out, "deleted {id}")?,
-            Some(message) if !json => writeln!(streams.err, "cloister: {id}: {message}")?,
-            _ => {}
-        }
-        if failure.is_some() {
-            code = exit::FAILED;
-        }
-        told.push(serde_json::json!({ "id": id, "deleted": failure.is_none(), "error": failure }));
-    }
-    if json {
-        writeln!(streams.out, "{}", serde_json::Value::from(told))?;
-    }
-    Ok(code)
+    let words = Words { key: "id", done: "deleted", but: "", named: true };
+    each(&flags.ids, &words, json, streams, async |id| client.delete(*id).await).await
 }

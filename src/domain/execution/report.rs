@@ -160,6 +160,23 @@ pub struct ExecutionRecord {
     pub outcome: Option<String>,
 }
 
+impl ExecutionRecord {
+    /// A call that has begun.
+    pub fn begun(id: ExecutionId, environment: EnvironmentId, started_at: WallTime) -> Self {
+        Self {
+            id,
+            environment,
+            started_at,
+            completed_at: None,
+            exit_code: None,
+            stdout: None,
+            stderr: None,
+            duration_ms: None,
+            outcome: None,
+        }
+    }
+}
+
 impl fmt::Debug for ExecutionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { execution, outcome, .. } = self;

@@ -1,6 +1,5 @@
 //! One image's requests to its registry.
 
-use std::error::Error as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use super::RegistryError;
 use super::credentials::Credentials;
 use crate::adapters::images::blobs::{BlobError, Blobs, MOST_DOCUMENT, blocking, check, check_parts, measure};
 use crate::domain::image::{Challenge, Descriptor, Digest, Document, Reference, is_loopback};
+use crate::telemetry::transport_cause;
 
 const MOST_REDIRECTS: usize = 5;
 /// The largest answer with a token.
@@ -146,7 +146,7 @@ impl Session {
     async fn send(&self, url: Url, headers: HeaderMap) -> Result<Response, RegistryError> {
         let host = host_of(&url);
         let sent = self.client.get(url).headers(headers).send().await;
-        sent.map_err(|error| RegistryError::Unreachable { host, cause: innermost(&error) })
+        sent.map_err(|error| RegistryError::Unreachable { host, cause: transport_cause(&error) })
     }
 
     async fn gain_rights(&self, refused: &Response) -> Result<(), RegistryError> {
@@ -278,23 +278,12 @@ impl Blobs for Session {
 }
 
 async fn piece(response: &mut Response, host: &str) -> Result<Option<bytes::Bytes>, RegistryError> {
-    let failed = |error: reqwest::Error| RegistryError::Unreachable { host: host.to_owned(), cause: innermost(&error) };
+    let failed =
+        |error: reqwest::Error| RegistryError::Unreachable { host: host.to_owned(), cause: transport_cause(&error) };
     response.chunk().await.map_err(failed)
 }
 
 fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// The innermost cause, without the address.
-fn innermost(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "it did not answer in time".to_owned();
-    }
-    let mut cause = error.source();
-    while let Some(deeper) = cause.and_then(|cause| cause.source()) {
-        cause = Some(deeper);
-    }
-    cause.map_or_else(|| "the request failed".to_owned(), ToString::to_string)
 }

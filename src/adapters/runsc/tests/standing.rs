@@ -172,7 +172,7 @@ async fn a_module_that_cannot_be_imported_in_time_is_no_standing_sandbox() {
 }
 
 #[tokio::test]
-async fn what_goes_wrong_between_import_and_call_spoils_the_sandbox() {
+async fn a_timer_that_is_due_while_the_sandbox_rests_does_not_keep_the_call_from_its_answer() {
     let world = World::gvisor();
     let source = "setTimeout(() => { throw new Error('late') }, 1); export const handler = () => 'never';";
     let environment = world.environment(source).await;
