@@ -2,6 +2,7 @@
 pub mod beneath;
 pub mod children;
 pub mod environ;
+pub mod guarded;
 pub mod in_root;
 pub mod marked;
 pub mod mounts;

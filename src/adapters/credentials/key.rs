@@ -1,15 +1,15 @@
 //! The key that secrets are sealed with: the daemon's own, in a file of its own, or one that it is given.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
 
 use super::Key;
 use crate::domain::base64;
+use crate::sys::guarded::{self, Unread};
 
 /// What the credential is called below `$CREDENTIALS_DIRECTORY`.
 const CREDENTIAL: &str = "secrets-key";
@@ -91,17 +91,13 @@ pub(super) fn read_or_make(sources: &KeySources, may_make: bool) -> Result<Key, 
 
 fn read(path: &Path, is_guarded: bool) -> Result<Key, KeyError> {
     let unreadable = |source| KeyError::Unreadable { path: path.to_owned(), source };
-    // A named pipe is opened at once, too, and refused below.
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(unreadable)?;
-    let found = file.metadata().map_err(unreadable)?;
-    if !found.is_file() || found.len() > MOST_BYTES {
-        return Err(KeyError::NotAKey(path.to_owned()));
-    }
-    if !is_guarded && found.permissions().mode() & 0o007 != 0 {
-        return Err(KeyError::Public(path.to_owned()));
-    }
-    let mut text = Zeroizing::new(String::with_capacity(MOST_BYTES as usize));
-    file.take(MOST_BYTES).read_to_string(&mut text).map_err(unreadable)?;
+    let closed = if is_guarded { 0 } else { guarded::OPEN_TO_ALL };
+    let bytes = guarded::read(path, MOST_BYTES, closed).map_err(|unread| match unread {
+        Unread::Failed(source) => unreadable(source),
+        Unread::NotSmall => KeyError::NotAKey(path.to_owned()),
+        Unread::Public => KeyError::Public(path.to_owned()),
+    })?;
+    let text = guarded::text(&bytes).map_err(unreadable)?;
     let mut key = Key::zeroed();
     base64::decode_into(text.trim(), &mut key).map_err(|_| KeyError::NotAKey(path.to_owned()))?;
     Ok(key)

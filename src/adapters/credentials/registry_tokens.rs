@@ -1,15 +1,11 @@
 //! Where the tokens of private registries come from: a file, or a credential of systemd. Read once, at the daemon's start.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
-
-use nix::fcntl::OFlag;
-use zeroize::Zeroizing;
 
 use crate::domain::egress::HostHeader;
 use crate::domain::registry_token::{self, NotATokenLine};
+use crate::sys::guarded::{self, Unread};
 
 /// What the credential is called below `$CREDENTIALS_DIRECTORY`.
 const CREDENTIAL: &str = "registry-tokens";
@@ -43,24 +39,20 @@ pub fn registry_tokens(file: Option<&Path>, credentials: Option<&Path>) -> Resul
 /// `is_guarded`: its directory keeps strangers out, whatever the file's own mode says.
 fn read(path: &Path, is_guarded: bool) -> Result<Vec<HostHeader>, TokensError> {
     let unreadable = |source| TokensError::Unreadable { path: path.to_owned(), source };
-    // A named pipe is opened at once, too, and refused below; else it would be waited for without an end.
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(unreadable)?;
-    let found = file.metadata().map_err(unreadable)?;
-    if !found.is_file() || found.len() > MOST_BYTES {
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a small regular file")));
-    }
-    if !is_guarded && found.permissions().mode() & 0o004 != 0 {
-        return Err(TokensError::Public(path.to_owned()));
-    }
-    // Large enough from the start, so that no half of it is left behind by growing.
-    let mut text = Zeroizing::new(String::with_capacity(MOST_BYTES as usize + 1));
-    file.take(MOST_BYTES).read_to_string(&mut text).map_err(unreadable)?;
-    registry_token::read(&text).map_err(|source| TokensError::Malformed { path: path.to_owned(), source })
+    let closed = if is_guarded { 0 } else { guarded::READ_BY_ALL };
+    let bytes = guarded::read(path, MOST_BYTES, closed).map_err(|unread| match unread {
+        Unread::Failed(source) => unreadable(source),
+        Unread::NotSmall => unreadable(Unread::not_small()),
+        Unread::Public => TokensError::Public(path.to_owned()),
+    })?;
+    let text = guarded::text(&bytes).map_err(unreadable)?;
+    registry_token::read(text).map_err(|source| TokensError::Malformed { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 

@@ -1,15 +1,13 @@
 //! Where private keys come from: a file, a credential of systemd, or the value that `WORKER_PRIVATE_KEY_B64` had.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
 
 use crate::sealed::{NotAKey, SecretKey};
+use crate::sys::guarded::{self, Unread};
 
 /// What the credential is called below `$CREDENTIALS_DIRECTORY`.
 const CREDENTIAL: &str = "worker-private-key";
@@ -89,19 +87,12 @@ impl Sources {
 
 /// `is_guarded`: its directory keeps strangers out, whatever the file's own mode says.
 fn read(path: &Path, is_guarded: bool) -> Result<Arc<SecretKey>, KeyringError> {
-    let unreadable = |source| KeyringError::Unreadable { path: path.to_owned(), source };
-    // A named pipe is opened at once, too, and refused below; else it would be waited for without an end.
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(unreadable)?;
-    let found = file.metadata().map_err(unreadable)?;
-    if !found.is_file() || found.len() > MOST_BYTES {
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a small regular file")));
-    }
-    if !is_guarded && found.permissions().mode() & 0o004 != 0 {
-        return Err(KeyringError::Public(path.to_owned()));
-    }
-    // Large enough from the start, so that no half of it is left behind by growing.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST_BYTES as usize + 1));
-    file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    let closed = if is_guarded { 0 } else { guarded::READ_BY_ALL };
+    let bytes = guarded::read(path, MOST_BYTES, closed).map_err(|unread| match unread {
+        Unread::Failed(source) => KeyringError::Unreadable { path: path.to_owned(), source },
+        Unread::NotSmall => KeyringError::Unreadable { path: path.to_owned(), source: Unread::not_small() },
+        Unread::Public => KeyringError::Public(path.to_owned()),
+    })?;
     let place = path.display().to_string();
     let text =
         std::str::from_utf8(&bytes).map_err(|_| KeyringError::NotAKey { place: place.clone(), source: NotAKey })?;
