@@ -2,6 +2,7 @@
 
 pub mod comfy;
 pub mod credentials;
+pub mod parent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::doubles::{BookDouble, PoolDouble, TellerDouble, record};
 use super::*;
-use crate::actors::sandbox_pool::tests::seat;
+use crate::actors::doubles::parent::seat_alone;
 use crate::adapters::clock::PausedClock;
 use crate::domain::desk::{CallStatus, Fingerprint, HookState, Subject};
 use crate::domain::execution::{Call, Limits};
@@ -68,7 +68,7 @@ impl House {
             show: |view| format!("{:?}", view.answer.map(|answer| answer.body)),
             log: Logger::root(slog::Discard, slog::o!()),
         };
-        CallDesk::new(deps, seat()).start()
+        CallDesk::new(deps, seat_alone()).start()
     }
 
     fn executed(&self) -> Vec<ExecutionId> {

@@ -8,11 +8,11 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::actors::doubles::credentials::CredentialsDouble;
+use crate::actors::doubles::parent::{Parent, Told, seat};
 use crate::adapters::clock::PausedClock;
 use crate::domain::credential::Credential;
 use crate::domain::egress::EgressPicture;
-use crate::domain::restart::{Exit, Generation};
-use crate::messages::supervisor::{Beat, ChildDown};
+use crate::domain::restart::Exit;
 
 /// Serves until it is told to end; tells how often it was begun and how often it was cut off.
 #[derive(Default)]
@@ -43,50 +43,8 @@ impl EgressProxy for ProxyDouble {
     }
 }
 
-#[derive(Default)]
-struct Parent {
-    beats: usize,
-    complaints: Vec<String>,
-    exits: Vec<Exit>,
-}
-
-impl Actor for Parent {
-    type Context = Context<Self>;
-}
-
-impl Handler<Beat> for Parent {
-    type Result = ();
-
-    fn handle(&mut self, beat: Beat, _: &mut Self::Context) {
-        self.beats += 1;
-        self.complaints = beat.complaints;
-    }
-}
-
-impl Handler<ChildDown> for Parent {
-    type Result = ();
-
-    fn handle(&mut self, down: ChildDown, _: &mut Self::Context) {
-        self.exits.push(down.exit);
-    }
-}
-
-/// How many beats there were, and how the lives ended.
-#[derive(Message)]
-#[rtype(result = "(usize, Vec<Exit>)")]
-struct Told;
-
-impl Handler<Told> for Parent {
-    type Result = MessageResult<Told>;
-
-    fn handle(&mut self, _: Told, _: &mut Self::Context) -> Self::Result {
-        MessageResult((self.beats, self.exits.clone()))
-    }
-}
-
 fn start(proxy: &Arc<ProxyDouble>, parent: &Addr<Parent>) -> Addr<Egress> {
-    let seat = Seat::new(parent, "egress", Generation(1), Duration::from_secs(1));
-    Egress::new(deps(proxy, Arc::default()), seat).start()
+    Egress::new(deps(proxy, Arc::default()), seat(parent, "egress")).start()
 }
 
 fn deps(proxy: &Arc<ProxyDouble>, credentials: Arc<CredentialsDouble>) -> Deps {
@@ -101,10 +59,11 @@ async fn it_serves_beats_and_cuts_everything_when_it_is_drained() {
     let egress = start(&proxy, &parent);
     tokio::time::sleep(Duration::from_millis(3500)).await;
     assert_eq!(egress.send(GetEgress).await.unwrap().allowed, 1);
-    assert_eq!(parent.send(Told).await.unwrap(), (4, vec![]));
+    let told = parent.send(Told).await.unwrap();
+    assert_eq!((told.beats, told.exits), (4, vec![]));
     egress.send(Drain { hurry: false }).await.unwrap();
     tokio::time::sleep(Duration::from_millis(10)).await;
-    assert_eq!(parent.send(Told).await.unwrap().1, [Exit::Requested]);
+    assert_eq!(parent.send(Told).await.unwrap().exits, [Exit::Requested]);
     assert_eq!(*proxy.cut.lock().unwrap(), 1);
 }
 
@@ -117,23 +76,10 @@ async fn a_proxy_that_ends_takes_its_owner_along_and_a_second_life_serves_again(
     proxy.end.notify_one();
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert!(!first.connected());
-    assert_eq!(parent.send(Told).await.unwrap().1, [Exit::Crashed]);
+    assert_eq!(parent.send(Told).await.unwrap().exits, [Exit::Crashed]);
     let second = start(&proxy, &parent);
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(second.send(GetEgress).await.unwrap().allowed, 2);
-}
-
-/// What was complained of last.
-#[derive(Message)]
-#[rtype(result = "Vec<String>")]
-struct Complaints;
-
-impl Handler<Complaints> for Parent {
-    type Result = Vec<String>;
-
-    fn handle(&mut self, _: Complaints, _: &mut Self::Context) -> Self::Result {
-        self.complaints.clone()
-    }
 }
 
 #[actix::test]
@@ -141,8 +87,7 @@ async fn secrets_are_kept_listed_and_forgotten_and_what_is_wrong_with_them_is_to
     tokio::time::pause();
     let (proxy, parent) = (Arc::new(ProxyDouble::default()), Parent::default().start());
     let credentials = Arc::new(CredentialsDouble::default());
-    let seat = Seat::new(&parent, "egress", Generation(1), Duration::from_secs(1));
-    let egress = Egress::new(deps(&proxy, Arc::clone(&credentials)), seat).start();
+    let egress = Egress::new(deps(&proxy, Arc::clone(&credentials)), seat(&parent, "egress")).start();
     let credential = Credential::new("KEY", &["a.example".to_owned()], "value".to_owned().into()).unwrap();
     let put = PutCredential { credential: credential.clone() };
     assert_eq!(egress.send(put).await.unwrap().unwrap().name, credential.name);
@@ -154,5 +99,5 @@ async fn secrets_are_kept_listed_and_forgotten_and_what_is_wrong_with_them_is_to
     let refused = egress.send(PutCredential { credential }).await.unwrap().unwrap_err();
     assert_eq!(refused.to_string(), "keeping the secret failed: the key is gone");
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(parent.send(Complaints).await.unwrap(), ["the key is gone"]);
+    assert_eq!(parent.send(Told).await.unwrap().complaints, ["the key is gone"]);
 }

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::actors::doubles::parent::{Parent, Told, seat};
 use crate::adapters::clock::PausedClock;
 use crate::domain::pool::PoolPicture;
-use crate::domain::restart::{Exit, Generation};
-use crate::messages::supervisor::{Beat, ChildDown};
+use crate::domain::restart::Exit;
 use crate::ports::images::{FoundImage, RuntimeRoot};
 
 const BUN: Runtime = Runtime::Bun;
@@ -80,45 +80,6 @@ impl ImageTrials for World {
     }
 }
 
-#[derive(Default)]
-struct Parent {
-    complaints: Vec<String>,
-    exits: Vec<Exit>,
-}
-
-impl Actor for Parent {
-    type Context = Context<Self>;
-}
-
-impl Handler<Beat> for Parent {
-    type Result = ();
-
-    fn handle(&mut self, beat: Beat, _: &mut Self::Context) {
-        self.complaints = beat.complaints;
-    }
-}
-
-impl Handler<ChildDown> for Parent {
-    type Result = ();
-
-    fn handle(&mut self, down: ChildDown, _: &mut Self::Context) {
-        self.exits.push(down.exit);
-    }
-}
-
-/// The last complaints, and how the lives ended.
-#[derive(Message)]
-#[rtype(result = "(Vec<String>, Vec<Exit>)")]
-struct Told;
-
-impl Handler<Told> for Parent {
-    type Result = MessageResult<Told>;
-
-    fn handle(&mut self, _: Told, _: &mut Self::Context) -> Self::Result {
-        MessageResult((self.complaints.clone(), self.exits.clone()))
-    }
-}
-
 /// A pool with calls that boot.
 struct BusyPool(usize);
 
@@ -139,7 +100,6 @@ fn start(world: &Arc<World>, parent: &Addr<Parent>, soak: u32) -> Addr<Images> {
 }
 
 fn start_beside(world: &Arc<World>, parent: &Addr<Parent>, soak: u32, pool: Handle<GetPool>) -> Addr<Images> {
-    let seat = Seat::new(parent, "images", Generation(1), Duration::from_secs(1));
     let deps = Deps {
         store: Arc::clone(world) as _,
         trials: Arc::clone(world) as _,
@@ -148,7 +108,7 @@ fn start_beside(world: &Arc<World>, parent: &Addr<Parent>, soak: u32, pool: Hand
         soak,
         log: Logger::root(slog::Discard, slog::o!()),
     };
-    Images::new(deps, seat).start()
+    Images::new(deps, seat(parent, "images")).start()
 }
 
 fn world(serving: Option<u8>, offered: Option<u8>) -> (Arc<World>, Addr<Parent>) {
@@ -173,14 +133,14 @@ async fn a_new_image_serves_after_its_starts_and_not_before() {
     assert_eq!(*world.serving.lock().unwrap(), Some(digest(1)));
     let tried = world.tried.lock().unwrap().len();
     assert!((3..8).contains(&tried), "a start rests as long as it took: {tried}");
-    let (complaints, _) = parent.send(Told).await.unwrap();
+    let complaints = parent.send(Told).await.unwrap().complaints;
     assert!(complaints[0].contains("of 10 starts; 010101010101 serves until then"), "{complaints:?}");
     after(Duration::from_secs(5)).await;
     assert_eq!(*world.serving.lock().unwrap(), Some(digest(2)));
     assert_eq!(world.tried.lock().unwrap().len(), 10);
     let picture = images.send(GetImages).await.unwrap().remove(0);
     assert_eq!((picture.serving, picture.on_trial, picture.problem), (Some(digest(2).to_string()), None, None));
-    assert_eq!(parent.send(Told).await.unwrap().0, [""; 0]);
+    assert_eq!(parent.send(Told).await.unwrap().complaints, [""; 0]);
 }
 
 #[actix::test]
@@ -193,7 +153,7 @@ async fn an_image_that_fails_does_not_serve_and_a_disturbed_start_is_tried_again
     *world.failing.lock().unwrap() = Some(TrialError::Image("it died".into()));
     after(Duration::from_secs(5)).await;
     assert_eq!((world.tried.lock().unwrap().len(), world.serving.lock().unwrap().clone()), (2, Some(digest(1))));
-    let (complaints, _) = parent.send(Told).await.unwrap();
+    let complaints = parent.send(Told).await.unwrap().complaints;
     assert_eq!(complaints, ["bun: image 020202020202 failed at start 1 of 3 (it died); 010101010101 serves on"]);
     images.send(CheckImages).await.unwrap();
     after(Duration::from_secs(5)).await;
@@ -205,7 +165,7 @@ async fn an_image_that_is_away_is_looked_for_until_it_is_there() {
     let (world, parent) = world(None, None);
     let _images = start(&world, &parent, 3);
     after(Duration::from_millis(1500)).await;
-    let (complaints, _) = parent.send(Told).await.unwrap();
+    let complaints = parent.send(Told).await.unwrap().complaints;
     assert_eq!(complaints, ["bun: the image r.example/bun:1 cannot be fetched: it is away"]);
     *world.offered.lock().unwrap() = Some(digest(3));
     after(Duration::from_secs(31)).await;
@@ -235,6 +195,6 @@ async fn a_drain_cuts_a_trial_off_and_sweeps_what_it_left() {
     world.begun.notified().await;
     images.send(Drain { hurry: false }).await.unwrap();
     after(Duration::from_millis(10)).await;
-    assert_eq!(parent.send(Told).await.unwrap().1, [Exit::Requested]);
+    assert_eq!(parent.send(Told).await.unwrap().exits, [Exit::Requested]);
     assert_eq!((*world.cut.lock().unwrap(), *world.sweeps.lock().unwrap()), (1, 2));
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::actors::doubles::World;
-use crate::actors::sandbox_pool::tests::seat;
+use crate::actors::doubles::parent::seat_alone;
 use crate::adapters::clock::PausedClock;
 use crate::domain::environment::{Dependencies, Environment, EnvironmentStatus, Permissions, Runtime, SetUpRequest};
 use crate::domain::id::{EnvironmentId, SlotId};
@@ -102,7 +102,7 @@ fn start(world: &World, holdings: PoolHoldings) -> Addr<Reaper> {
         keep_executions: Duration::from_secs(3600),
         log: Logger::root(slog::Discard, slog::o!()),
     };
-    Reaper::new(deps, seat()).start()
+    Reaper::new(deps, seat_alone()).start()
 }
 
 #[actix::test]

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::actors::doubles::World;
+use crate::actors::doubles::parent::{Parent, Told, seat};
 use crate::adapters::clock::PausedClock;
 use crate::domain::environment::{Dependencies, ModulesUpdate, Permissions, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::execution::{Call, ExecutionReport, Outcome, Start};
@@ -17,48 +18,11 @@ use crate::domain::id::RequestId;
 use crate::domain::package_set::{KeepSets, Sources};
 use crate::domain::pool::{Refusal, StandingPolicy};
 use crate::domain::quota::{EnvironmentLimits, Quota, Quotas, Rate, Work};
-use crate::domain::restart::Generation;
 use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{
     CancelExecution, CloneEnvironment, DeleteEnvironment, Execute, ExecuteError, ExpireEnvironment, Expired,
     RetireVolume, SetTtl, SetUp, SetUpError, UpdateModules,
 };
-use crate::messages::supervisor::{Beat, ChildDown};
-
-/// Stands where the Supervisor would, and remembers the last complaints.
-#[derive(Default)]
-struct Parent(Vec<String>);
-
-impl Actor for Parent {
-    type Context = Context<Self>;
-}
-
-impl Handler<Beat> for Parent {
-    type Result = ();
-    fn handle(&mut self, beat: Beat, _: &mut Self::Context) {
-        self.0 = beat.complaints;
-    }
-}
-
-#[derive(Message)]
-#[rtype(result = "Vec<String>")]
-struct LastComplaints;
-
-impl Handler<LastComplaints> for Parent {
-    type Result = Vec<String>;
-    fn handle(&mut self, _: LastComplaints, _: &mut Self::Context) -> Vec<String> {
-        self.0.clone()
-    }
-}
-
-impl Handler<ChildDown> for Parent {
-    type Result = ();
-    fn handle(&mut self, _: ChildDown, _: &mut Self::Context) {}
-}
-
-pub(crate) fn seat() -> Seat {
-    Seat::new(&Parent::default().start(), "test", Generation(1), Duration::from_secs(1))
-}
 
 fn limits() -> Limits {
     Limits { timeout: Duration::from_secs(5), memory_mb: 128 }
@@ -104,7 +68,7 @@ fn start_with(world: &World, parent: &Addr<Parent>, standing: StandingPolicy) ->
         isolated: true,
         keep_output: false,
     };
-    SandboxPool::new(deps, Seat::new(parent, "test", Generation(1), Duration::from_secs(1))).start()
+    SandboxPool::new(deps, seat(parent, "test")).start()
 }
 
 fn request() -> SetUpRequest {
@@ -257,10 +221,10 @@ async fn a_store_that_is_down_is_an_error_and_a_complaint_and_recovers_without_a
     assert!(matches!(call(&pool, id, 1).await, Err(ExecuteError::Host { .. })));
     assert!(pool.send(set_up_of(2, request())).await.unwrap().is_err());
     settle(1100).await;
-    assert_eq!(parent.send(LastComplaints).await.unwrap(), ["the store cannot answer: it is down"]);
+    assert_eq!(parent.send(Told).await.unwrap().complaints, ["the store cannot answer: it is down"]);
     *world.store.down.lock().unwrap() = false;
     settle(2100).await;
-    assert_eq!(parent.send(LastComplaints).await.unwrap(), Vec::<String>::new());
+    assert_eq!(parent.send(Told).await.unwrap().complaints, Vec::<String>::new());
     assert_eq!(call(&pool, id, 2).await.unwrap().outcome, Outcome::Ok);
 }
 
