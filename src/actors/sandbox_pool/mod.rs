@@ -50,7 +50,7 @@ pub use packages::InstallPolicy;
 use packages::{Installs, Wanted};
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 /// Readiness until the first act has ended: it may take longer than a beat.
 const SWEEPING: &str = "what an earlier life left is still being removed, and the host looked at";

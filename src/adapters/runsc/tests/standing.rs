@@ -22,12 +22,7 @@ impl World {
         self.volumes.make(&environment.volume_name(), [twice].into()).await.unwrap();
         let slot = SlotId(Uuid::new_v4());
         let purpose = match tier {
-            Tier::Environment => Purpose::StandForEnvironment {
-                environment,
-                volume: environment.volume_name(),
-                permissions: Permissions::default(),
-                secrets: Vec::new(),
-            },
+            Tier::Environment => for_environment(environment),
             Tier::Runtime => Purpose::StandForRuntime,
         };
         self.engine().create(SlotSpec { slot, runtime, purpose, memory_mb: 128 }).await.unwrap();
@@ -46,6 +41,25 @@ impl World {
         }
         self.engine().run(slot, &call(environment, USUAL), "main.js", None).await
     }
+
+    /// One that stood, and the evidence of the call that it answered as it should.
+    async fn answers(&self, runtime: Runtime, tier: Tier) -> ((SlotId, EnvironmentId), Evidence) {
+        let standing = self.standing(runtime, tier).await;
+        let evidence = self.claim(standing, tier).await.unwrap();
+        let result = Some(Settlement::Result(RESULT.to_owned()));
+        assert_eq!(evidence.settlement, result, "{runtime} {tier:?}: {evidence:?}");
+        (standing, evidence)
+    }
+}
+
+/// With no permissions and no secrets.
+fn for_environment(environment: EnvironmentId) -> Purpose {
+    Purpose::StandForEnvironment {
+        environment,
+        volume: environment.volume_name(),
+        permissions: Permissions::default(),
+        secrets: Vec::new(),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +73,7 @@ const TIERS: [Tier; 2] = [Tier::Environment, Tier::Runtime];
 async fn a_standing_sandbox_answers_as_a_cold_one_does() {
     let world = World::gvisor();
     for (runtime, tier) in Runtime::ALL.into_iter().flat_map(|runtime| TIERS.map(|tier| (runtime, tier))) {
-        let standing = world.standing(runtime, tier).await;
-        let evidence = world.claim(standing, tier).await.unwrap();
-        assert_eq!(
-            evidence.settlement,
-            Some(Settlement::Result(RESULT.to_owned())),
-            "{runtime} {tier:?}: {evidence:?}"
-        );
+        let (standing, evidence) = world.answers(runtime, tier).await;
         assert_eq!(evidence.logs.len(), 1, "what the module logged is the call's");
         assert!(!world.engine().lost(standing.0).await, "it was claimed");
         assert!(matches!(world.claim(standing, tier).await, Err(SandboxError::Unknown(_))), "and only once");
@@ -79,13 +87,7 @@ async fn directories_that_are_closed_to_others_cost_the_ids_and_not_the_tier() {
     let world = World::gvisor();
     fs::set_permissions(world.dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     for (runtime, tier) in Runtime::ALL.into_iter().flat_map(|runtime| TIERS.map(|tier| (runtime, tier))) {
-        let standing = world.standing(runtime, tier).await;
-        let evidence = world.claim(standing, tier).await.unwrap();
-        assert_eq!(
-            evidence.settlement,
-            Some(Settlement::Result(RESULT.to_owned())),
-            "{runtime} {tier:?}: {evidence:?}"
-        );
+        let (standing, _) = world.answers(runtime, tier).await;
         world.engine().destroy(standing.0).await.unwrap();
     }
     world.assert_clean().await;
@@ -131,6 +133,9 @@ async fn a_resting_sandbox_uses_no_time_and_its_death_is_told() {
         let slot = world.engine().slots.get(standing.0).unwrap();
         let used = slot.cgroup().unwrap().usage().unwrap().cpu;
         let pid = Pid::from_raw(slot.process().unwrap().pid());
+        // As long as another one takes to be made.
+        let another = world.standing(Runtime::Bun, tier).await;
+        world.engine().destroy(another.0).await.unwrap();
         assert_eq!(slot.cgroup().unwrap().usage().unwrap().cpu, used);
         let cgroup = slot.cgroup.get().unwrap();
         let lost = world.engine().lost(standing.0);
@@ -156,13 +161,11 @@ async fn a_module_that_cannot_be_imported_in_time_is_no_standing_sandbox() {
     ] {
         let environment = world.environment(source).await;
         let slot = SlotId(Uuid::new_v4());
-        let purpose = Purpose::StandForEnvironment {
-            environment,
-            volume: environment.volume_name(),
-            permissions: Permissions::default(),
-            secrets: Vec::new(),
-        };
-        world.engine().create(SlotSpec { slot, runtime: Runtime::Deno, purpose, memory_mb: 128 }).await.unwrap();
+        world
+            .engine()
+            .create(SlotSpec { slot, runtime: Runtime::Deno, purpose: for_environment(environment), memory_mb: 128 })
+            .await
+            .unwrap();
         let preparation = Preparation { main_module: "main.js".into(), limits: limits(500, 128) };
         let error = world.engine().prepare(slot, preparation).await.unwrap_err();
         assert!(matches!(error, SandboxError::TaskFailed(found) if found == outcome), "{source}: {error:?}");
@@ -177,13 +180,11 @@ async fn a_timer_that_is_due_while_the_sandbox_rests_does_not_keep_the_call_from
     let source = "setTimeout(() => { throw new Error('late') }, 1); export const handler = () => 'never';";
     let environment = world.environment(source).await;
     let slot = SlotId(Uuid::new_v4());
-    let purpose = Purpose::StandForEnvironment {
-        environment,
-        volume: environment.volume_name(),
-        permissions: Permissions::default(),
-        secrets: Vec::new(),
-    };
-    world.engine().create(SlotSpec { slot, runtime: Runtime::Bun, purpose, memory_mb: 128 }).await.unwrap();
+    world
+        .engine()
+        .create(SlotSpec { slot, runtime: Runtime::Bun, purpose: for_environment(environment), memory_mb: 128 })
+        .await
+        .unwrap();
     world.engine().prepare(slot, Preparation { main_module: "main.js".into(), limits: USUAL }).await.unwrap();
     // Its runner waits for the call in a read, with the event loop at rest: the timer is due when the call is read.
     world.engine().rest(slot).await.unwrap();
