@@ -94,8 +94,12 @@ async fn a_held_lock_silences_http_while_tcp_connects() {
 #[tokio::test]
 async fn a_blocked_node_leaves_http_alone() {
     let comfy = Comfy::start(&[], &[]).await;
-    let id = comfy.prompt(blocking("sleep", 0.4)).await;
-    assert_eq!(comfy.get("/queue").await["queue_running"][0][1], json!(id));
+    let id = comfy.prompt(blocking("sleep", 2.0)).await;
+    eventually("the node in work", PATIENCE, async || match &comfy.get("/queue").await["queue_running"][0][1] {
+        running if *running == json!(id) => Ok(()),
+        other => Err(format!("{other} runs")),
+    })
+    .await;
     assert_eq!(comfy.history(&id).await["status"]["status_str"], "success");
 }
 
