@@ -1,4 +1,4 @@
-//! P1 to P5 and P13: calls of handlers, in sandboxes that stand ready and in those that are made for them.
+//! P1 to P6 and P13: calls of handlers, in sandboxes that stand ready and in those that are made for them.
 
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,9 @@ pub async fn rows(picks: impl Fn(&str) -> bool) -> Vec<Row> {
         }
         if picks("P5") {
             rows.push(steady(runtime).await);
+        }
+        if picks("P6") {
+            rows.extend(reused(runtime).await);
         }
         if picks("P13") {
             rows.push(memory(runtime).await);
@@ -354,6 +357,70 @@ async fn steady(runtime: &'static str) -> Row {
         tried: served,
         failed: counts.iter().map(|(_, failed)| failed).sum(),
     }
+}
+
+/// P6: the calls of an environment that share a sandbox, beside the runner driven over its pipes. Each round measures all
+/// three, in turns.
+async fn reused(runtime: &'static str) -> [Row; 2] {
+    const ROUNDS: usize = 5;
+    const ALONE: usize = 200;
+    const CALLERS: usize = 16;
+    const EACH: usize = 25;
+    let daemon = standing(0, 0).await;
+    let (bundle, _maker) = bare_bundle(runtime).await;
+    let id = daemon.sharing(runtime, SOURCE).await;
+    assert!(daemon.execute(&id).await, "a first call failed");
+    let (mut pipe, mut alone, mut crowd, mut failed) = (Vec::new(), Vec::new(), Vec::new(), [0, 0]);
+    for _ in 0..ROUNDS {
+        // The first also imports the module.
+        pipe.extend(bundle.turns(&daemon, &id, ALONE).into_iter().skip(1));
+        assert!(daemon.execute(&id).await, "a first call failed");
+        for _ in 0..ALONE {
+            match timed(&daemon, &id, "reused").await {
+                Some(span) => alone.push(span),
+                None => failed[0] += 1,
+            }
+        }
+        let began = Instant::now();
+        let callers = (0..CALLERS).map(|_| async {
+            let mut failed = 0;
+            for _ in 0..EACH {
+                failed += usize::from(timed(&daemon, &id, "reused").await.is_none());
+            }
+            failed
+        });
+        failed[1] += futures_util::future::join_all(callers).await.iter().sum::<usize>();
+        crowd.push(began.elapsed() / u32::try_from(CALLERS * EACH).unwrap());
+    }
+    let row = |what: &str, measure: &str, spans: &[Duration], goal, met, tried, failed| Row {
+        name: "P6",
+        what: format!("execute in a reused sandbox, {what}, {runtime}"),
+        measure: measure.to_owned(),
+        ours: millis(median(spans)),
+        p90: Some(millis(ninetieth(spans))),
+        worst: millis(worst(spans)),
+        floor: Some(millis(median(&pipe))),
+        floor_is: "the runner over its pipes",
+        unit: "ms",
+        goal,
+        met,
+        tried,
+        failed,
+    };
+    let quick = median(&alone) <= Duration::from_millis(2);
+    let dense = median(&pipe).as_secs_f64() >= 0.7 * median(&crowd).as_secs_f64();
+    [
+        row("one caller", "request sent → answer read", &alone, "p50 ≤ 2 ms", quick, ROUNDS * ALONE, failed[0]),
+        row(
+            "16 callers",
+            "time of a round ÷ its calls; those that started otherwise count as failed",
+            &crowd,
+            "≥ 70 % of the floor's rate",
+            dense,
+            ROUNDS * CALLERS * EACH,
+            failed[1],
+        ),
+    ]
 }
 
 /// P13: what one that stands takes of the host's memory, by the proportional share of all its processes.

@@ -106,6 +106,12 @@ impl Daemon {
         self.post("/environments/setup", body).await["id"].as_str().unwrap().to_owned()
     }
 
+    /// An environment whose calls share their sandbox.
+    pub async fn sharing(&self, runtime: &str, source: &str) -> String {
+        let body = json!({ "mainModule": "main.js", "modules": { "main.js": source }, "runtime": runtime, "isolation": "environment" });
+        self.post("/environments/setup", body).await["id"].as_str().unwrap().to_owned()
+    }
+
     /// One call; true when it was ok.
     pub async fn execute(&self, id: &str) -> bool {
         self.call(id).await["outcome"] == "ok"

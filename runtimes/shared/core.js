@@ -11,6 +11,7 @@ const { parse, stringify } = JSON;
 const { now } = Date;
 const Text = String;
 const Bytes = Uint8Array;
+const Later = Promise;
 const encodeComponent = encodeURIComponent;
 const nap = Atomics.wait;
 const pause = new Int32Array(new SharedArrayBuffer(4));
@@ -175,7 +176,8 @@ function fileUrl(main) {
  * Serves one request.
  *
  * `host`: `runtime`, `version`, `read(bytes)` and `write(bytes)` (synchronous, may be partial, return a count),
- * `seal()` (the call is read: close its descriptor), `setEnv(name, value)`, `exit(code)`, `inspect(value)`,
+ * `seal()` (the last call is read: close its descriptor), `turn(then)` (calls `then` when the event loop has turned once),
+ * `setEnv(name, value)`, `exit(code)`, `inspect(value)`,
  * `makeConsole(print)` (an object with the runtime's console methods, each of which calls `print(text, isWarning)`),
  * `onStray(listener)` (uncaught errors and unhandled rejections), and for files: `list(folder, visit)` (each name), `look(path)`
  * (a plain file's size, -1 for a folder, -2 for all else; no link is followed), `readFile(path, bytes)` (how many came).
@@ -190,6 +192,7 @@ export function serve(host) {
   let event;
   let context;
   let out;
+  let keep = false;
   let called = false;
   let logBudget = 0;
   let printed;
@@ -200,16 +203,21 @@ export function serve(host) {
 
   function begin(request) {
     ({ limits } = request);
-    tag = `"nonce":${stringify(request.nonce)}`;
-    logBudget = limits.logBytes;
+    tagWith(request.nonce);
     if (request.task === "execute") takeCall(request);
     execute(request.main);
   }
 
+  function tagWith(nonce) {
+    tag = `"nonce":${stringify(nonce)}`;
+    logBudget = limits.logBytes;
+  }
+
   function takeCall(request) {
-    host.seal();
     called = true;
     ({ event, context, out } = request);
+    keep = request.keep === true;
+    if (!keep) host.seal();
     const names = keys(event.env ?? {});
     for (let i = 0; i < names.length; i++) {
       try {
@@ -235,13 +243,22 @@ export function serve(host) {
     send(`{"type":"imported",${tag}}`);
     // A prepared environment waits here, with its event loop at rest, for the call that it was made for.
     if (!called) takeCall(receive());
-    let value;
-    try {
-      value = await apply(handler, undefined, [event, context]);
-    } catch (error) {
-      return fail("handler_error", error);
+    for (;;) {
+      let value;
+      try {
+        value = await apply(handler, undefined, [event, context]);
+      } catch (error) {
+        return fail("handler_error", error);
+      }
+      if (settled) return;
+      answer(value);
+      // What this call left behind has its say now, while nobody listens; then the thread stands still until the next one comes.
+      await new Later(host.turn);
+      const next = receive();
+      settled = false;
+      tagWith(next.nonce);
+      takeCall(next);
     }
-    if (!settled) answer(value);
   }
 
   function answer(value) {
@@ -259,7 +276,10 @@ export function serve(host) {
     if (indexOf(json, "\\u") !== -1) json = withoutLoneSurrogates(json);
     if (json.length * 3 > cap && sizeOf(encode(encoder, json)) > cap) return tooLarge(cap);
     const frame = `{"type":"result",${tag},"json":${stringify(json)}}`;
-    if (out === undefined || sendFiles()) settle(frame);
+    if (out !== undefined && !sendFiles()) return;
+    if (!keep) return settle(frame);
+    settled = true;
+    send(frame);
   }
 
   /** Sends the plain files below /tmp/out. False when there is too much of them, or one that cannot be sent: that settles. */

@@ -67,6 +67,8 @@ pub struct EngineDouble {
     pub failing_destructions: Mutex<usize>,
     /// How many of the next runs find their sandbox spoiled.
     pub spoiled: Mutex<usize>,
+    /// How many were laid to rest.
+    pub rested: Mutex<usize>,
     /// Ends one that stands.
     pub lose: Notify,
     /// When set, a run waits for `release`.
@@ -124,6 +126,7 @@ impl SandboxEngine for EngineDouble {
     }
 
     async fn rest(&self, _: SlotId) -> Result<u64, SandboxError> {
+        *locked(&self.rested) += 1;
         Ok(80 << 20)
     }
 
@@ -137,7 +140,7 @@ impl SandboxEngine for EngineDouble {
         Ok(())
     }
 
-    async fn run(&self, slot: SlotId, _: &Call, _: &str, _: Following) -> Result<Evidence, SandboxError> {
+    async fn run(&self, slot: SlotId, _: &Call, _: &str, _: bool, _: Following) -> Result<Evidence, SandboxError> {
         if Self::spend(&self.spoiled) {
             return Err(SandboxError::Spoiled(slot));
         }

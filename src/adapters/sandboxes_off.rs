@@ -61,7 +61,7 @@ impl SandboxEngine for SandboxesOff {
         self.off()
     }
 
-    async fn run(&self, _: SlotId, _: &Call, _: &str, _: Following) -> Result<Evidence, SandboxError> {
+    async fn run(&self, _: SlotId, _: &Call, _: &str, _: bool, _: Following) -> Result<Evidence, SandboxError> {
         self.off()
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use crate::domain::environment::{Environment, EnvironmentStatus, Grant, Metadata, Permissions, Runtime};
+use crate::domain::environment::{Environment, EnvironmentStatus, Grant, Isolation, Metadata, Permissions, Runtime};
 use crate::domain::execution::ExecutionRecord;
 use crate::domain::id::{EnvironmentId, ExecutionId};
 use crate::domain::quota::{EnvironmentLimits, Quota, Quotas, Rate};
@@ -57,6 +57,7 @@ pub(crate) fn environment(seed: u64) -> Environment {
             dependency_count: 0,
             has_dependencies: false,
             runtime: Runtime::Deno,
+            isolation: Isolation::default(),
         },
         ttl_seconds: 3600,
         limits: EnvironmentLimits { concurrency: (seed > 1).then_some(2), rate: Rate::new(0.5, Some(3)).ok() },

@@ -14,7 +14,7 @@ use crate::api::keys::{self, Before, Once, Work};
 use crate::api::{Doors, answer, envelope, revisions};
 use crate::domain::credential::CredentialName;
 use crate::domain::desk::Subject;
-use crate::domain::environment::{Environment, EnvironmentStatus, Runtime, SetUpInvalid, SetUpRequest};
+use crate::domain::environment::{Environment, EnvironmentStatus, Isolation, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::id::EnvironmentId;
 use crate::domain::json::Fields;
 use crate::domain::tenant::TenantName;
@@ -107,6 +107,7 @@ fn parse(bytes: &[u8]) -> Result<SetUpRequest, ApiError> {
         secrets: secrets(fields.read("secrets", "a list of the names of secrets")?)?,
         ttl_seconds: fields.read("ttlSeconds", "a whole number of seconds, 0 or more")?.unwrap_or_default(),
         limits: fields.strict("limits", LIMITS)?.unwrap_or_default(),
+        isolation: isolation(fields.read("isolation", "a string")?)?,
     };
     Ok(request)
 }
@@ -125,6 +126,15 @@ fn runtime(name: Option<String>) -> Result<Runtime, ApiError> {
         Some(name) => {
             name.parse().map_err(|_: SetUpInvalid| SetUpInvalid::UnknownRuntime(name.chars().take(32).collect()).into())
         }
+    }
+}
+
+/// Absent and empty mean a sandbox for each call.
+fn isolation(name: Option<String>) -> Result<Isolation, ApiError> {
+    match name.as_deref() {
+        None | Some("" | "call") => Ok(Isolation::Call),
+        Some("environment") => Ok(Isolation::Environment),
+        Some(name) => Err(SetUpInvalid::UnknownIsolation(name.chars().take(32).collect()).into()),
     }
 }
 

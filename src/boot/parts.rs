@@ -312,6 +312,8 @@ fn standing_policy(sandbox: &config::Sandbox) -> StandingPolicy {
         runtimes: Runtime::ALL.map(|runtime| (runtime, standing.runtimes)).into(),
         per_environment: standing.environment,
         age: standing.age,
+        reuses: standing.reuses,
+        reuse_idle: standing.reuse_idle,
         call_memory_mb: limit_policy(sandbox).default.memory_mb,
     };
     if standing.enabled && !sandbox.disable_gvisor { policy } else { StandingPolicy::default() }

@@ -136,6 +136,32 @@ impl Permissions {
     }
 }
 
+/// What a sandbox is shared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// Each call has one of its own.
+    #[default]
+    Call,
+    /// Calls of the environment follow each other in the same one, and see what the one before left there.
+    Environment,
+}
+
+impl Isolation {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_usual(&self) -> bool {
+        *self == Isolation::Call
+    }
+
+    /// The name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Isolation::Call => "call",
+            Isolation::Environment => "environment",
+        }
+    }
+}
+
 /// Packages to install at set-up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -167,6 +193,7 @@ pub struct SetUpRequest {
     /// 0 means [`DEFAULT_TTL_SECONDS`].
     pub ttl_seconds: u64,
     pub limits: EnvironmentLimits,
+    pub isolation: Isolation,
 }
 
 impl SetUpRequest {
@@ -225,6 +252,7 @@ impl SetUpRequest {
                 dependency_count: self.dependencies.count(),
                 has_dependencies: self.dependencies.count() > 0,
                 runtime: self.runtime,
+                isolation: self.isolation,
             },
             ttl_seconds: self.ttl(),
             limits: self.limits,
@@ -256,6 +284,7 @@ impl ModulesUpdate {
             secrets: environment.metadata.secrets.clone(),
             limits: environment.limits,
             ttl_seconds: environment.ttl_seconds,
+            isolation: environment.metadata.isolation,
         }
     }
 }
@@ -277,6 +306,8 @@ pub enum SetUpInvalid {
     Concurrency,
     #[error("runtime {0:?} is not known: use \"deno\" or \"bun\"")]
     UnknownRuntime(String),
+    #[error("isolation {0:?} is not known: use \"call\" or \"environment\"")]
+    UnknownIsolation(String),
     #[error("permissions.{0} has an entry that is empty, too long, or holds a comma or a control character")]
     Permission(&'static str),
     #[error("permissions.allowNet has {entry:?}, which is {error}")]
@@ -352,6 +383,8 @@ pub struct Metadata {
     pub dependency_count: usize,
     pub has_dependencies: bool,
     pub runtime: Runtime,
+    #[serde(default, skip_serializing_if = "Isolation::is_usual")]
+    pub isolation: Isolation,
 }
 
 /// An environment as the store keeps it.
@@ -396,6 +429,7 @@ mod tests {
             secrets: Vec::new(),
             ttl_seconds: 0,
             limits: EnvironmentLimits::default(),
+            isolation: Isolation::default(),
         }
     }
 

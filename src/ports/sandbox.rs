@@ -154,7 +154,8 @@ pub trait SandboxEngine: Send + Sync {
     async fn attach(&self, slot: SlotId, volume: &str) -> Result<(), SandboxError>;
 
     /// Lets the sandbox go on if it rests, writes the call's limits to the cgroup, sends the request and watches until it is settled, closed, over time,
-    /// flooded or out of memory. The sandbox is spent afterwards. The time limit starts when the request is sent.
+    /// flooded or out of memory. The sandbox is spent afterwards, unless it was asked to `keep` waiting and the handler
+    /// has returned a result: then it can run another call of its environment, or rest. The time limit starts when the request is sent.
     /// `following` hears logs and output as they are read, within the caps that hold for the evidence.
     ///
     /// # Errors
@@ -165,6 +166,7 @@ pub trait SandboxEngine: Send + Sync {
         slot: SlotId,
         call: &Call,
         main_module: &str,
+        keep: bool,
         following: Following,
     ) -> Result<Evidence, SandboxError>;
 

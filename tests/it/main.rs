@@ -39,6 +39,7 @@ mod lifecycle;
 mod plaintext;
 mod platform;
 mod reaping;
+mod reuse;
 mod revisions;
 mod rounds;
 mod secrets;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::support::tier::Tier;
@@ -131,13 +130,7 @@ async fn one_that_dies_while_it_stands_is_replaced_and_no_caller_notices() {
     let client = daemon.client();
     daemon.standing.wait_for(2).await;
     let before = host::frozen_slots(&daemon.home);
-    for pid in host::processes_by_name(&daemon.home) {
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    }
-    for cgroup in host::slot_cgroups(&daemon.home) {
-        // On v1 what is frozen dies when it is thawed; on v2 it is dead by now.
-        drop(std::fs::write(cgroup.join("freezer.state"), "THAWED"));
-    }
+    host::kill_frozen(&daemon.home);
     for runtime in RUNTIMES {
         let id = client.environment(runtime, "export const handler = () => 'served'").await;
         let answer = client.execute(&id, json!({ "limits": { "timeoutMs": 30000 } })).await;

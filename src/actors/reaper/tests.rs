@@ -8,7 +8,9 @@ use super::*;
 use crate::actors::doubles::World;
 use crate::actors::doubles::parent::seat_alone;
 use crate::adapters::clock::PausedClock;
-use crate::domain::environment::{Dependencies, Environment, EnvironmentStatus, Permissions, Runtime, SetUpRequest};
+use crate::domain::environment::{
+    Dependencies, Environment, EnvironmentStatus, Isolation, Permissions, Runtime, SetUpRequest,
+};
 use crate::domain::id::{EnvironmentId, SlotId};
 use crate::domain::package_set::KeepSets;
 use crate::domain::quota::EnvironmentLimits;
@@ -73,6 +75,7 @@ fn environment(n: u128, status: EnvironmentStatus) -> Environment {
         secrets: Vec::new(),
         ttl_seconds: 100,
         limits: EnvironmentLimits::default(),
+        isolation: Isolation::default(),
     };
     let made =
         request.environment(EnvironmentId(Uuid::from_u128(n)), TenantName::operator(), PausedClock::WALL_AT_START);

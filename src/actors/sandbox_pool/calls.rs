@@ -8,8 +8,10 @@ use slog::{info, warn};
 use tokio::sync::oneshot;
 
 use super::{Deps, SandboxPool, kind_of};
-use crate::domain::environment::Environment;
-use crate::domain::execution::{Call, Evidence, ExecutionRecord, ExecutionReport, Following, Start, Timings};
+use crate::domain::environment::{Environment, Isolation};
+use crate::domain::execution::{
+    Call, Evidence, ExecutionRecord, ExecutionReport, Following, Outcome, Start, Timings, judge,
+};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::pool::{Answer, Event, Wants};
@@ -40,7 +42,14 @@ pub(super) struct PendingCall {
     came: Duration,
     boot_began: Option<Duration>,
     claimed: Option<Duration>,
-    start: Start,
+    given: Given,
+}
+
+/// How a call came to its sandbox, and whether that may be kept after it.
+#[derive(Clone, Copy)]
+pub(super) struct Given {
+    pub(super) start: Start,
+    pub(super) keep: bool,
 }
 
 impl PendingCall {
@@ -54,6 +63,8 @@ impl PendingCall {
             plain: environment.metadata.permissions.are_plain(runtime) && environment.metadata.secrets.is_empty(),
             bare: self.call.env.is_empty(),
             concurrency: environment.limits.concurrency.map(|calls| usize::try_from(calls).unwrap_or(usize::MAX)),
+            // What the calls before left in /tmp/out would come out of this one.
+            shares: environment.metadata.isolation == Isolation::Environment && !self.call.files,
         })
     }
 
@@ -96,7 +107,7 @@ impl Handler<Execute> for SandboxPool {
             came: self.deps.clock.uptime(),
             boot_began: None,
             claimed: None,
-            start: Start::Cold,
+            given: Given { start: Start::Cold, keep: false },
         };
         self.calls.insert(execution, pending);
         self.step(Event::CallCame { execution, environment, tenant }, ctx);
@@ -171,9 +182,10 @@ impl SandboxPool {
     }
 
     /// The call has a sandbox of its own. One that stood ready is given to it as a boot would be: recorded first.
-    pub(super) fn run(&mut self, slot: SlotId, execution: ExecutionId, start: Start, ctx: &mut Context<Self>) {
+    pub(super) fn run(&mut self, slot: SlotId, execution: ExecutionId, given: Given, ctx: &mut Context<Self>) {
         let Some(pending) = self.calls.get_mut(&execution) else { return };
-        pending.start = start;
+        pending.given = given;
+        let start = given.start;
         if start == Start::Cold {
             return self.send(slot, execution, ctx);
         }
@@ -259,8 +271,8 @@ impl SandboxPool {
         let call = Call { data, env, ..pending.call.clone() };
         let engine = Arc::clone(&self.deps.engine);
         let (tenant, began) = (pending.tenant.clone(), self.deps.clock.uptime());
-        let following = pending.following.clone();
-        let work = async move { (engine.run(slot, &call, &main_module, following).await, call) };
+        let (following, keep) = (pending.following.clone(), pending.given.keep);
+        let work = async move { (engine.run(slot, &call, &main_module, keep, following).await, call) };
         self.spawn(ctx, work, move |pool, (ran, call), ctx| {
             // Of a call that was cancelled nobody read the count: it is charged the most that it can have used.
             let most = || pool.deps.clock.uptime().saturating_sub(began).mul_f64(pool.deps.cores);
@@ -271,6 +283,7 @@ impl SandboxPool {
                 Err(_) => most(),
             };
             pool.deps.tenants.charge(&tenant, used);
+            let ended_well = ran.as_ref().is_ok_and(|evidence| judge(evidence) == Outcome::Ok);
             if let Some(pending) = pool.calls.get_mut(&execution) {
                 match ran {
                     Err(error @ SandboxError::Spoiled(_)) => {
@@ -283,7 +296,7 @@ impl SandboxPool {
                     Err(error) => pending.failure = Some(host(RUNNING, &error, kind_of(&error))),
                 }
             }
-            pool.step(Event::Settled { slot }, ctx);
+            pool.step(if keep && ended_well { Event::Released { slot } } else { Event::Settled { slot } }, ctx);
         });
     }
 
@@ -327,7 +340,7 @@ impl SandboxPool {
         pending: &mut PendingCall,
     ) -> Result<ExecutionReport, ExecuteError> {
         let timings = pending.timings(self.deps.clock.uptime());
-        let (limits, start) = (pending.call.limits, pending.start);
+        let (limits, start) = (pending.call.limits, pending.given.start);
         if let Some(failure) = pending.failure.take() {
             return Err(failure);
         }

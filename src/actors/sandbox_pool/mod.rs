@@ -45,7 +45,7 @@ use crate::ports::tenants::Tenants;
 use crate::ports::volumes::Volumes;
 use crate::telemetry::error_chain;
 
-use calls::PendingCall;
+use calls::{Given, PendingCall};
 pub use packages::InstallPolicy;
 use packages::{Installs, Wanted};
 
@@ -159,7 +159,8 @@ impl SandboxPool {
             Effect::LookUp { execution, environment } => self.look_up(execution, environment, ctx),
             Effect::Boot { slot, execution } => self.boot(slot, execution, ctx),
             Effect::Stand { slot, stands_for } => self.stand(slot, stands_for, ctx),
-            Effect::Run { slot, execution, start } => self.run(slot, execution, start, ctx),
+            Effect::Run { slot, execution, start, keep } => self.run(slot, execution, Given { start, keep }, ctx),
+            Effect::Rest { slot } => self.rest_later(slot, ctx),
             Effect::Destroy { slot } => self.destroy(slot, ctx),
             Effect::RetryDestroy { slot, after } => self.later(after, Event::RetryDue { slot }, ctx),
             Effect::Answer { execution, answer } => self.answer(execution, answer, ctx),

@@ -1,6 +1,7 @@
 //! Sandboxes that stand ready: made, their module imported, laid to rest, watched.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use slog::{debug, info, warn};
@@ -13,6 +14,9 @@ use crate::domain::tenant::TenantName;
 use crate::ports::sandbox::{Preparation, Purpose, SandboxError, SlotSpec};
 use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
+
+/// How long a sandbox that was used stays awake for the next call.
+const BEFORE_REST: Duration = Duration::from_secs(1);
 
 /// Why a sandbox does not stand ready.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +118,26 @@ impl SandboxPool {
                 pool.step(Event::Stood { slot, memory_mb: memory >> 20 }, ctx);
             }
             Err(error) => pool.end_standing(slot, stands_for, &error.into(), ctx),
+        });
+    }
+
+    /// A sandbox that has just served a call is often wanted again at once: it is laid to rest when it was not.
+    pub(super) fn rest_later(&self, slot: SlotId, ctx: &mut Context<Self>) {
+        let Some(released) = self.machine.free_since(slot) else { return };
+        ctx.run_later(BEFORE_REST, move |pool, ctx| {
+            if pool.machine.free_since(slot) != Some(released) {
+                return;
+            }
+            let engine = Arc::clone(&pool.deps.engine);
+            pool.spawn(ctx, async move { engine.rest(slot).await }, move |pool, rests, ctx| match rests {
+                Ok(_) => pool.watch_standing(slot, ctx),
+                // It was claimed or given up meanwhile.
+                Err(SandboxError::Unknown(_)) => {}
+                Err(error) => {
+                    warn!(pool.deps.log, "slot.not_resting"; "slot" => %slot, "error" => error_chain(&error));
+                    pool.step(Event::Lost { slot }, ctx);
+                }
+            });
         });
     }
 

@@ -24,7 +24,7 @@ pub(super) enum Incoming {
 pub(super) struct FrameReader {
     pipe: Receiver,
     buffer: FrameBuffer,
-    /// All bytes so far.
+    /// All bytes of this call so far.
     received: u64,
 }
 
@@ -35,6 +35,11 @@ impl FrameReader {
 
     pub(super) fn set_cap(&mut self, cap: usize) {
         self.buffer.set_cap(cap);
+    }
+
+    /// What came so far is of an earlier call.
+    pub(super) fn count_anew(&mut self) {
+        self.received = 0;
     }
 
     pub(super) fn received(&self) -> u64 {

@@ -10,6 +10,8 @@
 //!
 //!            log*                     call sent, log*
 //!   sent ──────────► imported: settled ─────────────────► settled      (prepare, then the call)
+//!
+//!   a call that was asked to keep: settled ── next call sent, log*, file* ──► settled
 //! ```
 //!
 //! Whatever is not on this picture was not written by a runner: the call is settled as forged.
@@ -101,6 +103,11 @@ impl Dialogue {
             file_bytes: 0,
             told: 0,
         }
+    }
+
+    /// The dialogue of a call in a sandbox that has served others: the module is imported.
+    pub(super) fn of_next_call(nonce: String, out: Option<OutLimits>, caps: Caps) -> Self {
+        Self { phase: Phase::Handler, ..Self::new(Task::Execute(out), nonce, caps) }
     }
 
     /// The call comes: from here on it is as if its own request had imported the module.

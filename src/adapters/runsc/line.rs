@@ -23,6 +23,17 @@ pub(super) struct Line {
 /// The sandbox's ends, each with its number there.
 pub(super) type FarEnds = Vec<(OwnedFd, RawFd)>;
 
+impl Line {
+    /// Forgets what an earlier call said and printed, and what came after its end.
+    pub(super) fn begin_anew(&mut self) {
+        self.frames.count_anew();
+        for printed in [&mut self.stdout, &mut self.stderr] {
+            printed.drain();
+            drop(printed.take());
+        }
+    }
+}
+
 /// Makes all four, close-on-exec.
 pub(super) fn make(caps: CaptureCaps) -> io::Result<(Line, FarEnds)> {
     let (frames, frames_far) = incoming()?;

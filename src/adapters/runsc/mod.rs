@@ -198,9 +198,10 @@ impl SandboxEngine for RunscEngine {
         slot: SlotId,
         call: &Call,
         main_module: &str,
+        keep: bool,
         following: Following,
     ) -> Result<Evidence, SandboxError> {
-        self.execute(slot, call, main_module, following).await
+        self.execute(slot, call, main_module, keep, following).await
     }
 
     async fn transpile(

@@ -51,6 +51,8 @@ pub(super) enum Asked<'a> {
         context: Context,
         #[serde(skip_serializing_if = "Option::is_none")]
         out: Option<OutLimits>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        keep: bool,
     },
     Prepare {
         main: &'a str,
@@ -86,19 +88,23 @@ impl<'a> Wanted<'a> {
 
 impl Asked<'_> {
     /// What a runner that has imported the module still lacks.
-    fn call(&self) -> Option<Late<'_>> {
-        let Asked::Execute { event, context, out, .. } = self else { return None };
-        Some(Late { event, context, out: *out })
+    fn call<'b>(&'b self, nonce: Option<&'b str>) -> Option<Late<'b>> {
+        let Asked::Execute { event, context, out, keep, .. } = self else { return None };
+        Some(Late { nonce, event, context, out: *out, keep: *keep })
     }
 }
 
-/// The second frame to a prepared runner.
+/// The second frame to a prepared runner, or a further one to one that was kept, which gets a nonce of its own.
 #[derive(Serialize)]
 struct Late<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<&'a str>,
     event: &'a Event<'a>,
     context: &'a Context,
     #[serde(skip_serializing_if = "Option::is_none")]
     out: Option<OutLimits>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    keep: bool,
 }
 
 /// The installer's own caps.
@@ -153,6 +159,7 @@ impl RunscEngine {
         id: SlotId,
         call: &Call,
         main: &str,
+        keep: bool,
         following: Following,
     ) -> Result<Evidence, SandboxError> {
         let data: &RawValue = serde_json::from_str(&call.data).map_err(|_| cannot_ask(RequestError::DataNotJson))?;
@@ -169,6 +176,7 @@ impl RunscEngine {
                 request_id: call.request.as_str().to_owned(),
             },
             out,
+            keep,
         };
         let frame_cap =
             self.call_frame_cap().max(out.map_or(0, |out| in_base64(out.bytes) + FILE_ENTRY + FRAME_FIELDS));
@@ -219,8 +227,8 @@ impl RunscEngine {
     ) -> Result<(Option<Settled>, Evidence), SandboxError> {
         let stopwatch = Stopwatch::start();
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
-        let Parked { mut line, standing } = slot.claim().ok_or(SandboxError::Unknown(id))?;
-        if slot.is_resting() {
+        let Parked { mut line, standing } = slot.claim().await.ok_or(SandboxError::Unknown(id))?;
+        if slot.end_rest() {
             slot.cgroup()?.thaw().map_err(host("letting the sandbox go on"))?;
         }
         // A set-up's tasks are as short as the host can make them: they count as boots, which have no quota either.
@@ -230,6 +238,7 @@ impl RunscEngine {
             Task::Execute(Some(out)) => in_base64(out.bytes) + out.files * FILE_ENTRY,
             _ => 0,
         };
+        let keep = matches!(asked, Asked::Execute { keep: true, .. });
         let (request, mut dialogue) = match standing {
             Standing::Ready => {
                 is_untouched(&slot, &mut line, None)?;
@@ -243,26 +252,42 @@ impl RunscEngine {
                 }
                 let Task::Execute(out) = task else { return Err(SandboxError::Unknown(id)) };
                 dialogue.resume(out);
-                (framed(&asked.call())?, dialogue)
+                (framed(&asked.call(None))?, dialogue)
+            }
+            Standing::Used { memory_mb } => {
+                is_untouched(&slot, &mut line, None)?;
+                line.begin_anew();
+                if memory_mb != limits.memory_mb {
+                    self.restrict(&slot, limits, cpu_quota_us)?;
+                }
+                let Task::Execute(out) = task else { return Err(SandboxError::Unknown(id)) };
+                let nonce = nonce()?;
+                (framed(&asked.call(Some(&nonce)))?, Dialogue::of_next_call(nonce, out, self.caps()))
             }
         };
         let before = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
         debug!(self.log, "slot.claimed"; "slot" => %id, "ms" => stopwatch.millis());
-        let work = watch::Task { following, ..self.watched(request, true, limits, (frame_cap, frame_cap + delivered)) };
+        let work =
+            watch::Task { following, ..self.watched(request, !keep, limits, (frame_cap, frame_cap + delivered)) };
         let mut seen = watch(&slot, &mut line, work, &mut dialogue, &self.log).await?;
         let settled = seen.settled.take();
         let evidence = evidence(&slot, &mut line, &seen, &mut dialogue, before, limits)?;
+        if keep && matches!(settled, Some(Settled::Call(Settlement::Result(_)))) {
+            slot.keep(Parked { line, standing: Standing::Used { memory_mb: limits.memory_mb } });
+        }
         Ok((settled, evidence))
     }
 
     /// A first request, and the dialogue that it begins.
     pub(super) fn request(&self, task: Task, asked: Asked<'_>) -> Result<(Vec<u8>, Dialogue), SandboxError> {
         let nonce = nonce()?;
-        let limits = self.runner_limits();
-        let caps =
-            Caps { result_bytes: limits.result_bytes, log_bytes: limits.log_bytes, installs: self.settings.installs };
-        let frame = framed(&Request { nonce: &nonce, asked, limits })?;
-        Ok((frame, Dialogue::new(task, nonce, caps)))
+        let frame = framed(&Request { nonce: &nonce, asked, limits: self.runner_limits() })?;
+        Ok((frame, Dialogue::new(task, nonce, self.caps())))
+    }
+
+    fn caps(&self) -> Caps {
+        let RunnerLimits { result_bytes, log_bytes, .. } = self.runner_limits();
+        Caps { result_bytes, log_bytes, installs: self.settings.installs }
     }
 
     /// `answer_cap`: what may come on the channel beside the logs.

@@ -34,6 +34,8 @@ pub(super) struct Slot {
     parked: Mutex<Option<Parked>>,
     /// Told when it is claimed.
     claimed: watch::Sender<bool>,
+    /// Held while it is being laid to rest: whoever claims it then waits for that.
+    lulling: tokio::sync::Mutex<()>,
     resting: AtomicBool,
     doom: watch::Sender<bool>,
 }
@@ -50,6 +52,8 @@ pub(super) enum Standing {
     Ready,
     /// The module is imported; the runner waits for the call. The cgroup holds it to the limits of a call with as much memory.
     Prepared { dialogue: Dialogue, memory_mb: u64 },
+    /// It has served calls, and waits for another; the cgroup likewise.
+    Used { memory_mb: u64 },
 }
 
 /// The right to make or unmake things of a slot on the host. Move it into blocking work: it must outlive that work,
@@ -69,6 +73,7 @@ impl Slot {
             idle: OnceLock::new(),
             parked: Mutex::new(None),
             claimed: watch::Sender::new(false),
+            lulling: tokio::sync::Mutex::default(),
             resting: AtomicBool::new(false),
             doom: watch::Sender::new(false),
         })
@@ -117,10 +122,23 @@ impl Slot {
         if *self.doom.borrow() { None } else { parked }
     }
 
-    /// As [`Slot::unpark`], for the task that the slot was made for: nobody waits for it any more.
-    pub(super) fn claim(&self) -> Option<Parked> {
+    /// As [`Slot::unpark`], for a task that the slot was made for: nobody watches over its rest any more.
+    pub(super) async fn claim(&self) -> Option<Parked> {
         self.claimed.send_replace(true);
+        let _awake = self.lulling.lock().await;
         self.unpark()
+    }
+
+    /// As [`Slot::park`], after a task, for another.
+    pub(super) fn keep(&self, parked: Parked) {
+        self.park(parked);
+        self.claimed.send_replace(false);
+    }
+
+    /// The right to freeze it; None once it is claimed.
+    pub(super) async fn begin_rest(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let lulling = self.lulling.lock().await;
+        (!*self.claimed.borrow()).then_some(lulling)
     }
 
     /// It was frozen, and stays so until it is claimed.
@@ -128,8 +146,9 @@ impl Slot {
         self.resting.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_resting(&self) -> bool {
-        self.resting.load(Ordering::Acquire)
+    /// Whether it rests. From now on it does not.
+    pub(super) fn end_rest(&self) -> bool {
+        self.resting.swap(false, Ordering::AcqRel)
     }
 
     /// Returns once the slot is claimed.

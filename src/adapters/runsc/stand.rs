@@ -42,12 +42,13 @@ impl RunscEngine {
 
     pub(super) async fn lay_to_rest(&self, id: SlotId) -> Result<u64, SandboxError> {
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
+        let _lulling = slot.begin_rest().await.ok_or(SandboxError::Unknown(id))?;
         let cgroup = slot.cgroup()?;
         cgroup.freeze().await.map_err(host("freezing the sandbox"))?;
         slot.note_resting();
         let mut parked = slot.unpark().ok_or(SandboxError::Unknown(id))?;
         let dialogue = match &mut parked.standing {
-            Standing::Ready => None,
+            Standing::Ready | Standing::Used { .. } => None,
             Standing::Prepared { dialogue, .. } => Some(dialogue),
         };
         is_untouched(&slot, &mut parked.line, dialogue)?;

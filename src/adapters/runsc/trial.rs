@@ -87,7 +87,7 @@ impl Trials {
             limits: LIMITS,
             files: false,
         };
-        let evidence = self.engine.run(slot, &call, MODULE, None).await.map_err(blame)?;
+        let evidence = self.engine.run(slot, &call, MODULE, false, None).await.map_err(blame)?;
         match judge(&evidence) {
             Outcome::Ok => Ok(()),
             other => Err(TrialError::Image(format!("its call ended as {}", other.as_str()))),

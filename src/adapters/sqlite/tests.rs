@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::*;
-use crate::domain::environment::{Grant, Metadata, Permissions, Runtime};
+use crate::domain::environment::{Grant, Isolation, Metadata, Permissions, Runtime};
 use crate::domain::id::ExecutionId;
 use crate::domain::quota::{Allowance, Charge, EnvironmentLimits};
 use crate::domain::tenant::{Tenant, Token, TokenId};
@@ -337,6 +337,7 @@ fn any_environment() -> impl Strategy<Value = Environment> {
                 dependency_count: counts.2,
                 has_dependencies: counts.3,
                 runtime: runtimes.1,
+                isolation: if counts.3 { Isolation::Environment } else { Isolation::Call },
             },
             ttl_seconds: counts.1,
             limits: EnvironmentLimits { concurrency: counts.3.then_some(7), rate: None },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::environment::Environment;
-pub use crate::domain::environment::{Dependencies, EnvironmentStatus, Metadata, Permissions, Runtime};
+pub use crate::domain::environment::{Dependencies, EnvironmentStatus, Isolation, Metadata, Permissions, Runtime};
 use crate::domain::id::EnvironmentId;
 pub use crate::domain::quota::EnvironmentLimits;
 
@@ -30,6 +30,9 @@ pub struct SetUpBody {
     pub ttl_seconds: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<EnvironmentLimits>,
+    /// Absent: each call has a sandbox of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
 }
 
 /// An environment. Times are RFC 3339 in UTC.

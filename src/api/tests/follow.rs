@@ -10,7 +10,9 @@ use tokio::time::timeout;
 
 use super::harness::{BEARER, FakeStore, House, NOW, Plan, Scripts, Told, any_environment, execute_path};
 use crate::api::server;
-use crate::domain::environment::{Dependencies, Environment, EnvironmentStatus, Permissions, Runtime, SetUpRequest};
+use crate::domain::environment::{
+    Dependencies, Environment, EnvironmentStatus, Isolation, Permissions, Runtime, SetUpRequest,
+};
 use crate::domain::execution::{LogEntry, Said};
 use crate::domain::pool::Refusal;
 use crate::domain::tenant::TenantName;
@@ -28,6 +30,7 @@ fn environment() -> Environment {
         secrets: Vec::new(),
         ttl_seconds: 0,
         limits: Default::default(),
+        isolation: Isolation::default(),
     };
     Environment {
         status: EnvironmentStatus::Ready,

@@ -3,7 +3,7 @@
 use actix_web::http::Method;
 
 use super::harness::{BEARER, FakeStore, House, NOW, Plan, Scripts, Told, any_environment};
-use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
+use crate::domain::environment::{Environment, EnvironmentStatus, Isolation, SetUpRequest};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
 use crate::domain::tenant::TenantName;
@@ -20,6 +20,7 @@ fn environment(number: u128, status: EnvironmentStatus) -> Environment {
         secrets: Vec::new(),
         ttl_seconds: 60,
         limits: Default::default(),
+        isolation: Isolation::default(),
     };
     let id = EnvironmentId(uuid::Uuid::from_u128(number));
     Environment { status, execution_count: 2, ..request.environment(id, TenantName::operator(), NOW) }

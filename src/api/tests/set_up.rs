@@ -162,6 +162,7 @@ async fn what_a_client_of_ours_writes_is_what_the_door_reads() {
         permissions: Some(Permissions { allow_read: Some(Grant::Switch(true)), ..Permissions::default() }),
         ttl_seconds: Some(5),
         limits: serde_json::from_str(r#"{"concurrency":2,"rate":{"perSecond":0.5}}"#).unwrap(),
+        isolation: None,
     };
     let text = serde_json::to_string(&body).unwrap();
     assert_eq!(house.ask(Method::POST, PATH, &text).await.status.as_u16(), 200);

@@ -12,7 +12,7 @@ use crate::adapters::local_queue::{Bounds, LocalQueue};
 use crate::adapters::tenants::TenantRegistry;
 use crate::adapters::tenants::tests::registry;
 use crate::api::desk;
-use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
+use crate::domain::environment::{Environment, EnvironmentStatus, Isolation, SetUpRequest};
 use crate::domain::id::EnvironmentId;
 use crate::domain::quota::{Allowance, Exceeded, Quota};
 use crate::domain::tenant::{TenantName, TokenOrder};
@@ -42,6 +42,7 @@ fn environment(number: u128, tenant: &str) -> Environment {
         permissions: Default::default(),
         ttl_seconds: 60,
         limits: Default::default(),
+        isolation: Isolation::default(),
     };
     let made = request.environment(EnvironmentId(uuid::Uuid::from_u128(number)), tenant.parse().unwrap(), NOW);
     Environment { status: EnvironmentStatus::Ready, ..made }

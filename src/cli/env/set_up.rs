@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::api::dto::SetUpBody;
-use crate::api::dto::environment::{Dependencies, EnvironmentLimits, Permissions, Runtime};
+use crate::api::dto::environment::{Dependencies, EnvironmentLimits, Isolation, Permissions, Runtime};
 use crate::cli::client::Client;
 use crate::cli::env::modules;
 use crate::cli::exit;
@@ -41,6 +41,9 @@ pub struct SetUpFlags {
     /// How much it may be called, such as '{"concurrency": 1, "rate": {"perSecond": 5, "burst": 10}}' [default: no limit]
     #[arg(long, value_name = "JSON", value_parser = limits)]
     limits: Option<EnvironmentLimits>,
+    /// Whether each call has a sandbox of its own, or an environment's calls follow each other in one
+    #[arg(long, value_name = "WHAT", value_parser = ["call", "environment"], default_value = "call")]
+    isolation: String,
 }
 
 fn limits(text: &str) -> Result<EnvironmentLimits, String> {
@@ -71,6 +74,7 @@ pub async fn run(flags: SetUpFlags, json: bool, client: &Client, streams: &mut S
         secrets: flags.secrets,
         ttl_seconds: flags.ttl,
         limits: flags.limits,
+        isolation: (flags.isolation == "environment").then_some(Isolation::Environment),
     };
     let answer = client.set_up(&body).await?;
     if json {

@@ -78,6 +78,7 @@ fn facts(environment: &EnvironmentBody) -> Vec<Vec<String>> {
         row(["main module", &printable(&environment.main_module)]),
         row(["modules", &environment.metadata.module_count.to_string()]),
         row(["permissions", &printable(&permissions)]),
+        row(["isolation", environment.metadata.isolation.as_str()]),
         row(["limits", &limits.unwrap_or_else(|| "none".to_owned())]),
         row(["created", &printable(&environment.created_at)]),
         row(["lives for", &format!("{} s", environment.ttl_seconds)]),

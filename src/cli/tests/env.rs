@@ -195,6 +195,7 @@ fn environments_are_listed_shown_and_deleted() {
     main module  main.ts
     modules      2
     permissions  {"allowEnv":["A"]}
+    isolation    call
     limits       none
     created      2023-11-14T22:13:20.123Z
     lives for    3600 s

@@ -21,6 +21,10 @@ pub struct Standing {
     /// Of one environment, at the most.
     pub environment: usize,
     pub age: Duration,
+    /// Calls that one serves where an environment's calls share it.
+    pub reuses: u32,
+    /// Such a one is ended when nobody calls it for so long.
+    pub reuse_idle: Duration,
 }
 
 impl Standing {
@@ -31,6 +35,8 @@ impl Standing {
             runtimes: reader.whole("sandbox.standing.runtimes", 0..=1000),
             environment: reader.whole("sandbox.standing.environment", 0..=1000),
             age: reader.span("sandbox.standing.age", secs(10)..=secs(DAY)),
+            reuses: reader.whole("sandbox.standing.reuses", 1..=1_000_000),
+            reuse_idle: reader.span("sandbox.standing.reuse_idle", secs(1)..=secs(DAY)),
         }
     }
 }

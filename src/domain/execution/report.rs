@@ -19,6 +19,8 @@ pub enum Start {
     WarmRuntime,
     /// Stood ready for its environment, the module imported.
     WarmEnvironment,
+    /// Served calls of its environment before, as the environment asked for (`isolation: "environment"`).
+    Reused,
 }
 
 /// Where the time of a call went, in milliseconds with a fraction.

@@ -5,7 +5,7 @@ use super::machine::{Held, Place, Pool, RunningSetUp, WaitingSetUp, slot_for};
 use super::standing::{Have, Next};
 use super::{Effect, StandsFor};
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
-use crate::domain::sandbox::{Slot, SlotEvent, SlotState};
+use crate::domain::sandbox::{SlotEvent, SlotState};
 use crate::domain::tenant::TenantName;
 use crate::domain::time::Moment;
 
@@ -18,7 +18,7 @@ impl Pool {
         if !self.swept {
             return;
         }
-        self.claim_what_stands(effects);
+        self.claim_what_stands(now, effects);
         loop {
             let (first, second): (Grant, Grant) = if self.set_ups_turn {
                 (Self::grant_set_up, Self::grant_call)
@@ -36,20 +36,20 @@ impl Pool {
     }
 
     /// Gives what stands ready to waiting calls, in their turns.
-    fn claim_what_stands(&mut self, effects: &mut Vec<Effect>) {
-        while self.claim_one(effects) {}
+    fn claim_what_stands(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        while self.claim_one(now, effects) {}
     }
 
     /// Gives the next call that a slot stands ready for that slot, if there is one.
-    fn claim_one(&mut self, effects: &mut Vec<Effect>) -> bool {
+    fn claim_one(&mut self, now: Moment, effects: &mut Vec<Effect>) -> bool {
         if self.serving() >= self.policy.max_executions {
             return false;
         }
         let fits = |pool: &Self, environment, execution| {
-            pool.may_start(environment, execution) && pool.fitting(environment, execution).is_some()
+            pool.may_start(environment, execution) && pool.fitting(environment, execution, now).is_some()
         };
         let Some((environment, execution)) = self.take_turn(fits) else { return false };
-        let Some(slot) = self.fitting(environment, execution) else { return true };
+        let Some(slot) = self.fitting(environment, execution, now) else { return true };
         if let Some(call) = self.calls.get_mut(&execution) {
             call.place = Place::InSlot(slot);
         }
@@ -62,14 +62,18 @@ impl Pool {
         true
     }
 
-    /// The slot that has stood longest of those that fit best: the environment's own before the runtime's.
-    fn fitting(&self, environment: EnvironmentId, execution: ExecutionId) -> Option<SlotId> {
+    /// The slot that has stood longest of those that fit best: the environment's own before the runtime's. Of those that
+    /// calls share, the one that was used last: the others may be ended.
+    fn fitting(&self, environment: EnvironmentId, execution: ExecutionId, now: Moment) -> Option<SlotId> {
         let call = self.calls.get(&execution).filter(|call| !call.disappointed)?;
         let wants = call.wants?;
-        let stands = self.slots.iter().filter(|(_, held)| held.slot.state() == SlotState::Ready && !held.serves);
-        let fits = stands.filter_map(|(slot, held)| {
+        let widens = self.may_widen(environment, execution, now);
+        let free = self.slots.iter().filter(|(_, held)| held.is_free() && (wants.shares || held.uses == 0));
+        let fits = free.filter_map(|(slot, held)| {
             let stands_for = held.stands_for.filter(|kind| self.standing.fits(*kind, environment, &wants))?;
-            Some((matches!(stands_for, StandsFor::Runtime(_)), held.since, *slot))
+            let of_runtime = matches!(stands_for, StandsFor::Runtime(_));
+            let since = if wants.shares { u64::MAX - held.since.0 } else { held.since.0 };
+            (widens || !of_runtime).then_some((of_runtime, since, *slot))
         });
         fits.min().map(|(_, _, slot)| slot)
     }
@@ -121,21 +125,15 @@ impl Pool {
         if self.serving() >= self.policy.max_executions || taken >= boots {
             return false;
         }
-        let Some((environment, execution)) = self.take_turn(Self::may_start) else { return false };
+        let may = |pool: &Self, environment, execution| {
+            pool.may_start(environment, execution) && pool.may_widen(environment, execution, now)
+        };
+        let Some((environment, execution)) = self.take_turn(may) else { return false };
         let Some(call) = self.calls.get_mut(&execution) else { return true };
         let slot = slot_for(execution, call.attempts);
         call.attempts += 1;
         call.place = Place::InSlot(slot);
-        let environment = Some(environment);
-        let held = Held {
-            environment,
-            call: Some(execution),
-            stands_for: None,
-            since: now,
-            serves: true,
-            imports: false,
-            slot: Slot::default(),
-        };
+        let held = Held { environment: Some(environment), call: Some(execution), serves: true, ..Held::new(now) };
         self.slots.insert(slot, held);
         effects.push(Effect::Boot { slot, execution });
         true
@@ -145,11 +143,14 @@ impl Pool {
     /// the next boot.
     fn refill(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let most = self.policy.boots_at_once.max(1);
-        if self.turns.any(|environment, execution| self.may_start(environment, execution)) {
+        let may = |environment, execution| {
+            self.may_start(environment, execution) && self.may_widen(environment, execution, now)
+        };
+        if self.turns.any(may) {
             return;
         }
         while !self.draining && self.transpiling() + self.boots() < most && self.imports() < most {
-            match self.standing.next(&self.have(), now) {
+            match self.standing.next(&self.have(|_| true), now) {
                 Some(Next::Make(stands_for)) => self.make(stands_for, now, effects),
                 Some(Next::MakeRoom(stands_for)) => {
                     if !self.retire_oldest(stands_for, effects) {
@@ -167,23 +168,13 @@ impl Pool {
             StandsFor::Environment(environment) => Some(environment),
             StandsFor::Runtime(_) => None,
         };
-        let stands_for = Some(stands_for);
-        let held = Held {
-            environment,
-            call: None,
-            stands_for,
-            since: now,
-            serves: false,
-            imports: false,
-            slot: Slot::default(),
-        };
-        self.slots.insert(slot, held);
-        effects.extend(stands_for.map(|stands_for| Effect::Stand { slot, stands_for }));
+        self.slots.insert(slot, Held { environment, stands_for: Some(stands_for), ..Held::new(now) });
+        effects.push(Effect::Stand { slot, stands_for });
     }
 
     /// Ends one that has stood too long, or that is more than should stand. One at a time: what replaces it takes a boot.
     pub(super) fn replace_one(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let have = self.have();
+        let have = self.have(|held| held.uses == 0);
         let surplus = have.iter().find(|(stands_for, count)| **count > self.standing.stock(**stands_for));
         if let Some((stands_for, _)) = surplus
             && self.retire_oldest(*stands_for, effects)
@@ -191,7 +182,7 @@ impl Pool {
             return;
         }
         let age = self.standing.age();
-        let stands = self.slots.iter().filter(|(_, held)| held.slot.state() == SlotState::Ready && !held.serves);
+        let stands = self.slots.iter().filter(|(_, held)| held.is_free());
         let oldest = stands.min_by_key(|(_, held)| held.since).filter(|(_, held)| now.since(held.since) >= age);
         if let Some(slot) = oldest.map(|(slot, _)| *slot) {
             self.step_slot(slot, SlotEvent::Cancelled, effects);
@@ -200,8 +191,8 @@ impl Pool {
 
     /// False when none stands for it that could be ended.
     fn retire_oldest(&mut self, stands_for: StandsFor, effects: &mut Vec<Effect>) -> bool {
-        let of_it = |held: &Held| held.stands_for == Some(stands_for) && !held.serves;
-        let stands = self.slots.iter().filter(|(_, held)| of_it(held) && held.slot.state() == SlotState::Ready);
+        let of_it = |held: &Held| held.stands_for == Some(stands_for) && held.is_free();
+        let stands = self.slots.iter().filter(|(_, held)| of_it(held));
         let oldest = stands.min_by_key(|(_, held)| held.since).map(|(slot, _)| *slot);
         if let Some(slot) = oldest {
             self.step_slot(slot, SlotEvent::Cancelled, effects);
@@ -209,8 +200,11 @@ impl Pool {
         oldest.is_some()
     }
 
-    /// Ends all that stand, or are being made, for whom `whose` holds.
+    /// Ends all that stand, or are being made, for whom `whose` holds; those that serve a call of theirs end with it.
     pub(super) fn retire(&mut self, whose: impl Fn(StandsFor) -> bool, effects: &mut Vec<Effect>) {
+        for held in self.slots.values_mut() {
+            held.keeps &= !held.environment.is_some_and(|environment| whose(StandsFor::Environment(environment)));
+        }
         let of_it = |held: &Held| !held.serves && held.stands_for.is_some_and(&whose);
         let slots: Vec<SlotId> = self.slots.iter().filter(|(_, held)| of_it(held)).map(|(slot, _)| *slot).collect();
         for slot in slots {
@@ -218,9 +212,10 @@ impl Pool {
         }
     }
 
-    fn have(&self) -> Have {
+    /// Those that stand or are being made, and `count`.
+    pub(super) fn have(&self, counts: impl Fn(&Held) -> bool) -> Have {
         let mut have = Have::new();
-        for held in self.slots.values().filter(|held| !held.serves) {
+        for held in self.slots.values().filter(|held| !held.serves && counts(held)) {
             if let (Some(stands_for), SlotState::Booting | SlotState::Ready) = (held.stands_for, held.slot.state()) {
                 *have.entry(stands_for).or_default() += 1;
             }

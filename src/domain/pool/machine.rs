@@ -31,7 +31,7 @@ pub(super) enum Place {
 pub(super) struct Waiting {
     pub(super) environment: EnvironmentId,
     tenant: TenantName,
-    since: Moment,
+    pub(super) since: Moment,
     pub(super) attempts: u32,
     pub(super) place: Place,
     /// Known once it is looked up.
@@ -69,6 +69,38 @@ pub(super) struct Held {
     pub(super) serves: bool,
     /// It has booted, and imports its module.
     pub(super) imports: bool,
+    /// How many calls it has begun.
+    pub(super) uses: u32,
+    /// It may stand again after the call that it serves.
+    pub(super) keeps: bool,
+}
+
+impl Held {
+    /// One that is made now, to serve a call or to stand.
+    pub(super) fn new(since: Moment) -> Self {
+        Self {
+            slot: Slot::default(),
+            environment: None,
+            call: None,
+            stands_for: None,
+            since,
+            serves: false,
+            imports: false,
+            uses: 0,
+            keeps: false,
+        }
+    }
+
+    /// Its environment's next call may be served by it before long.
+    pub(super) fn comes_free_for(&self, environment: EnvironmentId) -> bool {
+        let lives = matches!(self.slot.state(), SlotState::Booting | SlotState::Ready | SlotState::Running);
+        lives && self.environment == Some(environment) && (self.keeps || self.slot.state() != SlotState::Running)
+    }
+
+    /// It stands, and waits for a call.
+    pub(super) fn is_free(&self) -> bool {
+        self.slot.state() == SlotState::Ready && !self.serves
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +128,8 @@ pub struct Pool {
     /// The names of slots that stand: no two, in no life of the daemon.
     seed: u128,
     stood: u128,
+    /// When a call that waits for a sandbox in use is looked at next.
+    pub(super) widens_at: Option<Moment>,
 }
 
 impl Pool {
@@ -105,6 +139,7 @@ impl Pool {
             standing: Standing::new(policy.standing.clone()),
             seed: seed.as_u128(),
             stood: 0,
+            widens_at: None,
             policy,
             calls: BTreeMap::new(),
             slots: BTreeMap::new(),
@@ -124,7 +159,8 @@ impl Pool {
     pub fn step(&mut self, event: Event, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
         // What stands next is made a moment later, when the slot is gone: not beside a call, or beside its answer.
-        let refills = !matches!(event, Event::LookedUp { .. } | Event::Settled { .. });
+        let refills = !matches!(event, Event::LookedUp { .. } | Event::Settled { .. } | Event::Released { .. });
+        let released = if let Event::Released { slot } = event { Some(slot) } else { None };
         match event {
             Event::Swept => self.swept = true,
             Event::CallCame { execution, environment, tenant } => {
@@ -143,6 +179,7 @@ impl Pool {
             Event::StandFailed { slot } | Event::Lost { slot } => self.lost(slot, now, &mut effects),
             Event::Spoiled { slot } => self.spoiled(slot, &mut effects),
             Event::Settled { slot } => self.settled(slot, &mut effects),
+            Event::Released { slot } => self.released(slot, now, &mut effects),
             Event::Destroyed { slot } => self.step_slot(slot, SlotEvent::Destroyed, &mut effects),
             Event::DestroyFailed { slot } => self.step_slot(slot, SlotEvent::DestroyFailed, &mut effects),
             Event::RetryDue { slot } => self.step_slot(slot, SlotEvent::RetryDue, &mut effects),
@@ -158,11 +195,14 @@ impl Pool {
             Event::Tick => {
                 self.refuse_overdue(now, &mut effects);
                 self.standing.count(now);
+                self.end_idle(now, &mut effects);
                 self.replace_one(now, &mut effects);
             }
             Event::Drain { hurry } => self.drain(hurry, &mut effects),
         }
         self.grant(refills, now, &mut effects);
+        self.rest_if_free(released, &mut effects);
+        self.wake_to_widen(now, &mut effects);
         self.remove_cleared(&mut effects);
         self.finish_drain(&mut effects);
         effects
@@ -296,15 +336,21 @@ impl Pool {
     }
 
     fn settled(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {
-        let Some(held) = self.slots.get_mut(&slot) else { return };
-        if held.slot.state() != SlotState::Running {
-            return;
+        if self.answer_settled(slot, effects) {
+            self.step_slot(slot, SlotEvent::Settled, effects);
         }
+    }
+
+    /// False for a slot that runs nothing.
+    pub(super) fn answer_settled(&mut self, slot: SlotId, effects: &mut Vec<Effect>) -> bool {
+        let Some(held) = self.slots.get_mut(&slot).filter(|held| held.slot.state() == SlotState::Running) else {
+            return false;
+        };
         if let Some(execution) = held.call.take() {
             self.calls.remove(&execution);
             effects.push(Effect::Answer { execution, answer: Answer::Settled });
         }
-        self.step_slot(slot, SlotEvent::Settled, effects);
+        true
     }
 
     pub(super) fn step_slot(&mut self, slot: SlotId, event: SlotEvent, effects: &mut Vec<Effect>) {
@@ -313,11 +359,18 @@ impl Pool {
             Some(SlotEffect::Run) => {
                 if let Some(execution) = held.call {
                     let start = match held.stands_for {
+                        _ if held.uses > 0 => Start::Reused,
                         None => Start::Cold,
                         Some(StandsFor::Runtime(_)) => Start::WarmRuntime,
                         Some(StandsFor::Environment(_)) => Start::WarmEnvironment,
                     };
-                    effects.push(Effect::Run { slot, execution, start });
+                    held.uses = held.uses.saturating_add(1);
+                    let wants = self.calls.get(&execution).and_then(|call| call.wants);
+                    let keep = held.environment.zip(wants).is_some_and(|(environment, wants)| {
+                        !self.draining && self.standing.may_keep(environment, &wants, held.uses)
+                    });
+                    held.keeps = keep;
+                    effects.push(Effect::Run { slot, execution, start, keep });
                 }
             }
             Some(SlotEffect::Destroy) => effects.push(Effect::Destroy { slot }),

@@ -11,18 +11,20 @@
 //! one is booted for it. Waiting calls are served in turns by tenant and by environment, so that a burst of one does not
 //! starve the others; an environment that allows only so many calls at once is passed over while it has them. Set-ups
 //! are served in turns by tenant, and take turns with calls. Who fills the queue gives way to whoever has less of it.
-//! What shall stand ready (`standing`) is made when no call waits that could start. A slot counts against
-//! `max_executions` from its claim or its boot for a call until nothing of it is left.
+//! What shall stand ready (`standing`) is made when no call waits that could start. Where an environment's calls share a
+//! sandbox, it stands for the next of them when one has ended well (`reuse`). A slot counts against
+//! `max_executions` from its claim or its boot for a call until nothing of it is left, or until it stands again.
 //!
 //! Invariants, held by the property tests: every call that came is answered exactly once; never more slots of calls than
 //! `max_executions`, never more boots at once than `boots_at_once`, and always one for the calls; never more slots of an
-//! environment's calls than its own limit; a slot is claimed once,
+//! environment's calls than its own limit; a slot is claimed once, unless its environment's calls share it,
 //! and only by a call that it fits; what stands stays within its memory; no call of an environment begins once its
 //! deletion has; an environment is removed only when no slot of it is left but wedged ones; a drain ends.
 
 mod demand;
 mod grants;
 mod machine;
+mod reuse;
 mod shares;
 #[cfg(test)]
 mod simulation;
@@ -123,6 +125,10 @@ pub enum Event {
     Settled {
         slot: SlotId,
     },
+    /// Its call ended well, and it waits for another, as its [`Effect::Run`] allowed.
+    Released {
+        slot: SlotId,
+    },
     Destroyed {
         slot: SlotId,
     },
@@ -186,10 +192,16 @@ pub enum Effect {
         slot: SlotId,
         stands_for: StandsFor,
     },
+    /// `keep`: it may be released instead of settled.
     Run {
         slot: SlotId,
         execution: ExecutionId,
         start: Start,
+        keep: bool,
+    },
+    /// A slot that was released stands, and nobody claimed it at once.
+    Rest {
+        slot: SlotId,
     },
     Destroy {
         slot: SlotId,

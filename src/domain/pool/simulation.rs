@@ -122,7 +122,14 @@ impl Simulation {
     fn perform(&mut self, now: u64, effect: Effect) {
         match effect {
             Effect::LookUp { execution, .. } => {
-                let wants = Wants { runtime: Runtime::Bun, memory_mb: 128, plain: true, bare: true, concurrency: None };
+                let wants = Wants {
+                    runtime: Runtime::Bun,
+                    memory_mb: 128,
+                    plain: true,
+                    bare: true,
+                    concurrency: None,
+                    shares: false,
+                };
                 self.at(now, Event::LookedUp { execution, wants: Some(wants) });
             }
             Effect::Boot { slot, .. } => {
@@ -133,12 +140,12 @@ impl Simulation {
                 self.outcome.boots += 1;
                 self.at(now + BOOT_MS, Event::Stood { slot, memory_mb: 90 });
             }
-            Effect::Run { slot, execution, start } => {
+            Effect::Run { slot, execution, start, .. } => {
                 self.waits.push(now - self.came[&execution]);
                 match start {
                     Start::Cold => self.outcome.cold += 1,
                     Start::WarmRuntime => self.outcome.runtime += 1,
-                    Start::WarmEnvironment => self.outcome.environment += 1,
+                    Start::WarmEnvironment | Start::Reused => self.outcome.environment += 1,
                 }
                 self.at(now + CALL_MS, Event::Settled { slot });
             }
@@ -160,6 +167,8 @@ fn policy(runtimes: usize, per_environment: usize) -> StandingPolicy {
         per_environment,
         age: Duration::from_secs(600),
         call_memory_mb: 128,
+        reuses: 1,
+        reuse_idle: Duration::ZERO,
     }
 }
 

@@ -30,6 +30,10 @@ pub struct StandingPolicy {
     pub age: Duration,
     /// The memory that they are made for: calls that ask for another cannot take one of Deno's, whose heap has its size by then.
     pub call_memory_mb: u64,
+    /// So many calls are served by one sandbox where the environment shares it among its calls.
+    pub reuses: u32,
+    /// Such a one is ended when nobody has called it for so long.
+    pub reuse_idle: Duration,
 }
 
 /// Whom a sandbox stands for.
@@ -50,6 +54,8 @@ pub struct Wants {
     pub bare: bool,
     /// The most calls of its environment at once; none: as many as there are places.
     pub concurrency: Option<usize>,
+    /// It may be served where another call of its environment was served before.
+    pub shares: bool,
 }
 
 /// Before one was made, a sandbox is taken to need this, in MiB (measured with an idle runtime: 75 to 95).
@@ -137,9 +143,29 @@ impl Standing {
         self.policy.age
     }
 
-    /// A call came. Only those that a sandbox for its environment would have served count for its stock.
+    pub(super) fn reuse_idle(&self) -> Duration {
+        self.policy.reuse_idle
+    }
+
+    /// Whether a sandbox that has begun its `uses`th call, this one, may serve another of its environment after it.
+    pub(super) fn may_keep(&self, environment: EnvironmentId, wants: &Wants, uses: u32) -> bool {
+        wants.shares && uses < self.policy.reuses && self.fits(StandsFor::Environment(environment), environment, wants)
+    }
+
+    /// Whether one more fits beside those that stand or are being made.
+    pub(super) fn has_room(&self, stands_for: StandsFor, have: &Have) -> bool {
+        self.used(have).saturating_add(self.memory_mb(stands_for)) <= self.policy.memory_mb
+    }
+
+    fn used(&self, have: &Have) -> u64 {
+        have.iter().map(|(stands_for, count)| self.memory_mb(*stands_for).saturating_mul(as_u64(*count))).sum()
+    }
+
+    /// A call came. Only those that a sandbox for its environment would have served count for its stock; where calls share
+    /// one, it is the one before that makes it.
     pub(super) fn note_call(&mut self, environment: EnvironmentId, wants: &Wants, now: Moment) {
-        let counts = self.costs.contains_key(&wants.runtime)
+        let counts = !wants.shares
+            && self.costs.contains_key(&wants.runtime)
             && self.policy.per_environment > 0
             && self.fits(StandsFor::Environment(environment), environment, wants);
         if !counts {
@@ -264,9 +290,7 @@ impl Standing {
             (a_has * b_of).cmp(&(b_has * a_of))
         };
         let (next, _, _) = self.stock.iter().filter_map(short).min_by(order)?;
-        let used: u64 =
-            have.iter().map(|(stands_for, count)| self.memory_mb(*stands_for).saturating_mul(as_u64(*count))).sum();
-        if used.saturating_add(self.memory_mb(next)) <= self.policy.memory_mb {
+        if self.has_room(next, have) {
             return Some(Next::Make(next));
         }
         let surplus = have.iter().find(|(stands_for, count)| **count > self.stock(**stands_for));

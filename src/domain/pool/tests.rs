@@ -13,6 +13,7 @@ use crate::domain::sandbox::SlotState;
 use crate::domain::tenant::TenantName;
 use crate::domain::time::Moment;
 
+mod reuse;
 mod standing;
 mod turns;
 
@@ -36,11 +37,14 @@ fn standing() -> PoolPolicy {
         per_environment: 4,
         age: Duration::from_secs(600),
         call_memory_mb: 128,
+        reuses: 3,
+        reuse_idle: Duration::from_secs(60),
     };
     PoolPolicy { standing, ..policy() }
 }
 
-const WANTS: Wants = Wants { runtime: Runtime::Bun, memory_mb: 128, plain: true, bare: true, concurrency: None };
+const WANTS: Wants =
+    Wants { runtime: Runtime::Bun, memory_mb: 128, plain: true, bare: true, concurrency: None, shares: false };
 
 fn call(n: u128) -> ExecutionId {
     ExecutionId(Uuid::from_u128(n))
@@ -54,9 +58,9 @@ fn tenant(n: u128) -> TenantName {
     format!("t{n}").parse().unwrap()
 }
 
-/// Environments from 30 on allow one call at once.
+/// Environments from 30 on allow one call at once. Those with an odd number share their sandboxes among their calls.
 fn wants(environment: u128) -> Wants {
-    Wants { concurrency: (environment >= 30).then_some(1), ..WANTS }
+    Wants { concurrency: (environment >= 30).then_some(1), shares: environment % 2 == 1, ..WANTS }
 }
 
 /// Each ten environments are a tenant's.
@@ -103,7 +107,10 @@ fn answers(effects: &[Effect]) -> Vec<(ExecutionId, Answer)> {
 fn a_call_boots_runs_answers_and_only_then_its_slot_is_destroyed() {
     let mut pool = open(policy());
     let (slot, execution) = boots(&arrive(&mut pool, 1, 10))[0];
-    assert_eq!(pool.step(Event::Booted { slot }, Moment(1)), [Effect::Run { slot, execution, start: Start::Cold }]);
+    assert_eq!(
+        pool.step(Event::Booted { slot }, Moment(1)),
+        [Effect::Run { slot, execution, start: Start::Cold, keep: false }]
+    );
     assert_eq!(
         pool.step(Event::Settled { slot }, Moment(2)),
         [Effect::Answer { execution, answer: Answer::Settled }, Effect::Destroy { slot }]
@@ -196,6 +203,7 @@ enum Act {
     Cancel(usize),
     Boot(usize, bool),
     Settle(usize),
+    Release(usize),
     Destroy(usize, bool),
     Retry(usize),
     SetUp(u128, bool),
@@ -218,6 +226,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         1 => index.clone().prop_map(Act::Cancel),
         5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Boot(i, ok)),
         5 => index.clone().prop_map(Act::Settle),
+        4 => index.clone().prop_map(Act::Release),
         5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Destroy(i, ok)),
         2 => index.clone().prop_map(Act::Retry),
         2 => (100..120u128, any::<bool>()).prop_map(|(e, t)| Act::SetUp(e, t)),
@@ -246,6 +255,9 @@ struct World {
     slot_env: BTreeMap<SlotId, EnvironmentId>,
     stands_for: BTreeMap<SlotId, StandsFor>,
     claimed: BTreeSet<SlotId>,
+    /// Those that run may be released, and how many calls each has had.
+    keeps: BTreeSet<SlotId>,
+    uses: BTreeMap<SlotId, usize>,
     call_env: BTreeMap<ExecutionId, EnvironmentId>,
     set_ups: Vec<EnvironmentId>,
     set_ups_seen: BTreeSet<EnvironmentId>,
@@ -298,6 +310,16 @@ impl World {
                 if ok { Event::Booted { slot } } else { Event::BootFailed { slot } }
             }
             Act::Settle(i) => Event::Settled { slot: take(&mut self.running, i)? },
+            Act::Release(i) => {
+                let keeps: Vec<SlotId> =
+                    self.running.iter().copied().filter(|slot| self.keeps.contains(slot)).collect();
+                let slot = *keeps.get(i % keeps.len().max(1))?;
+                self.running.retain(|s| *s != slot);
+                self.claimed.remove(&slot);
+                self.stands_for.insert(slot, StandsFor::Environment(self.slot_env[&slot]));
+                self.standing.push(slot);
+                Event::Released { slot }
+            }
             Act::Destroy(i, ok) => {
                 let slot = take(&mut self.destroying, i)?;
                 if ok { Event::Destroyed { slot } } else { Event::DestroyFailed { slot } }
@@ -355,11 +377,23 @@ impl World {
                 prop_assert!(self.stands_for.insert(slot, stands_for).is_none(), "a slot's number is used once");
                 self.warming.push(slot);
             }
-            Effect::Run { slot, execution, start } => {
+            Effect::Run { slot, execution, start, keep } => {
                 let environment = self.call_env[&execution];
                 prop_assert!(!self.deleting.contains(&environment), "no call begins once its deletion has");
                 prop_assert!(self.claimed.insert(slot), "claimed twice");
+                let uses = self.uses.entry(slot).or_default();
+                *uses += 1;
+                let shares = wants(environment.0.as_u128()).shares;
+                prop_assert!(*uses == 1 || shares && self.slot_env.get(&slot) == Some(&environment), "not its own");
+                prop_assert!(*uses <= 3 && (!keep || shares && *uses < 3), "more calls than a shared one may serve");
+                prop_assert_eq!(start == Start::Reused, *uses > 1);
+                if keep {
+                    self.keeps.insert(slot)
+                } else {
+                    self.keeps.remove(&slot)
+                };
                 match self.stands_for.get(&slot) {
+                    _ if *uses > 1 => {}
                     None => prop_assert_eq!(start, Start::Cold),
                     Some(StandsFor::Runtime(_)) => prop_assert_eq!(start, Start::WarmRuntime),
                     Some(StandsFor::Environment(of)) => prop_assert_eq!(*of, environment),
@@ -392,6 +426,7 @@ impl World {
                 self.removing.push(environment);
             }
             Effect::Drained => self.drained += 1,
+            Effect::Rest { slot } => prop_assert!(self.standing.contains(&slot), "it stands"),
             Effect::RefuseSetUp { .. } | Effect::WakeIn(_) => {}
         }
         Ok(())

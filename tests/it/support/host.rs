@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::daemon::Home;
 
 /// The daemon's mark in the names of its cgroups.
@@ -81,6 +84,17 @@ pub fn frozen_slots(home: &Home) -> BTreeSet<String> {
     };
     let name = |cgroup: PathBuf| Some(cgroup.file_name()?.to_str()?.to_owned());
     slot_cgroups(home).into_iter().filter(is_frozen).filter_map(name).collect()
+}
+
+/// Kills the processes of all slots, which rest.
+pub fn kill_frozen(home: &Home) {
+    for pid in processes_by_name(home) {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+    for cgroup in slot_cgroups(home) {
+        // On v1 what is frozen dies when it is thawed; on v2 it is dead by now.
+        drop(std::fs::write(cgroup.join("freezer.state"), "THAWED"));
+    }
 }
 
 /// Says what is left of calls, but for what belongs to these slots: processes, cgroups, bundles, runtime state, sockets,

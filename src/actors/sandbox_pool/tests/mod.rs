@@ -12,7 +12,9 @@ use super::*;
 use crate::actors::doubles::World;
 use crate::actors::doubles::parent::{Parent, Told, seat};
 use crate::adapters::clock::PausedClock;
-use crate::domain::environment::{Dependencies, ModulesUpdate, Permissions, Runtime, SetUpInvalid, SetUpRequest};
+use crate::domain::environment::{
+    Dependencies, Isolation, ModulesUpdate, Permissions, Runtime, SetUpInvalid, SetUpRequest,
+};
 use crate::domain::execution::{Call, ExecutionReport, Outcome, Start};
 use crate::domain::id::RequestId;
 use crate::domain::package_set::{KeepSets, Sources};
@@ -81,6 +83,7 @@ fn request() -> SetUpRequest {
         secrets: Vec::new(),
         ttl_seconds: 0,
         limits: EnvironmentLimits::default(),
+        isolation: Isolation::default(),
     }
 }
 

@@ -9,6 +9,8 @@ pub(super) fn one_stands() -> StandingPolicy {
         per_environment: 1,
         age: Duration::from_secs(600),
         call_memory_mb: limits().memory_mb,
+        reuses: 3,
+        reuse_idle: Duration::from_secs(60),
     }
 }
 
@@ -74,4 +76,25 @@ async fn a_drain_takes_what_stands_along() {
     settle(500).await;
     assert_eq!(world.engine.live(), 0);
     assert!(!pool.connected());
+}
+
+#[actix::test]
+async fn calls_share_a_sandbox_that_is_laid_to_rest_between_them() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    let shared = SetUpRequest { isolation: Isolation::Environment, ..request() };
+    pool.send(set_up_of(1, shared)).await.unwrap().unwrap();
+    let id = EnvironmentId(Uuid::from_u128(1));
+    settle(500).await;
+    let rested = *world.engine.rested.lock().unwrap();
+    let mut starts = Vec::new();
+    for n in 2..6 {
+        starts.push(call(&pool, id, n).await.unwrap().start);
+        settle(2000).await;
+    }
+    assert_eq!(starts, [Start::WarmRuntime, Start::Reused, Start::Reused, Start::WarmRuntime]);
+    // Twice between the three calls, once more after the fourth; and the runtime's stock was made up twice.
+    assert_eq!(*world.engine.rested.lock().unwrap() - rested, 3 + 2);
+    *world.engine.spoiled.lock().unwrap() = 1;
+    assert_eq!(call(&pool, id, 9).await.unwrap().start, Start::Cold, "what was of no use is tried no more");
 }

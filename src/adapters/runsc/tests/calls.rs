@@ -113,7 +113,7 @@ async fn large_requests_and_results_pass_and_larger_ones_are_refused() {
         for runtime in Runtime::ALL {
             let (slot, environment) = world.ready(runtime, source, 128).await;
             let call = Call { data: data.clone(), ..call(environment, USUAL) };
-            let evidence = world.engine().run(slot, &call, "main.js", None).await.unwrap();
+            let evidence = world.engine().run(slot, &call, "main.js", false, None).await.unwrap();
             world.engine().destroy(slot).await.unwrap();
             let start: String = data.chars().take(20).collect();
             assert_eq!(judge(&evidence), outcome, "{runtime} {start}");

@@ -11,7 +11,7 @@ async fn to_destroy_a_slot_ends_its_run_promptly() {
     let engine = world.engine();
     let watch = stopwatch::Stopwatch::start();
     let call = call(environment, USUAL);
-    let (ran, destroyed) = tokio::join!(engine.run(slot, &call, "main.js", None), async {
+    let (ran, destroyed) = tokio::join!(engine.run(slot, &call, "main.js", false, None), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         engine.destroy(slot).await
     });
@@ -30,7 +30,7 @@ async fn a_slot_can_be_destroyed_twice_at_once_and_again_and_while_it_boots() {
     first.unwrap();
     second.unwrap();
     engine.destroy(slot).await.unwrap();
-    let gone = engine.run(slot, &call(environment, USUAL), "main.js", None).await;
+    let gone = engine.run(slot, &call(environment, USUAL), "main.js", false, None).await;
     assert!(matches!(gone, Err(SandboxError::Unknown(_))), "{gone:?}");
 
     for delay in [0, 1, 3, 10, 40, 120] {
@@ -102,7 +102,7 @@ async fn calls_at_once_do_not_meet() {
         futures_util::future::join_all(sources.iter().map(|source| world.ready(Runtime::Bun, source, 128))).await;
     let engine = world.engine();
     let calls: Vec<_> = made.iter().map(|&(slot, environment)| (slot, call(environment, USUAL))).collect();
-    let runs = calls.iter().map(|(slot, call)| engine.run(*slot, call, "main.js", None));
+    let runs = calls.iter().map(|(slot, call)| engine.run(*slot, call, "main.js", false, None));
     for (n, evidence) in futures_util::future::join_all(runs).await.into_iter().enumerate() {
         assert_eq!(evidence.unwrap().settlement, Some(Settlement::Result(n.to_string())));
     }
@@ -120,7 +120,7 @@ async fn a_sandbox_killed_from_outside_ends_its_call_at_once() {
         .await;
     let engine = world.engine();
     let call = call(environment, USUAL);
-    let (ran, ()) = tokio::join!(engine.run(slot, &call, "main.js", None), async {
+    let (ran, ()) = tokio::join!(engine.run(slot, &call, "main.js", false, None), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         engine.slots.get(slot).unwrap().process.get().unwrap().kill();
     });

@@ -172,7 +172,7 @@ impl World {
     /// A whole cold call.
     async fn call(&self, runtime: Runtime, source: &str, limits: Limits) -> Evidence {
         let (slot, environment) = self.ready(runtime, source, limits.memory_mb).await;
-        let evidence = self.engine().run(slot, &call(environment, limits), "main.js", None).await.unwrap();
+        let evidence = self.engine().run(slot, &call(environment, limits), "main.js", false, None).await.unwrap();
         self.engine().destroy(slot).await.unwrap();
         self.assert_clean().await;
         evidence

@@ -39,7 +39,7 @@ impl World {
         if tier == Tier::Runtime {
             self.engine().attach(slot, &environment.volume_name()).await?;
         }
-        self.engine().run(slot, &call(environment, USUAL), "main.js", None).await
+        self.engine().run(slot, &call(environment, USUAL), "main.js", false, None).await
     }
 
     /// One that stood, and the evidence of the call that it answered as it should.
@@ -119,7 +119,7 @@ async fn typescript_that_set_up_emitted_is_found_in_a_sandbox_that_was_made_with
     world.engine().create(spec).await.unwrap();
     world.engine().rest(slot).await.unwrap();
     world.engine().attach(slot, &environment.volume_name()).await.unwrap();
-    let evidence = world.engine().run(slot, &call(environment, USUAL), "main.ts", None).await.unwrap();
+    let evidence = world.engine().run(slot, &call(environment, USUAL), "main.ts", false, None).await.unwrap();
     assert_eq!(evidence.settlement, Some(Settlement::Result("20".to_owned())), "{evidence:?}");
     world.engine().destroy(slot).await.unwrap();
     world.assert_clean().await;
@@ -188,7 +188,7 @@ async fn a_timer_that_is_due_while_the_sandbox_rests_does_not_keep_the_call_from
     world.engine().prepare(slot, Preparation { main_module: "main.js".into(), limits: USUAL }).await.unwrap();
     // Its runner waits for the call in a read, with the event loop at rest: the timer is due when the call is read.
     world.engine().rest(slot).await.unwrap();
-    let evidence = world.engine().run(slot, &call(environment, USUAL), "main.js", None).await.unwrap();
+    let evidence = world.engine().run(slot, &call(environment, USUAL), "main.js", false, None).await.unwrap();
     assert_eq!(judge(&evidence), Outcome::Ok, "{evidence:?}");
     world.engine().destroy(slot).await.unwrap();
     world.assert_clean().await;

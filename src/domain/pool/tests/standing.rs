@@ -12,7 +12,7 @@ fn made(effects: &[Effect]) -> Vec<(SlotId, StandsFor)> {
         .collect()
 }
 
-fn started(effects: &[Effect]) -> Vec<(SlotId, Start)> {
+pub(super) fn started(effects: &[Effect]) -> Vec<(SlotId, Start)> {
     effects
         .iter()
         .filter_map(|effect| match effect {
@@ -23,7 +23,7 @@ fn started(effects: &[Effect]) -> Vec<(SlotId, Start)> {
 }
 
 /// A pool whose stock of runtimes stands.
-fn stocked(policy: PoolPolicy) -> Pool {
+pub(super) fn stocked(policy: PoolPolicy) -> Pool {
     let mut pool = Pool::new(policy, Uuid::from_u128(7 << 64));
     let mut making = made(&pool.step(Event::Swept, Moment(0)));
     while let Some((slot, _)) = making.pop() {
@@ -34,14 +34,19 @@ fn stocked(policy: PoolPolicy) -> Pool {
 
 /// Runs a call to its end; says how it started. What stands next is made.
 fn serve(pool: &mut Pool, execution: u128, environment: u128, now: u64) -> Start {
+    serve_with(pool, execution, environment, WANTS, now)
+}
+
+pub(super) fn serve_with(pool: &mut Pool, execution: u128, environment: u128, wants: Wants, now: u64) -> Start {
     pool.step(came(execution, environment), Moment(now));
-    let mut effects = pool.step(Event::LookedUp { execution: call(execution), wants: Some(WANTS) }, Moment(now));
+    let mut effects = pool.step(Event::LookedUp { execution: call(execution), wants: Some(wants) }, Moment(now));
     if let Some((slot, _)) = boots(&effects).first().copied() {
         effects = pool.step(Event::Booted { slot }, Moment(now));
     }
     let (slot, start) = started(&effects)[0];
     let mut making = made(&effects);
-    for event in [Event::Settled { slot }, Event::Destroyed { slot }] {
+    let ended = if wants.shares { Event::Released { slot } } else { Event::Settled { slot } };
+    for event in [ended, Event::Destroyed { slot }] {
         making.extend(made(&pool.step(event, Moment(now))));
     }
     while let Some((slot, _)) = making.pop() {
