@@ -2,7 +2,7 @@
 //! what shall stand ready for the next.
 
 use super::machine::{Held, Place, Pool, RunningSetUp, WaitingSetUp, slot_for};
-use super::standing::{Have, Next};
+use super::standing::{Have, Next, Standing};
 use super::{Effect, StandsFor};
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::sandbox::{Slot, SlotEvent, SlotState};
@@ -210,8 +210,9 @@ impl Pool {
     }
 
     /// Ends all that stand, or are being made, for whom `whose` holds.
-    pub(super) fn retire(&mut self, whose: impl Fn(StandsFor) -> bool, effects: &mut Vec<Effect>) {
-        let of_it = |held: &Held| !held.serves && held.stands_for.is_some_and(&whose);
+    pub(super) fn retire(&mut self, whose: impl Fn(&Standing, StandsFor) -> bool, effects: &mut Vec<Effect>) {
+        let wanted = |stands_for| whose(&self.standing, stands_for);
+        let of_it = |held: &Held| !held.serves && held.stands_for.is_some_and(wanted);
         let slots: Vec<SlotId> = self.slots.iter().filter(|(_, held)| of_it(held)).map(|(slot, _)| *slot).collect();
         for slot in slots {
             self.step_slot(slot, SlotEvent::Cancelled, effects);

@@ -151,7 +151,12 @@ impl Pool {
             }
             Event::SetUpEnded { environment } => drop(self.set_ups.remove(&environment)),
             Event::ModulesChanged { environment } => {
-                self.retire(|stands_for| stands_for == StandsFor::Environment(environment), &mut effects);
+                self.retire(|_, stands_for| stands_for == StandsFor::Environment(environment), &mut effects);
+            }
+            Event::ImageServes { runtime, image } => {
+                if self.standing.note_image(runtime, image) {
+                    self.retire(|standing, stands_for| standing.may_be_of(stands_for, runtime), &mut effects);
+                }
             }
             Event::DeleteCame { environment } => self.delete_came(environment, &mut effects),
             Event::DeleteEnded { environment } => drop(self.deletions.remove(&environment)),
@@ -377,7 +382,7 @@ impl Pool {
             self.end_call(execution, if begun { Answer::Cancelled } else { Answer::Absent }, effects);
         }
         self.standing.forget(environment);
-        self.retire(|stands_for| stands_for == StandsFor::Environment(environment), effects);
+        self.retire(|_, stands_for| stands_for == StandsFor::Environment(environment), effects);
     }
 
     fn refuse_overdue(&mut self, now: Moment, effects: &mut Vec<Effect>) {
@@ -404,7 +409,7 @@ impl Pool {
         for WaitingSetUp { environment, .. } in std::mem::take(&mut self.set_up_queue) {
             effects.push(Effect::RefuseSetUp { environment, refusal: Refusal::Draining });
         }
-        self.retire(|_| true, effects);
+        self.retire(|_, _| true, effects);
         if hurry {
             for execution in self.calls.keys().copied().collect::<Vec<_>>() {
                 self.end_call(execution, Answer::Cancelled, effects);
