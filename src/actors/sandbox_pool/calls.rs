@@ -335,7 +335,7 @@ impl SandboxPool {
             (Answer::Absent, _) => Err(ExecuteError::Absent(pending.call.environment)),
             (Answer::Refused(refusal), _) => Err(refusal.into()),
             (Answer::Settled, Some(evidence)) => {
-                Ok(ExecutionReport::conclude(execution, limits, self.deps.isolated, evidence, timings, start))
+                Ok(ExecutionReport::conclude(&pending.call, self.deps.isolated, evidence, timings, start))
             }
             (Answer::Cancelled, _) => {
                 Ok(ExecutionReport::cancelled(execution, limits, self.deps.isolated, timings, start))

@@ -13,7 +13,7 @@ use crate::actors::doubles::World;
 use crate::actors::doubles::parent::{Parent, Told, seat};
 use crate::adapters::clock::PausedClock;
 use crate::domain::environment::{Dependencies, ModulesUpdate, Permissions, Runtime, SetUpInvalid, SetUpRequest};
-use crate::domain::execution::{Call, ExecutionReport, Outcome, Start};
+use crate::domain::execution::{Call, ExecutionReport, FilesForm, Outcome, Start};
 use crate::domain::id::RequestId;
 use crate::domain::package_set::{KeepSets, Sources};
 use crate::domain::pool::{Refusal, StandingPolicy};
@@ -99,7 +99,7 @@ fn execute(environment: EnvironmentId, n: u128) -> Execute {
             data: "null".into(),
             env: [].into(),
             limits: limits(),
-            files: false,
+            files: FilesForm::None,
         },
         tenant: TenantName::operator(),
         work: Work::Call,
