@@ -19,6 +19,12 @@ pub enum VolumeError {
     Name(String),
     #[error("{0} does not hold what was written there")]
     Damaged(PathBuf),
+    #[error(
+        "the packages that environments use take {} MiB of the {} MiB for all of them (sandbox.packages_mib): \
+         delete environments, or raise that",
+        used.div_ceil(1 << 20), most >> 20
+    )]
+    NoRoom { used: u64, most: u64 },
     #[error("volume task was interrupted")]
     Interrupted,
 }

@@ -9,6 +9,7 @@
 mod linking;
 mod making;
 mod packages;
+mod room;
 mod sharing;
 #[cfg(test)]
 mod tests;
