@@ -214,9 +214,11 @@ impl Volumes for VolumesDouble {
         _: &[&'static str],
         _: BTreeMap<String, Vec<u8>>,
     ) -> Result<u64, VolumeError> {
+        // Long enough that the other may go meanwhile.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         let mut names = locked(&self.names);
         if !names.contains(from) {
-            return Err(VolumeError::Interrupted);
+            return Err(VolumeError::Gone(from.to_owned()));
         }
         names.insert(name.to_owned());
         Ok(0)
