@@ -217,9 +217,11 @@ impl Volumes for VolumesDouble {
         _: &[&'static str],
         _: BTreeMap<String, Vec<u8>>,
     ) -> Result<u64, VolumeError> {
+        // Long enough that the other may go meanwhile.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         let mut names = locked(&self.names);
         if !names.contains(from) {
-            return Err(VolumeError::Interrupted);
+            return Err(VolumeError::Gone(from.to_owned()));
         }
         names.insert(name.to_owned());
         Ok(0)
@@ -244,6 +246,8 @@ impl Volumes for VolumesDouble {
 pub struct PackagesDouble {
     /// Identities, with when they were resolved.
     pub kept: Mutex<BTreeMap<String, WallTime>>,
+    /// What environments use of the room for all of them.
+    pub used: Mutex<u64>,
 }
 
 #[async_trait]
@@ -253,10 +257,16 @@ impl Packages for PackagesDouble {
         Ok(kept.filter(|at| keep.is_fresh(*at, now)).map(|_| HeldSet::new(PathBuf::new(), 0, Arc::default())))
     }
 
+    async fn look_for_room(&self, keep: KeepSets, _: WallTime) -> Result<(), VolumeError> {
+        let used = *locked(&self.used);
+        if used < keep.bytes { Ok(()) } else { Err(VolumeError::NoRoom { used, most: keep.bytes }) }
+    }
+
     async fn keep(
         &self,
         wanted: &PackageSet,
         _: BTreeMap<String, Vec<u8>>,
+        _: KeepSets,
         now: WallTime,
     ) -> Result<HeldSet, VolumeError> {
         locked(&self.kept).insert(wanted.identity().join(" "), now);

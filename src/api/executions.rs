@@ -20,7 +20,7 @@ use crate::api::error::ApiError;
 use crate::api::keys::{self, Before, Once, Work};
 use crate::api::{Doors, Handles, accepted, answer, envelope, events};
 use crate::domain::desk::{ExecutionView, Subject};
-use crate::domain::execution::{Call, Follower, Following, validate_env};
+use crate::domain::execution::{Call, FilesForm, Follower, Following, validate_env};
 use crate::domain::id::ExecutionId;
 use crate::domain::json::{Fields, Malformed};
 use crate::domain::quota;
@@ -192,7 +192,7 @@ struct Wanted {
     data: String,
     env: BTreeMap<String, String>,
     limits: LimitsBody,
-    files: bool,
+    files: FilesForm,
     webhook: Option<Webhook>,
 }
 
@@ -207,7 +207,7 @@ fn parse(bytes: &[u8]) -> Result<Wanted, Malformed> {
             memory_mb: limits.read("memoryMb", "a whole number of MiB, 0 or more")?,
         },
     };
-    let files = fields.read("files", "true or false")?.unwrap_or_default();
+    let files = fields.read("files", "true, false or \"tar\"")?.unwrap_or_default();
     let webhook = fields.strict("webhook", "an object of url and, to be signed, secret")?;
     Ok(Wanted { data, env, limits, files, webhook })
 }

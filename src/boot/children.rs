@@ -48,6 +48,7 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
         return Vec::new();
     }
     let (holdings, expire, retire) = (Handle::default(), Handle::default(), Handle::default());
+    let image_serves = Handle::default();
     let pool_deps = parts::pool_deps(parts, config);
     let reaper_deps = reaper::Deps {
         engine: Arc::clone(&parts.engine),
@@ -66,7 +67,7 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
         log: parts.log.new(slog::o!("actor" => "reaper")),
     };
     let pool = {
-        let handles = handles.clone();
+        let (handles, image_serves) = (handles.clone(), image_serves.clone());
         move |seat| {
             let arbiter = Arbiter::new();
             let deps = pool_deps.clone();
@@ -79,11 +80,12 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
             holdings.publish(&address);
             expire.publish(&address);
             retire.publish(&address);
+            image_serves.publish(&address);
             handles.revisions.clone.publish(&address);
             handles.revisions.update.publish(&address);
             handles.revisions.set_ttl.publish(&address);
             let (handles, holdings) = (handles.clone(), holdings.clone());
-            let (expire, retire) = (expire.clone(), retire.clone());
+            let (expire, retire, image_serves) = (expire.clone(), retire.clone(), image_serves.clone());
             let dismiss = move || {
                 handles.set_up.withdraw();
                 handles.execute.withdraw();
@@ -93,6 +95,7 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
                 holdings.withdraw();
                 expire.withdraw();
                 retire.withdraw();
+                image_serves.withdraw();
                 handles.revisions.clone.withdraw();
                 handles.revisions.update.withdraw();
                 handles.revisions.set_ttl.withdraw();
@@ -117,7 +120,7 @@ pub fn specs(parts: &Parts, config: &Config, handles: &Handles) -> Vec<ChildSpec
         }
     };
     let mut specs = Vec::from_iter(parts.egress.clone().map(|way_out| egress(way_out, parts, handles)));
-    specs.extend(images::spec(parts, config, handles));
+    specs.extend(images::spec(parts, config, handles, image_serves));
     specs.push(desk(parts, config, handles));
     specs.extend([
         // On a host that does GPU work a missing sandbox is told, and does not keep jobs away.

@@ -18,6 +18,8 @@ use crate::adapters::volumes::HostVolumes;
 use crate::api::Handles;
 use crate::config::Config;
 use crate::domain::environment::Runtime;
+use crate::messages::handle::Handle;
+use crate::messages::sandbox_pool::ImageServes;
 use crate::ports::cgroup::Cgroups;
 use crate::ports::images::{ImageStore, ImageTrials};
 use crate::ports::volumes::Volumes;
@@ -73,11 +75,12 @@ pub fn trials(config: &Config, instance: &str, store: &HostImages, log: &Logger)
 }
 
 /// The actor, where a runtime comes from an image.
-pub fn spec(parts: &Parts, config: &Config, handles: &Handles) -> Option<ChildSpec> {
+pub fn spec(parts: &Parts, config: &Config, handles: &Handles, serves: Handle<ImageServes>) -> Option<ChildSpec> {
     let deps = actor::Deps {
         store: Arc::clone(&parts.images) as Arc<dyn ImageStore>,
         trials: Arc::clone(&parts.trials.as_ref()?.trials),
         pool: handles.pool.clone(),
+        serves,
         clock: parts.clock.clone(),
         soak: config.sandbox.images.soak_starts,
         log: parts.log.new(slog::o!("actor" => "images")),

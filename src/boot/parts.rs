@@ -342,9 +342,13 @@ pub fn tokens(config: &Config) -> Result<Vec<HostHeader>, TokensError> {
     registry_tokens(config.sandbox.registry_tokens_file.as_deref(), credentials.as_deref())
 }
 
-/// How long sets of packages are kept.
+/// How long sets of packages are kept, and how many.
 pub fn keep_sets(config: &Config) -> KeepSets {
-    KeepSets { fresh: config.sandbox.dependencies_fresh, unused: config.reaper.unused_packages }
+    KeepSets {
+        fresh: config.sandbox.dependencies_fresh,
+        unused: config.reaper.unused_packages,
+        bytes: config.sandbox.packages_bytes,
+    }
 }
 
 /// When children are restarted.

@@ -42,7 +42,7 @@ Stops on SIGTERM or Ctrl-C when all it has taken on is done; a second signal hur
 Exit codes: 0 stopped as told, 1 a RunPod worker gave its place up since ComfyUI starts nowhere, 64 wrong usage,
 69 port, socket or state directory taken, 70 a part gave up, 78 wrong configuration or private key.")]
     Serve(ServeFlags),
-    /// Make, call, show and delete environments on a running daemon
+    /// Make, call, change, clone, list, show and delete environments on a running daemon
     Env(Box<EnvGroup>),
     /// List, show and cancel calls by their id
     Executions(Box<ExecutionsGroup>),

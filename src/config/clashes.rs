@@ -30,6 +30,11 @@ pub(super) fn settle(config: &mut Config, reader: &mut Reader<'_>, needs_token: 
         let texts = [format!("{keep} KiB is above"), format!("{discard} MiB")];
         clash(reader, "sandbox.output_keep_kib", "sandbox.output_discard_mib", texts);
     }
+    let (each, all) = (sandbox.dependencies_bytes as u64, sandbox.packages_bytes);
+    if each > all {
+        let texts = [format!("{} MiB is above", each >> 20), format!("{} MiB", all >> 20)];
+        clash(reader, "sandbox.dependencies_mib", "sandbox.packages_mib", texts);
+    }
     let Supervision { backoff_first, backoff_max, beat_every, beat_deadline, .. } = config.supervision;
     if backoff_first > backoff_max {
         let texts = [format!("{} is above", span::render(backoff_first)), span::render(backoff_max)];

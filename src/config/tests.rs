@@ -185,6 +185,12 @@ fn keys_come_from_files_and_no_file_has_two_meanings() {
 }
 
 #[test]
+fn one_installation_is_no_larger_than_all_of_them_may_be() {
+    let errors = given("sandbox.dependencies_mib = 64\nsandbox.packages_mib = 32\n", &[TOKEN], &[]).errors();
+    assert!(errors.contains("sandbox.dependencies_mib: 64 MiB is above sandbox.packages_mib = 32 MiB"), "{errors}");
+}
+
+#[test]
 fn a_command_that_only_asks_needs_no_token() {
     let mut asking = given("", &[], &[]);
     asking.sources.serving = false;

@@ -158,13 +158,32 @@ pub struct KeptFacts {
     pub users: u64,
 }
 
-/// How long sets are kept.
+/// How long sets are kept, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepSets {
     /// For further environments, from its resolution on.
     pub fresh: Duration,
     /// Without any environment that uses it.
     pub unused: Duration,
+    /// What all of them together may take on disk.
+    pub bytes: u64,
+}
+
+/// A set on the disk, for whoever needs room beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSet {
+    pub set: KeptSet,
+    /// What it takes on disk.
+    pub bytes: u64,
+    /// A set-up uses it now, or it is being made.
+    pub held: bool,
+}
+
+/// There is no room for another set: those that are in use take it all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoRoom {
+    /// What those take that cannot give way.
+    pub used: u64,
 }
 
 impl KeepSets {
@@ -180,6 +199,36 @@ impl KeepSets {
         let unused = facts.users == 0 && age(facts.used_at, now).is_none_or(|age| age >= self.unused.as_millis());
         unused || !self.is_fresh(facts.resolved_at, now)
     }
+
+    /// The names of those that give way to another set of so many bytes: first what is over, then what no environment uses,
+    /// longest unused first, and no more than have to.
+    ///
+    /// # Errors
+    /// When all of them together would not make room enough.
+    pub fn giving_way(&self, stored: &[StoredSet], bytes: u64, now: WallTime) -> Result<Vec<String>, NoRoom> {
+        let total = |sets: &[&StoredSet]| sets.iter().fold(0_u64, |sum, stored| sum.saturating_add(stored.bytes));
+        let is_free = |stored: &&StoredSet| {
+            let unused = stored.set.facts.is_none_or(|facts| facts.users == 0);
+            !stored.held && (unused || self.is_over(&stored.set, now))
+        };
+        let (mut free, used): (Vec<&StoredSet>, Vec<&StoredSet>) = stored.iter().partition(is_free);
+        let used = total(&used);
+        if used.saturating_add(bytes) > self.bytes {
+            return Err(NoRoom { used });
+        }
+        let used_at = |stored: &StoredSet| stored.set.facts.map(|facts| facts.used_at);
+        free.sort_by_key(|stored| (!self.is_over(&stored.set, now), used_at(stored)));
+        let mut left = total(&free);
+        let mut gone = Vec::new();
+        for stored in free {
+            if used.saturating_add(left).saturating_add(bytes) <= self.bytes {
+                break;
+            }
+            left = left.saturating_sub(stored.bytes);
+            gone.push(stored.set.name.clone());
+        }
+        Ok(gone)
+    }
 }
 
 /// Milliseconds; None when it lies ahead.
@@ -193,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    const KEEP: KeepSets = KeepSets { fresh: Duration::from_secs(100), unused: Duration::from_secs(10) };
+    const KEEP: KeepSets = KeepSets { fresh: Duration::from_secs(100), unused: Duration::from_secs(10), bytes: 1000 };
 
     fn sources() -> Sources {
         Sources {
@@ -270,7 +319,63 @@ mod tests {
         assert!(KEEP.is_over(&kept(5, 5, 1), WallTime(0)), "from the future");
     }
 
+    fn stored(name: &str, used_at: i64, users: u64, bytes: u64) -> StoredSet {
+        let set = KeptSet { name: name.into(), ..kept(0, used_at, users) };
+        StoredSet { set, bytes, held: false }
+    }
+
+    #[test]
+    fn what_is_over_and_then_what_was_unused_longest_gives_way_and_no_more_than_has_to() {
+        let half = StoredSet { set: KeptSet { name: "half".into(), facts: None }, bytes: 100, held: false };
+        let being_made = StoredSet { held: true, set: KeptSet { name: "made".into(), facts: None }, bytes: 100 };
+        let in_hand = StoredSet { held: true, ..stored("in hand", 1, 0, 100) };
+        let sets = [
+            stored("young", 9, 0, 100),
+            stored("old", 2, 0, 100),
+            stored("used", 1, 3, 300),
+            half,
+            being_made,
+            in_hand,
+        ];
+        let gone = |bytes| KEEP.giving_way(&sets, bytes, WallTime(10));
+        assert_eq!(gone(200), Ok(vec![]));
+        assert_eq!(gone(201), Ok(vec!["half".to_owned()]));
+        assert_eq!(gone(301), Ok(vec!["half".to_owned(), "old".to_owned()]));
+        assert_eq!(gone(500), Ok(vec!["half".to_owned(), "old".to_owned(), "young".to_owned()]));
+        assert_eq!(gone(501), Err(NoRoom { used: 500 }));
+        let stale = KEEP.giving_way(&sets, 800, WallTime(100_000));
+        assert!(
+            stale.is_ok_and(|gone| gone.contains(&"used".to_owned())),
+            "environments keep the files of a stale one"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn what_is_in_use_never_gives_way_and_what_is_left_fits(
+            sets in prop::collection::vec((0..20_i64, 0..2_u64, 0..400_u64, any::<bool>()), 0..12),
+            bytes in 0..1200_u64,
+        ) {
+            let sets: Vec<StoredSet> = sets.into_iter().enumerate().map(|(n, (used_at, users, bytes, held))| {
+                StoredSet { held, ..stored(&n.to_string(), used_at, users, bytes) }
+            }).collect();
+            let is_used = |stored: &StoredSet| stored.held || stored.set.facts.is_some_and(|facts| facts.users > 0);
+            let used: u64 = sets.iter().filter(|stored| is_used(stored)).map(|stored| stored.bytes).sum();
+            match KEEP.giving_way(&sets, bytes, WallTime(20)) {
+                Err(NoRoom { used: told }) => prop_assert!(told == used && used + bytes > KEEP.bytes),
+                Ok(gone) => {
+                    let (gone, stay): (Vec<_>, Vec<_>) =
+                        sets.iter().partition(|stored| gone.contains(&stored.set.name));
+                    prop_assert!(!gone.iter().any(|stored| is_used(stored)));
+                    let left: u64 = stay.iter().map(|stored| stored.bytes).sum();
+                    prop_assert!(left + bytes <= KEEP.bytes);
+                    let last = gone.iter().map(|stored| stored.set.facts.map(|facts| facts.used_at)).max();
+                    let unused = stay.iter().filter(|stored| !is_used(stored));
+                    prop_assert!(unused.map(|stored| stored.set.facts.map(|facts| facts.used_at)).all(|at| last.is_none_or(|last| at >= last)));
+                }
+            }
+        }
+
         #[test]
         fn what_an_environment_uses_is_over_exactly_when_no_set_up_may_find_it(
             resolved in 0..1_000_000_i64, age in 0..200_000_i64, used in 0..1_000_000_i64, users in 1..9_u64,

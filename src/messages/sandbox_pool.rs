@@ -2,10 +2,11 @@
 
 use actix::prelude::*;
 
-use crate::domain::environment::{Environment, ModulesUpdate, SetUpInvalid, SetUpRequest, SourceFault};
+use crate::domain::environment::{Environment, ModulesUpdate, Runtime, SetUpInvalid, SetUpRequest, SourceFault};
 use crate::domain::execution::{Call, ExecutionReport, Following};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
+use crate::domain::image::Digest;
 use crate::domain::pool::{PoolPicture, Refusal};
 use crate::domain::quota::{Exceeded, Work};
 use crate::domain::tenant::TenantName;
@@ -163,6 +164,15 @@ pub enum Expired {
     Deleted,
     InUse,
     Failed(String),
+}
+
+/// New sandboxes of the runtime are made of this image. Told when that changes, and again with each beat of Images, since it
+/// may be lost.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct ImageServes {
+    pub runtime: Runtime,
+    pub image: Digest,
 }
 
 /// Which slots and environments is the pool holding right now?

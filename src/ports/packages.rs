@@ -34,11 +34,21 @@ pub trait Packages: Send + Sync {
     /// The newest set for `wanted` that is fresh. It counts as used now. One whose files are not those that were kept is
     /// as good as none.
     async fn find(&self, wanted: &PackageSet, keep: KeepSets, now: WallTime) -> Result<Option<HeldSet>, VolumeError>;
-    /// Keeps what was installed for `wanted`: file contents by path, as in a volume.
+    /// Whether there could be room for another set, however small; before the work of an installation.
+    ///
+    /// # Errors
+    /// [`VolumeError::NoRoom`] where those that are in use take all that sets may take together.
+    async fn look_for_room(&self, keep: KeepSets, now: WallTime) -> Result<(), VolumeError>;
+    /// Keeps what was installed for `wanted`: file contents by path, as in a volume. Sets that nobody uses give way, so that
+    /// all of them never take more than they may.
+    ///
+    /// # Errors
+    /// [`VolumeError::NoRoom`], and nothing of it is kept.
     async fn keep(
         &self,
         wanted: &PackageSet,
         files: BTreeMap<String, Vec<u8>>,
+        keep: KeepSets,
         now: WallTime,
     ) -> Result<HeldSet, VolumeError>;
     /// All sets, half-made and half-removed ones included.

@@ -19,6 +19,14 @@ pub enum VolumeError {
     Name(String),
     #[error("{0} does not hold what was written there")]
     Damaged(PathBuf),
+    #[error(
+        "the packages that environments use take {} MiB of the {} MiB for all of them (sandbox.packages_mib): \
+         delete environments, or raise that",
+        used.div_ceil(1 << 20), most >> 20
+    )]
+    NoRoom { used: u64, most: u64 },
+    #[error("volume {0} is gone")]
+    Gone(String),
     #[error("volume task was interrupted")]
     Interrupted,
 }
@@ -39,6 +47,9 @@ pub trait Volumes: Send + Sync {
     /// Writes a new volume of what lies below `folders` of the volume `from`, and of further files. What is taken over
     /// takes no further room where the file system lets two volumes share a file: both are sealed. Answers with the bytes that it would
     /// take by itself.
+    ///
+    /// # Errors
+    /// [`VolumeError::Gone`] when `from` is not there, or was removed meanwhile: then nothing is made of what was left of it.
     async fn derive(
         &self,
         name: &str,

@@ -18,7 +18,7 @@ pub(super) fn install(root: &Logger, level: Level) {
         Level::Info | Level::Debug | Level::Trace => log::Level::Info,
     };
     if slog_stdlog::init_with_level(cap).is_err() {
-        slog::warn!(root, "dependencies log elsewhere: a logger was installed before");
+        slog::warn!(root, "log.dependencies_elsewhere"; "hint" => "a logger was installed before this one: what dependencies log goes there");
     }
 }
 

@@ -24,7 +24,7 @@ async fn ask(client: &Client, path: &str, body: &Value, headers: &[(&str, &str)]
 }
 
 /// Asks for a call that is answered later, and returns where it is found.
-async fn later(client: &Client, id: &str, body: Value) -> String {
+pub async fn later(client: &Client, id: &str, body: Value) -> String {
     let answer = ask(client, &format!("/environments/{id}/execute"), &body, &[("prefer", "respond-async")]).await;
     assert_eq!(answer.status, 202, "{}", answer.text);
     assert_eq!((answer.json["status"].as_str(), &answer.json["environmentId"]), (Some("queued"), &json!(id)));
@@ -33,7 +33,7 @@ async fn later(client: &Client, id: &str, body: Value) -> String {
 }
 
 /// Waits until a call stands so, and returns its view.
-async fn stands(client: &Client, location: &str, status: &str) -> Value {
+pub async fn stands(client: &Client, location: &str, status: &str) -> Value {
     let mut seen = Value::Null;
     eventually(status, Duration::from_secs(30), async || {
         seen = client.send("GET", location, None).await.json;

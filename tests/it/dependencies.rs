@@ -169,6 +169,37 @@ async fn packages_go_when_they_are_unused_or_old_and_environments_keep_theirs() 
 }
 
 #[tokio::test]
+async fn a_loop_of_set_ups_and_deletions_does_not_fill_the_disk_and_used_packages_stay() {
+    let large = |name| package(name, json!({}), &format!("module.exports = '{}'", "x".repeat(600 << 10)));
+    let registry = Registry::start(["one", "two", "three"].map(large).into());
+    let settings = Settings::default()
+        .set("sandbox.registries", &registry.url)
+        .set("sandbox.dependencies_mib", "1")
+        .set("sandbox.packages_mib", "1");
+    let daemon = Daemon::start_with(settings).await;
+    let kept = || std::fs::read_dir(daemon.home.state().join("packages")).unwrap().count();
+    let set_up = async |name| set_up(&daemon, "bun", json!([name]), "export const handler = () => 1").await;
+    let delete = async |made: &Answer| daemon.client().delete(made.json["id"].as_str().unwrap()).await;
+    for name in ["one", "two", "three"] {
+        let made = set_up(name).await;
+        assert_eq!((made.status, kept()), (200, 1), "{name}: {}", made.text);
+        assert_eq!(delete(&made).await.status, 204);
+    }
+    let used = set_up("three").await;
+    assert_eq!((used.status, registry.asked_for("three")), (200, 1));
+    let refused = set_up("one").await;
+    assert_eq!((refused.status, &refused.json["code"]), (500, &json!("setup_failed")));
+    assert!(
+        refused.text.contains("sandbox.packages_mib") && !refused.headers.contains_key("retry-after"),
+        "{}",
+        refused.text
+    );
+    assert_eq!(delete(&used).await.status, 204);
+    assert_eq!((set_up("one").await.status, kept()), (200, 1));
+    daemon.assert_nothing_left().await;
+}
+
+#[tokio::test]
 async fn a_daemon_that_is_killed_while_it_installs_leaves_nothing_half_made() {
     let registry = registry();
     let daemon = daemon(&registry).await;

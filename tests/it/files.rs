@@ -3,6 +3,8 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
+use crate::calls::{later, stands};
+use crate::follow::Stream;
 use crate::support::{Answer, Client, Daemon, RUNTIMES, Settings};
 
 async fn environment(client: &Client, runtime: &str, source: &str) -> String {
@@ -69,6 +71,63 @@ async fn plain_files_come_back_whole_and_links_do_not() {
         client.delete(&id).await;
         let none = call(&client, runtime, "export const handler = () => 1;").await;
         assert!(none.expect("ok").json["files"].is_null());
+    }
+    daemon.assert_nothing_left().await;
+}
+
+fn archived(answer: &Answer) -> Vec<(String, Vec<u8>)> {
+    let bytes = BASE64_STANDARD.decode(answer.json["filesArchive"].as_str().expect("an archive")).unwrap();
+    let mut archive = tar::Archive::new(bytes.as_slice());
+    let read = |entry: Result<tar::Entry<'_, &[u8]>, std::io::Error>| {
+        let mut entry = entry.unwrap();
+        let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+        (path, content)
+    };
+    archive.entries().unwrap().map(read).collect()
+}
+
+#[tokio::test]
+async fn an_archive_holds_what_the_list_does_also_when_it_is_followed_or_asked_for_later() {
+    let daemon = Daemon::start().await;
+    let client = daemon.client();
+    let source = format!(
+        r#"{FS}
+        export const handler = (event) => {{
+            if (event.data === "none") return 1;
+            fs.mkdirSync("/tmp/out/deep", {{ recursive: true }});
+            fs.writeFileSync("/tmp/out/z", new Uint8Array(5000).fill(7));
+            fs.writeFileSync("/tmp/out/deep/" + "n".repeat(150), "long");
+            if (event.data === "fail") throw new Error("no");
+            return 1;
+        }};"#
+    );
+    for runtime in RUNTIMES {
+        let id = environment(&client, runtime, &source).await;
+        let body = |files: Value, data: &str| json!({ "files": files, "data": data, "limits": { "timeoutMs": 30000 } });
+        let list = files(&client.execute(&id, body(json!(true), "")).await);
+        assert_eq!(list.len(), 2, "{runtime}");
+        let answer = client.execute(&id, body(json!("tar"), "")).await;
+        assert_eq!(archived(&answer), list, "{runtime}");
+        assert!(answer.json["files"].is_null());
+        assert_eq!(archived(&client.execute(&id, body(json!("tar"), "none")).await), [], "{runtime}");
+        assert!(
+            client.execute(&id, body(json!("tar"), "fail")).await.expect("handler_error").json["filesArchive"]
+                .is_null()
+        );
+        let refused = client.execute(&id, body(json!("zip"), "")).await;
+        assert_eq!((refused.status, &refused.json["error"]), (400, &json!("files must be true, false or \"tar\"")));
+        let archive = &answer.json["filesArchive"];
+
+        let mut events = Stream::open(&daemon, &id, body(json!("tar"), "")).await;
+        let mut last = (String::new(), Value::Null);
+        while let Some(event) = events.next().await {
+            last = event;
+        }
+        assert_eq!((last.0.as_str(), &last.1["filesArchive"]), ("result", archive), "{runtime}");
+        let done = stands(&client, &later(&client, &id, body(json!("tar"), "")).await, "done").await;
+        assert_eq!(&done["answer"]["filesArchive"], archive, "{runtime}");
     }
     daemon.assert_nothing_left().await;
 }

@@ -8,13 +8,13 @@ use crate::support::daemon::TOKEN;
 use crate::support::{Daemon, RUNTIMES, Settings, eventually};
 
 /// A followed call, read event by event.
-struct Stream {
+pub struct Stream {
     response: reqwest::Response,
     text: String,
 }
 
 impl Stream {
-    async fn open(daemon: &Daemon, id: &str, body: Value) -> Self {
+    pub async fn open(daemon: &Daemon, id: &str, body: Value) -> Self {
         let request = daemon.client().request("POST", &format!("/environments/{id}/execute"));
         let request = request.bearer_auth(TOKEN).header("accept", "text/event-stream").body(body.to_string());
         let response = request.send().await.unwrap();
@@ -23,7 +23,7 @@ impl Stream {
     }
 
     /// The next event's name and data; none at the end of the stream.
-    async fn next(&mut self) -> Option<(String, Value)> {
+    pub async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             while let Some((event, rest)) = self.text.split_once("\n\n") {
                 let line = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);

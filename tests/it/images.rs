@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::daemon::Home;
 use crate::support::oci::{Image, OciRegistry};
+use crate::support::tier::Tier;
 use crate::support::{Daemon, RUNTIMES, Settings, eventually};
 
 /// For an image to be fetched, unpacked and tried, on a busy machine.
@@ -172,6 +173,40 @@ async fn layouts_and_archives_run_as_well() {
         until_serving(&daemon, runtime, &digest).await;
         assert_it_runs(&daemon, runtime).await;
     }
+    daemon.assert_nothing_left().await;
+}
+
+#[tokio::test]
+async fn what_stands_with_a_former_image_is_replaced_when_another_one_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (Image::of("bun", "1.0"), Image::of("bun", "1.1"));
+    first.lay_out(dir.path());
+    // One stands for each runtime, and one for the environment that is called.
+    let tier = Settings { tier: Tier::Environment, ..Settings::default().without_waiting() };
+    let settings = Tier::Environment.settings(tier).set("sandbox.standing.runtimes", "1");
+    let settings = settings.set("sandbox.images.soak_starts", "3");
+    let daemon = Daemon::start_with(with_sources(settings, &[("bun", dir.path().to_str().unwrap())])).await;
+    until_serving(&daemon, "bun", &first.digest()).await;
+    until_ready(&daemon).await;
+    let client = daemon.client();
+    let source = "const mark = require('fs').readFileSync('/etc/mark', 'utf8'); export const handler = () => mark;";
+    let body = || json!({ "limits": { "timeoutMs": 30000 } });
+    let id = client.environment("bun", source).await;
+    for _ in 0..2 {
+        assert_eq!(client.execute(&id, body()).await.expect("ok").result(), "1.0");
+    }
+    daemon.standing.wait_for(3).await;
+
+    second.lay_out(dir.path());
+    daemon.signal(Signal::SIGHUP);
+    until_serving(&daemon, "bun", &second.digest()).await;
+    daemon.standing.wait_for(3).await;
+    let (own, other) = (client.execute(&id, body()).await, client.environment("bun", source).await);
+    let runtimes = client.execute(&other, body()).await;
+    for (answer, start) in [(own, "warm-environment"), (runtimes, "warm-runtime")] {
+        assert_eq!((answer.expect("ok").result(), &answer.json["start"]), (&json!("1.1"), &json!(start)));
+    }
+    daemon.standing.wait_for(3).await;
     daemon.assert_nothing_left().await;
 }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::actors::doubles::parent::seat_alone;
 use crate::adapters::clock::PausedClock;
 use crate::domain::desk::{CallStatus, Fingerprint, HookState, Subject};
-use crate::domain::execution::{Call, Limits};
+use crate::domain::execution::{Call, FilesForm, Limits};
 use crate::domain::id::{EnvironmentId, RequestId};
 use crate::domain::pool::Refusal;
 use crate::domain::quota::{Exceeded, Quota};
@@ -94,7 +94,7 @@ fn call(n: u128) -> Call {
         data: "null".into(),
         env: [].into(),
         limits: Limits { timeout: Duration::from_secs(5), memory_mb: 128 },
-        files: false,
+        files: FilesForm::None,
     }
 }
 

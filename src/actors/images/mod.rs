@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   started, CheckImages ──► Find ──► Try, one after the other ──► Record ──► new sandboxes are made of it
-//!                             └ domain::image::Rollouts decides; the store and the trials do
+//!                             └ domain::image::Rollouts decides; the store and the trials do     └─► ImageServes, also with each beat
 //! ```
 //!
 //! Calls never wait for this actor: what serves is read from the store, and stays there when the actor falls.
@@ -21,7 +21,7 @@ use crate::domain::image::{Digest, Effect, Event, Rollouts};
 use crate::messages::child::Drain;
 use crate::messages::handle::Handle;
 use crate::messages::images::{CheckImages, GetImages};
-use crate::messages::sandbox_pool::GetPool;
+use crate::messages::sandbox_pool::{GetPool, ImageServes};
 use crate::ports::clock::Clock;
 use crate::ports::images::{ImageError, ImageStore, ImageTrials, TrialError};
 use crate::telemetry::error_chain;
@@ -46,6 +46,8 @@ pub struct Deps {
     pub trials: Arc<dyn ImageTrials>,
     /// Calls go before trials.
     pub pool: Handle<GetPool>,
+    /// The pool, which ends what stands with a former image.
+    pub serves: Handle<ImageServes>,
     pub clock: Arc<dyn Clock>,
     /// Good starts that a new image needs before it takes the place of another.
     pub soak: u32,
@@ -75,7 +77,11 @@ impl Images {
 
     fn step(&mut self, runtime: Runtime, event: Event, ctx: &mut Context<Self>) {
         self.tell(runtime, &event);
+        let is_switch = event == Event::Recorded;
         let effects = self.machine.step(runtime, event, self.deps.clock.now());
+        if is_switch {
+            self.tell_pool();
+        }
         if let Some(earlier) = self.wake.take() {
             ctx.cancel_future(earlier);
         }
@@ -123,6 +129,17 @@ impl Images {
     fn spawn(&mut self, ctx: &mut Context<Self>, runtime: Runtime, work: impl Future<Output = Event> + 'static) {
         let then = work.into_actor(self).map(move |event, images, ctx| images.step(runtime, event, ctx));
         self.work.insert(runtime, ctx.spawn(then));
+    }
+
+    fn beat(&mut self) {
+        self.seat.beat(self.machine.complaints());
+        self.tell_pool();
+    }
+
+    fn tell_pool(&self) {
+        for (runtime, image) in self.machine.serving() {
+            self.deps.serves.tell(ImageServes { runtime, image: image.clone() });
+        }
     }
 
     fn check(&mut self, ctx: &mut Context<Self>) {
@@ -184,8 +201,8 @@ impl Actor for Images {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.seat.beat(self.machine.complaints());
-        ctx.run_interval(self.seat.beat_every(), |images, _| images.seat.beat(images.machine.complaints()));
+        self.beat();
+        ctx.run_interval(self.seat.beat_every(), |images, _| images.beat());
         let trials = Arc::clone(&self.deps.trials);
         let swept = async move { trials.sweep().await }.into_actor(self);
         self.sweep = Some(ctx.spawn(swept.map(|(), images, ctx| images.check(ctx))));

@@ -95,20 +95,43 @@ impl Handler<GetPool> for BusyPool {
     }
 }
 
-fn start(world: &Arc<World>, parent: &Addr<Parent>, soak: u32) -> Addr<Images> {
-    start_beside(world, parent, soak, Handle::default())
+/// Images that a pool was told, each beside what served in the store by then.
+type Heard = Arc<Mutex<Vec<(Digest, Option<Digest>)>>>;
+
+/// A pool that notes what it is told.
+struct Listener(Arc<World>, Heard);
+
+impl Actor for Listener {
+    type Context = Context<Self>;
 }
 
-fn start_beside(world: &Arc<World>, parent: &Addr<Parent>, soak: u32, pool: Handle<GetPool>) -> Addr<Images> {
-    let deps = Deps {
+impl Handler<ImageServes> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, told: ImageServes, _: &mut Self::Context) {
+        let serving = self.0.serving.lock().unwrap().clone();
+        self.1.lock().unwrap().push((told.image, serving));
+    }
+}
+
+fn start(world: &Arc<World>, parent: &Addr<Parent>, soak: u32) -> Addr<Images> {
+    start_with(parent, deps(world, soak))
+}
+
+fn start_with(parent: &Addr<Parent>, deps: Deps) -> Addr<Images> {
+    Images::new(deps, seat(parent, "images")).start()
+}
+
+fn deps(world: &Arc<World>, soak: u32) -> Deps {
+    Deps {
         store: Arc::clone(world) as _,
         trials: Arc::clone(world) as _,
-        pool,
+        pool: Handle::default(),
+        serves: Handle::default(),
         clock: Arc::new(PausedClock::start()),
         soak,
         log: Logger::root(slog::Discard, slog::o!()),
-    };
-    Images::new(deps, seat(parent, "images")).start()
+    }
 }
 
 fn world(serving: Option<u8>, offered: Option<u8>) -> (Arc<World>, Addr<Parent>) {
@@ -177,7 +200,7 @@ async fn calls_go_before_trials_and_trials_go_on_all_the_same() {
     let (world, parent) = world(Some(1), Some(2));
     let pool = Handle::default();
     pool.publish(&BusyPool(1).start());
-    let _images = start_beside(&world, &parent, 3, pool.clone());
+    let _images = start_with(&parent, Deps { pool: pool.clone(), ..deps(&world, 3) });
     after(Duration::from_secs(20)).await;
     assert_eq!(world.tried.lock().unwrap().len(), 0);
     after(Duration::from_secs(20)).await;
@@ -185,6 +208,26 @@ async fn calls_go_before_trials_and_trials_go_on_all_the_same() {
     pool.publish(&BusyPool(0).start());
     after(Duration::from_secs(40)).await;
     assert_eq!(*world.serving.lock().unwrap(), Some(digest(2)));
+}
+
+#[actix::test]
+async fn the_pool_is_told_what_serves_once_it_does_and_again_with_each_beat() {
+    let (world, parent) = world(Some(1), Some(2));
+    let (serves, told) = (Handle::default(), Heard::default());
+    serves.publish(&Listener(Arc::clone(&world), Arc::clone(&told)).start());
+    let _images = start_with(&parent, Deps { serves: serves.clone(), ..deps(&world, 3) });
+    after(Duration::from_secs(5)).await;
+    let first = std::mem::take(&mut *told.lock().unwrap());
+    assert_eq!(first.first(), Some(&(digest(1), Some(digest(1)))));
+    assert_eq!(first.last(), Some(&(digest(2), Some(digest(2)))));
+    assert!(
+        first.iter().all(|(image, serving)| *image == digest(1) || *serving == Some(digest(2))),
+        "not before it does"
+    );
+    // Another life of the pool knows nothing.
+    serves.publish(&Listener(Arc::clone(&world), Arc::clone(&told)).start());
+    after(Duration::from_millis(1500)).await;
+    assert!(told.lock().unwrap().contains(&(digest(2), Some(digest(2)))));
 }
 
 #[actix::test]

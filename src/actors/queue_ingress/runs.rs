@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::QueueIngress;
 use super::work::Outcome;
-use crate::domain::execution::{Call, validate_env};
+use crate::domain::execution::{Call, FilesForm, validate_env};
 use crate::domain::id::{ExecutionId, RequestId};
 use crate::domain::instance::InstanceName;
 use crate::domain::job::{ExecuteInput, FailureCode, JobId};
@@ -69,7 +69,7 @@ impl QueueIngress {
         let request = RequestId::accept(job.as_str()).unwrap_or_else(|| RequestId::from_uuid(execution.0));
         let limits = self.deps.settings.limits.resolve(timeout_ms, memory_mb);
         let tenant = work.tenant.clone();
-        let call = Call { execution, environment, request, data, env, limits, files: false };
+        let call = Call { execution, environment, request, data, env, limits, files: FilesForm::None };
         let (handle, clock, render) = (self.deps.execute.clone(), self.deps.clock.clone(), self.deps.render);
         let asked = async move {
             valid.map_err(|error| format!("execute: {error}"))?;

@@ -93,7 +93,7 @@ fn start(world: &World, holdings: PoolHoldings) -> Addr<Reaper> {
         engine: world.engine.clone(),
         volumes: world.volumes.clone(),
         packages: world.packages.clone(),
-        keep_sets: KeepSets { fresh: Duration::from_secs(3600), unused: Duration::from_secs(60) },
+        keep_sets: KeepSets { fresh: Duration::from_secs(3600), unused: Duration::from_secs(60), bytes: 1 << 20 },
         store: world.store.clone(),
         clock: Arc::new(PausedClock::start()),
         zombies: Arc::new(NoZombies),

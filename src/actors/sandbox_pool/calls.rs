@@ -64,7 +64,7 @@ impl PendingCall {
             bare: self.call.env.is_empty(),
             concurrency: environment.limits.concurrency.map(|calls| usize::try_from(calls).unwrap_or(usize::MAX)),
             // What the calls before left in /tmp/out would come out of this one.
-            shares: environment.metadata.isolation == Isolation::Environment && !self.call.files,
+            shares: environment.metadata.isolation == Isolation::Environment && self.call.files.is_none(),
         })
     }
 
@@ -348,7 +348,7 @@ impl SandboxPool {
             (Answer::Absent, _) => Err(ExecuteError::Absent(pending.call.environment)),
             (Answer::Refused(refusal), _) => Err(refusal.into()),
             (Answer::Settled, Some(evidence)) => {
-                Ok(ExecutionReport::conclude(execution, limits, self.deps.isolated, evidence, timings, start))
+                Ok(ExecutionReport::conclude(&pending.call, self.deps.isolated, evidence, timings, start))
             }
             (Answer::Cancelled, _) => {
                 Ok(ExecutionReport::cancelled(execution, limits, self.deps.isolated, timings, start))

@@ -19,6 +19,7 @@ use crate::domain::pool::{Event, set_up_slot};
 use crate::messages::sandbox_pool::SetUpError;
 use crate::ports::packages::HeldSet;
 use crate::ports::sandbox::{Installed, Purpose, SlotSpec};
+use crate::ports::volumes::VolumeError;
 use crate::telemetry::error_chain;
 
 const DOING: &str = "installing the dependencies";
@@ -126,9 +127,9 @@ pub(super) async fn obtain(
     if let Some(held) = find(deps, &set).await? {
         return Ok(held);
     }
-    let limits = deps.installs.as_ref().ok_or(SetUpInvalid::DependenciesNotEnabled)?.limits;
+    let policy = deps.installs.clone().ok_or(SetUpInvalid::DependenciesNotEnabled)?;
     let deps = deps.clone();
-    installs.join(set.identity().join("\n"), move || install(deps, limits, id, set).boxed()).await
+    installs.join(set.identity().join("\n"), move || install(deps, policy, id, set).boxed()).await
 }
 
 async fn find(deps: &Deps, set: &PackageSet) -> Result<Option<HeldSet>, SetUpError> {
@@ -137,7 +138,9 @@ async fn find(deps: &Deps, set: &PackageSet) -> Result<Option<HeldSet>, SetUpErr
     found.map_err(|error| host("looking for the dependencies", &error, FailureKind::Retryable))
 }
 
-async fn install(deps: Deps, limits: Limits, id: EnvironmentId, set: PackageSet) -> Result<HeldSet, SetUpError> {
+async fn install(deps: Deps, policy: InstallPolicy, id: EnvironmentId, set: PackageSet) -> Result<HeldSet, SetUpError> {
+    let InstallPolicy { limits, keep, .. } = policy;
+    deps.packages.look_for_room(keep, deps.clock.wall()).await.map_err(unkept)?;
     let slot = set_up_slot(id);
     let spec =
         SlotSpec { slot, runtime: set.kind().installer(), purpose: Purpose::Install, memory_mb: limits.memory_mb };
@@ -158,10 +161,16 @@ async fn install(deps: Deps, limits: Limits, id: EnvironmentId, set: PackageSet)
         }
         Err(error) => return Err(host(DOING, &error, kind_of(&error))),
     };
-    let kept = deps.packages.keep(&set, files, resolved_at).await;
-    let held = kept.map_err(|error| host("keeping the dependencies", &error, FailureKind::Retryable))?;
+    let held = deps.packages.keep(&set, files, keep, resolved_at).await.map_err(unkept)?;
     info!(deps.log, "packages.installed"; "environment" => %id, "kind" => set.kind().as_str(), "named" => set.len());
     Ok(held)
+}
+
+/// Room is made by somebody, or by time; not by another try.
+fn unkept(error: VolumeError) -> SetUpError {
+    let kind =
+        if matches!(error, VolumeError::NoRoom { .. }) { FailureKind::Permanent } else { FailureKind::Retryable };
+    host("keeping the dependencies", &error, kind)
 }
 
 #[cfg(test)]

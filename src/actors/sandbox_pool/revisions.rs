@@ -30,6 +30,7 @@ use crate::domain::quota::Work;
 use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{CloneEnvironment, Expired, RetireVolume, SetTtl, SetUpError, UpdateModules};
 use crate::ports::store::StoreError;
+use crate::ports::volumes::VolumeError;
 use crate::telemetry::error_chain;
 
 /// How long a volume that is gone is still known to be: a call may have looked its environment up before.
@@ -277,7 +278,7 @@ async fn copy(
             },
             Err(error) => refused("recording the volume", error),
         },
-        Err(error) => host("writing the volume", &error, FailureKind::Retryable),
+        Err(error) => underived(&deps, &source, error).await,
     };
     undo(&deps, id).await;
     Err(readied)
@@ -338,8 +339,10 @@ async fn write(
 ) -> Result<(), SetUpError> {
     let bytes = if keeps_packages {
         let (name, from) = (&next.volume_name, &now.volume_name);
-        let derived = deps.volumes.derive(name, from, &layout::INSTALLED, contents.files).await;
-        derived.map_err(|error| host("writing the volume", &error, FailureKind::Retryable))?
+        match deps.volumes.derive(name, from, &layout::INSTALLED, contents.files).await {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(underived(deps, now, error).await),
+        }
     } else {
         let bytes = contents.bytes();
         contents.write(deps, &next.volume_name).await?;
@@ -348,6 +351,18 @@ async fn write(
     let quotas = deps.tenants.quotas(&now.tenant);
     let claimed = deps.store.claim_storage(now.id, bytes, &quotas).await;
     claimed.map_err(|error| refused("recording the volume", error))
+}
+
+/// Why nothing could be made of an environment's tree: it was deleted meanwhile, or this host failed.
+async fn underived(deps: &Deps, source: &Environment, error: VolumeError) -> SetUpError {
+    // Where its record stands, the tree was lost.
+    if matches!(error, VolumeError::Gone(_))
+        && let Ok(found) = deps.store.environment(source.id).await
+        && !found.is_some_and(|found| found.is_there_for(&source.tenant))
+    {
+        return SetUpError::Absent(source.id);
+    }
+    host("writing the volume", &error, FailureKind::Retryable)
 }
 
 async fn forget(deps: &Deps, volume: &str) {

@@ -11,6 +11,7 @@ use crate::domain::environment::{Environment, EnvironmentStatus, Metadata};
 use crate::domain::id::SlotId;
 use crate::domain::pool::{Event, StandsFor};
 use crate::domain::tenant::TenantName;
+use crate::messages::sandbox_pool::ImageServes;
 use crate::ports::sandbox::{Preparation, Purpose, SandboxError, SlotSpec};
 use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
@@ -27,6 +28,14 @@ enum NotStanding {
     Store(#[from] StoreError),
     #[error("its environment is not ready")]
     Absent,
+}
+
+impl Handler<ImageServes> for SandboxPool {
+    type Result = ();
+
+    fn handle(&mut self, ImageServes { runtime, image }: ImageServes, ctx: &mut Self::Context) {
+        self.step(Event::ImageServes { runtime, image }, ctx);
+    }
 }
 
 impl SandboxPool {

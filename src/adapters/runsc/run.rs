@@ -166,7 +166,7 @@ impl RunscEngine {
         // What the caller sends along comes first: it is meant for this very call.
         let mut env = self.slots.get(id).and_then(|slot| slot.placeholders.get().cloned()).unwrap_or_default();
         env.extend(call.env.clone());
-        let out = call.files.then_some(self.settings.out);
+        let out = (!call.files.is_none()).then_some(self.settings.out);
         let asked = Asked::Execute {
             main,
             event: Event { data, env: &env },

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::stopwatch::Stopwatch;
 use super::{RunscEngine, Settings};
 use crate::domain::environment::{Permissions, Runtime};
-use crate::domain::execution::{Call, Limits, Outcome, judge};
+use crate::domain::execution::{Call, FilesForm, Limits, Outcome, judge};
 use crate::domain::id::{EnvironmentId, ExecutionId, RequestId, SlotId};
 use crate::domain::layout::WORKSPACE;
 use crate::ports::cgroup::Cgroups;
@@ -85,7 +85,7 @@ impl Trials {
             data: "1".to_owned(),
             env: BTreeMap::new(),
             limits: LIMITS,
-            files: false,
+            files: FilesForm::None,
         };
         let evidence = self.engine.run(slot, &call, MODULE, false, None).await.map_err(blame)?;
         match judge(&evidence) {

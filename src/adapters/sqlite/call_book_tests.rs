@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::adapters::sqlite::tests::{Housed, environment, housed};
-use crate::domain::execution::{ExecutionRecord, Limits};
+use crate::domain::execution::{ExecutionRecord, FilesForm, Limits};
 use crate::domain::id::RequestId;
 use crate::domain::quota::Quotas;
 use crate::domain::webhook::Webhook;
@@ -26,7 +26,7 @@ fn accepted(n: u128, environment: EnvironmentId, webhook: Option<Webhook>) -> Ac
         data: r#"{"a": "é"}"#.into(),
         env: [("A".to_owned(), "1".to_owned())].into(),
         limits: Limits { timeout: std::time::Duration::from_millis(5), memory_mb: 128 },
-        files: false,
+        files: FilesForm::None,
     };
     AcceptedCall { call, tenant: acme(), accepted_at: WallTime(i64::try_from(n).unwrap()), webhook }
 }

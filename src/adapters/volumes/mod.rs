@@ -9,6 +9,7 @@
 mod linking;
 mod making;
 mod packages;
+mod room;
 mod sharing;
 #[cfg(test)]
 mod tests;
@@ -70,10 +71,13 @@ impl Volumes for HostVolumes {
         let (root, name, from) = (self.root.clone(), checked(name)?, checked(from)?);
         let folders = folders.to_vec();
         blocking(move || {
-            let shared = sharing::listed(&root.join(from), &folders)?;
-            let bytes = sharing::bytes(&files, &shared)?;
-            making::make(&root, &name, &files, &[], &shared)?;
-            Ok(bytes)
+            let source = root.join(&from);
+            let derived = derive(&root, &name, &source, &folders, &files);
+            // Whatever went wrong then is no fault of this host.
+            if derived.is_err() && source.try_exists().is_ok_and(|there| !there) {
+                return Err(VolumeError::Gone(from));
+            }
+            derived
         })
         .await
     }
@@ -97,6 +101,22 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {
     tokio::task::spawn_blocking(work).await.map_err(|_panicked| VolumeError::Interrupted)?
+}
+
+fn derive(
+    root: &Path,
+    name: &str,
+    source: &Path,
+    folders: &[&str],
+    files: &BTreeMap<String, Vec<u8>>,
+) -> Result<u64, VolumeError> {
+    let shared = sharing::listed(source, folders)?;
+    // A removal begins with the name: as long as that stands, the list is whole. Each file on it is then linked, or there is an
+    // error.
+    source.metadata().map_err(failed("open", source))?;
+    let bytes = sharing::bytes(files, &shared)?;
+    making::make(root, name, files, &[], &shared)?;
+    Ok(bytes)
 }
 
 fn remove(root: &Path, name: &str) -> Result<(), VolumeError> {

@@ -30,17 +30,21 @@ use crate::telemetry::error_chain;
 /// The sets beneath one directory. It is made, with its parents, when the first set is.
 #[derive(Clone)]
 pub struct HostPackages {
-    root: PathBuf,
-    shared: Arc<Shared>,
-    log: Logger,
+    pub(super) root: PathBuf,
+    pub(super) shared: Arc<Shared>,
+    pub(super) log: Logger,
 }
 
 #[derive(Default)]
-struct Shared {
+pub(super) struct Shared {
     /// By name. Locked while a set is removed, so that none is found and removed at once.
     held: Mutex<HashMap<String, Weak<()>>>,
     /// Made, or compared with their digest, in this life: what they take on disk, by name.
     known_good: Mutex<HashMap<String, u64>>,
+    /// What sets take on disk, by name, as far as that is known; those that are being made as well.
+    pub(super) sizes: Mutex<HashMap<String, u64>>,
+    /// Locked while room is counted and made.
+    pub(super) room: Mutex<()>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,7 +62,7 @@ impl HostPackages {
     }
 
     /// None when a set of this name is not whole.
-    fn facts(&self, name: &str) -> Option<KeptFacts> {
+    pub(super) fn facts(&self, name: &str) -> Option<KeptFacts> {
         let tree = self.root.join(name);
         let (key, resolved_at) = parse(name)?;
         let users = tree.join(record_in(key)?).metadata().ok()?.nlink().saturating_sub(1);
@@ -72,6 +76,10 @@ impl HostPackages {
         let hold = held.get(name).and_then(Weak::upgrade).unwrap_or_default();
         held.insert(name.to_owned(), Arc::downgrade(&hold));
         HeldSet::new(self.root.join(name), bytes, hold)
+    }
+
+    pub(super) fn is_held(&self, name: &str) -> bool {
+        lock(&self.shared.held).get(name).is_some_and(|hold| hold.strong_count() > 0)
     }
 
     fn newest(&self, key: &str, keep: KeepSets, now: WallTime) -> Result<Option<String>, VolumeError> {
@@ -105,12 +113,13 @@ impl HostPackages {
         Ok(Some(held))
     }
 
-    fn remove_now(&self, name: &str) -> Result<bool, VolumeError> {
+    pub(super) fn remove_now(&self, name: &str) -> Result<bool, VolumeError> {
         let held = lock(&self.shared.held);
         if held.get(name).is_some_and(|hold| hold.strong_count() > 0) {
             return Ok(false);
         }
         lock(&self.shared.known_good).remove(name);
+        lock(&self.shared.sizes).remove(name);
         remove(&self.root, name).map(|()| true)
     }
 }
@@ -122,10 +131,16 @@ impl Packages for HostPackages {
         blocking(move || packages.find_now(&key, keep, now)).await
     }
 
+    async fn look_for_room(&self, keep: KeepSets, now: WallTime) -> Result<(), VolumeError> {
+        let packages = self.clone();
+        blocking(move || packages.look_for_room_now(keep, now)).await
+    }
+
     async fn keep(
         &self,
         wanted: &PackageSet,
         mut files: BTreeMap<String, Vec<u8>>,
+        keep: KeepSets,
         now: WallTime,
     ) -> Result<HeldSet, VolumeError> {
         let (packages, wanted) = (self.clone(), wanted.clone());
@@ -140,7 +155,12 @@ impl Packages for HostPackages {
             files.insert(wanted.kind().record(), record.map_err(failed("describe", &packages.root.join(&name)))?);
             let bytes = bytes_on_disk(files.values().map(Vec::len));
             let held = packages.hold(&name, bytes);
-            making::make(&packages.root, &name, &files, &[], &BTreeMap::new())?;
+            packages.reserve(&name, bytes, keep, now)?;
+            if let Err(error) = making::make(&packages.root, &name, &files, &[], &BTreeMap::new()) {
+                // What is left of it is measured.
+                lock(&packages.shared.sizes).remove(&name);
+                return Err(error);
+            }
             lock(&packages.shared.known_good).insert(name, bytes);
             touch(&held.tree, now)?;
             Ok(held)
@@ -238,7 +258,7 @@ fn touch(tree: &Path, now: WallTime) -> Result<(), VolumeError> {
 }
 
 /// No code of ours panics between a lock and its release, so that what is behind it is whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::adapters::volumes::HostVolumes;
 use crate::ports::volumes::Volumes;
 
-const KEEP: KeepSets = KeepSets { fresh: Duration::from_secs(100), unused: Duration::from_secs(10) };
+const KEEP: KeepSets = KeepSets { fresh: Duration::from_secs(100), unused: Duration::from_secs(10), bytes: 1 << 20 };
 const MAIN: &str = "workspace/main.js";
 const INDEX: &str = "workspace/node_modules/pad/lib/index.js";
 
@@ -55,7 +55,7 @@ async fn environments_share_a_sets_files_and_keep_them_when_it_goes() {
     let folder = tempdir().unwrap();
     let (packages, volumes) = start(&folder);
     assert!(packages.find(&wanted(), KEEP, WallTime(0)).await.unwrap().is_none());
-    let held = packages.keep(&wanted(), installed(), WallTime(1000)).await.unwrap();
+    let held = packages.keep(&wanted(), installed(), KEEP, WallTime(1000)).await.unwrap();
     let first = volume(&volumes, "env-1", &held).await;
     let second = volume(&volumes, "env-2", &held).await;
     for path in [INDEX, "lock/bun.lock", "lock/npm.json"] {
@@ -84,7 +84,7 @@ async fn the_newest_fresh_set_is_found_and_counts_as_used() {
     let folder = tempdir().unwrap();
     let (packages, _) = start(&folder);
     for at in [1000, 50_000] {
-        packages.keep(&wanted(), installed(), WallTime(at)).await.unwrap();
+        packages.keep(&wanted(), installed(), KEEP, WallTime(at)).await.unwrap();
     }
     let found = packages.find(&wanted(), KEEP, WallTime(60_000)).await.unwrap().unwrap();
     assert!(found.tree.to_string_lossy().ends_with(".50000"));
@@ -97,7 +97,7 @@ async fn the_newest_fresh_set_is_found_and_counts_as_used() {
 async fn a_set_whose_files_are_not_those_that_were_kept_is_removed_when_a_later_life_finds_it() {
     let folder = tempdir().unwrap();
     let (packages, _) = start(&folder);
-    let tree = packages.keep(&wanted(), installed(), WallTime(0)).await.unwrap().tree;
+    let tree = packages.keep(&wanted(), installed(), KEEP, WallTime(0)).await.unwrap().tree;
     assert!(again(&folder).find(&wanted(), KEEP, WallTime(1)).await.unwrap().is_some());
     std::fs::write(tree.join(INDEX), "other").unwrap();
     assert!(again(&folder).find(&wanted(), KEEP, WallTime(1)).await.unwrap().is_none());
@@ -122,7 +122,7 @@ async fn across_file_systems_files_are_copied() {
     let folder = tempdir().unwrap();
     let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
     let (packages, volumes) = (again(&folder), HostVolumes::new(elsewhere.path().join("volumes")));
-    let held = packages.keep(&wanted(), installed(), WallTime(0)).await.unwrap();
+    let held = packages.keep(&wanted(), installed(), KEEP, WallTime(0)).await.unwrap();
     let volume = volume(&volumes, "env-1", &held).await;
     assert_eq!(std::fs::read(volume.join(INDEX)).unwrap(), b"index");
     assert_eq!(volume.join(INDEX).metadata().unwrap().permissions().mode() & 0o7777, 0o444);
@@ -133,10 +133,73 @@ async fn across_file_systems_files_are_copied() {
 async fn a_module_in_a_packages_place_is_an_error_and_leaves_nothing() {
     let folder = tempdir().unwrap();
     let (packages, volumes) = start(&folder);
-    let held = packages.keep(&wanted(), installed(), WallTime(0)).await.unwrap();
+    let held = packages.keep(&wanted(), installed(), KEEP, WallTime(0)).await.unwrap();
     let module = BTreeMap::from([(INDEX.to_owned(), b"own".to_vec())]);
     let made = volumes.make_with("env-1", module, vec![held.tree.clone()]).await;
     assert!(matches!(made, Err(VolumeError::File { action: "create", .. })), "{made:?}");
     assert_eq!(volumes.list().await.unwrap(), Vec::<String>::new());
     assert_eq!(facts(&packages).await[0].unwrap().users, 0);
+}
+
+/// So much fits, to the byte: each set takes three files and its record, a block each.
+fn room_for(sets: u64) -> KeepSets {
+    KeepSets { bytes: sets * 4 * 4096, ..KEEP }
+}
+
+async fn names(packages: &HostPackages) -> Vec<String> {
+    let mut found: Vec<(WallTime, String)> = Vec::new();
+    for set in packages.list().await.unwrap() {
+        found.push((set.facts.map_or(WallTime(-1), |facts| facts.resolved_at), set.name));
+    }
+    found.sort();
+    found.into_iter().map(|(at, _)| at.0.to_string()).collect()
+}
+
+#[tokio::test]
+async fn all_sets_together_stay_within_their_room_and_the_one_that_was_unused_longest_gives_way() {
+    let folder = tempdir().unwrap();
+    let (packages, _) = start(&folder);
+    for at in [1, 2, 3] {
+        packages.keep(&pad(&at.to_string()), installed(), room_for(3), WallTime(at * 1000)).await.unwrap();
+    }
+    packages.find(&pad("1"), KEEP, WallTime(4000)).await.unwrap().unwrap();
+    packages.keep(&pad("4"), installed(), room_for(3), WallTime(5000)).await.unwrap();
+    assert_eq!(names(&packages).await, ["1000", "3000", "5000"]);
+    // A later life measures what it finds; what a crash left counts, and goes first.
+    let root = folder.path().join("packages");
+    let half = root.join(format!(".making-{}.5", key(&wanted())));
+    std::fs::create_dir_all(&half).unwrap();
+    std::fs::write(half.join("file"), vec![0; 4 * 4096]).unwrap();
+    let packages = again(&folder);
+    packages.keep(&pad("5"), installed(), room_for(4), WallTime(6000)).await.unwrap();
+    assert_eq!(names(&packages).await, ["1000", "3000", "5000", "6000"]);
+}
+
+#[tokio::test]
+async fn what_environments_or_set_ups_use_never_gives_way_and_what_finds_no_room_leaves_nothing() {
+    let folder = tempdir().unwrap();
+    let (packages, volumes) = start(&folder);
+    let used = packages.keep(&pad("1"), installed(), room_for(2), WallTime(1)).await.unwrap();
+    volume(&volumes, "env-1", &used).await;
+    drop(used);
+    let held = packages.keep(&pad("2"), installed(), room_for(2), WallTime(2)).await.unwrap();
+    let refused = packages.keep(&pad("3"), installed(), room_for(2), WallTime(3)).await.unwrap_err();
+    let expected = "the packages that environments use take 1 MiB of the 0 MiB for all of them (sandbox.packages_mib): \
+                    delete environments, or raise that";
+    assert_eq!(refused.to_string(), expected);
+    assert!(packages.look_for_room(room_for(2), WallTime(3)).await.is_err());
+    assert!(packages.look_for_room(room_for(3), WallTime(3)).await.is_ok());
+    assert_eq!(names(&packages).await, ["1", "2"]);
+    drop(held);
+    assert!(packages.look_for_room(room_for(2), WallTime(3)).await.is_ok());
+    packages.keep(&pad("3"), installed(), room_for(2), WallTime(4)).await.unwrap();
+    volumes.remove("env-1").await.unwrap();
+    assert_eq!(names(&packages).await, ["1", "4"]);
+    let (fifth, sixth) = (pad("5"), pad("6"));
+    let both = tokio::join!(
+        packages.keep(&fifth, installed(), room_for(2), WallTime(5)),
+        packages.keep(&sixth, installed(), room_for(2), WallTime(6)),
+    );
+    assert!(both.0.is_ok() && both.1.is_ok(), "{both:?}");
+    assert_eq!(names(&packages).await, ["5", "6"]);
 }

@@ -154,7 +154,36 @@ async fn a_volume_is_derived_of_parts_of_another_and_shares_its_files() {
     assert_eq!(seen.mode() & 0o7777, 0o555);
     volumes.remove("env-1").await.expect("remove");
     assert_eq!(at("env-2", "lock/bun.lock").as_deref(), Some("l"), "it lives as long as either of them");
-    assert!(volumes.derive("env-3", "env-1", &["workspace"], BTreeMap::new()).await.is_err());
+    let late = volumes.derive("env-3", "env-1", &["workspace"], BTreeMap::new()).await;
+    assert!(matches!(late, Err(VolumeError::Gone(name)) if name == "env-1"));
     volumes.remove("env-2").await.expect("remove");
     assert_eq!(names(&volumes.root), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn of_a_volume_that_is_removed_meanwhile_all_is_derived_or_nothing() {
+    let (_folder, volumes) = volumes();
+    let content = files(&[("workspace/main.js", "m"), ("workspace/lib/a.js", "a"), ("lock/bun.lock", "l")]);
+    let (mut derived, mut gone) = (0, 0);
+    for round in 0..200 {
+        let [from, to] = ["from", "to"].map(|name| format!("{name}-{round}"));
+        volumes.make(&from, content.clone()).await.expect("make");
+        let (made, removed) =
+            tokio::join!(volumes.derive(&to, &from, &["workspace", "lock"], BTreeMap::new()), volumes.remove(&from));
+        removed.expect("remove");
+        match made {
+            Ok(_) => {
+                let is_there = |path: &String| volumes.path(&to).join(path).is_file();
+                assert!(content.keys().all(is_there), "round {round}");
+                volumes.remove(&to).await.expect("remove");
+                derived += 1;
+            }
+            Err(error) => {
+                assert!(matches!(&error, VolumeError::Gone(name) if *name == from), "{error:?}");
+                gone += 1;
+            }
+        }
+        assert_eq!(names(&volumes.root), Vec::<String>::new());
+    }
+    println!("{derived} were derived, {gone} were gone");
 }

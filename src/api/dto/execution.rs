@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use super::archive;
 use crate::domain::base64;
 use crate::domain::execution::{
-    Captured, ErrorReport, ExecutionReport, LogEntry, OutFile, Outcome, Phase, Start, Timings,
+    Captured, ErrorReport, ExecutionReport, FilesForm, LogEntry, OutFile, Outcome, Phase, Start, Timings,
 };
 use crate::domain::id::ExecutionId;
 use crate::domain::time::{WallTime, whole_millis};
@@ -29,9 +30,9 @@ pub struct ExecuteBody {
     pub env: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsBody>,
-    /// Whether what the handler leaves in /tmp/out is to come back.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub files: bool,
+    /// Whether what the handler leaves in /tmp/out is to come back, and how.
+    #[serde(default, skip_serializing_if = "FilesForm::is_none")]
+    pub files: FilesForm,
     /// Told when the call has ended; for calls that are answered later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<Webhook>,
@@ -102,6 +103,9 @@ pub struct ExecutionBody {
     /// What the handler left in /tmp/out, where that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileBody>,
+    /// The same as a tar archive in base64, where that was asked for; with every result, also when there are no files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_archive: Option<String>,
     pub timings: Timings,
     pub peak_memory_mb: f64,
     pub cpu_ms: f64,
@@ -141,6 +145,13 @@ impl ExecutionBody {
             }
         };
         let stderr = stderr_of(&report.stderr, report.outcome, report.error.as_ref());
+        let (files, files_archive) = match report.files_form {
+            FilesForm::Tar => {
+                let archive = || base64::encode(&archive::tar(report.files));
+                (Vec::new(), (report.outcome == Outcome::Ok).then(archive))
+            }
+            FilesForm::None | FilesForm::List => (report.files.into_iter().map(FileBody::from).collect(), None),
+        };
         Self {
             id: report.execution,
             exit_code: report.outcome.exit_code(),
@@ -153,7 +164,8 @@ impl ExecutionBody {
             result: report.result.and_then(|json| RawValue::from_string(json).ok()),
             error: report.error,
             logs,
-            files: report.files.into_iter().map(FileBody::from).collect(),
+            files,
+            files_archive,
             timings: rounded(report.timings),
             peak_memory_mb: thousandths(bytes_as_mb(report.peak_memory_bytes)),
             cpu_ms: thousandths(report.cpu.as_secs_f64() * 1000.0),

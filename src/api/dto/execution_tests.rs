@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::domain::execution::{Limits, LogEntry};
+use crate::domain::execution::{FilesForm, Limits, LogEntry, OutFile};
 
 const NOW: WallTime = WallTime(1_700_000_000_123);
 
@@ -18,6 +18,7 @@ fn report(outcome: Outcome) -> ExecutionReport {
         stderr: Captured::default(),
         logs: Vec::new(),
         files: Vec::new(),
+        files_form: FilesForm::None,
         timings: Timings::default(),
         peak_memory_bytes: 0,
         cpu: Duration::ZERO,
@@ -101,4 +102,25 @@ fn numbers_are_rounded_and_never_break_the_json() {
     assert_eq!((body.timings.queue_ms, body.peak_memory_mb, body.cpu_ms), (0.123, 1.431, 1.235));
     assert_eq!(body.duration_ms, 0);
     assert!(serde_json::to_string(&body).is_ok());
+}
+
+#[test]
+fn files_come_one_by_one_or_as_an_archive_with_a_result_and_an_empty_one_is_one_too() {
+    let told = |form, files: &[&str], outcome| {
+        let files = files.iter().map(|name| OutFile { path: (*name).to_owned(), content: b"x".to_vec() }).collect();
+        let body = ExecutionBody::new(ExecutionReport { files, files_form: form, ..report(outcome) }, NOW);
+        let archive = body.files_archive.map(|text| base64::decode(&text).unwrap());
+        let names = archive.map(|bytes| {
+            let mut archive = tar::Archive::new(bytes.as_slice());
+            let entries = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
+            entries.collect::<Vec<_>>()
+        });
+        (body.files.into_iter().map(|file| file.path).collect::<Vec<_>>(), names)
+    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(told(FilesForm::List, &["b", "a"], Outcome::Ok), (names(&["b", "a"]), None));
+    assert_eq!(told(FilesForm::Tar, &["b", "a"], Outcome::Ok), (names(&[]), Some(names(&["a", "b"]))));
+    assert_eq!(told(FilesForm::Tar, &[], Outcome::Ok), (names(&[]), Some(names(&[]))));
+    assert_eq!(told(FilesForm::Tar, &[], Outcome::HandlerError), (names(&[]), None));
+    assert_eq!(told(FilesForm::None, &[], Outcome::Ok), (names(&[]), None));
 }

@@ -2,6 +2,7 @@
 //!
 //! Names marked v1 in CONTRACTS.md are the first system's own and stay as they are.
 
+mod archive;
 pub mod call;
 pub mod environment;
 pub mod error;

@@ -19,8 +19,8 @@ use crate::api::access::Tokens;
 use crate::api::{Access, Doors, Handles, Intake, server};
 use crate::domain::environment::{Environment, EnvironmentStatus, SetUpRequest};
 use crate::domain::execution::{
-    Call, Captured, ErrorReport, ExecutionRecord, ExecutionReport, LimitPolicy, Limits, LogEntry, Outcome, Said, Start,
-    Timings,
+    Call, Captured, ErrorReport, ExecutionRecord, ExecutionReport, FilesForm, LimitPolicy, Limits, LogEntry, Outcome,
+    Said, Start, Timings,
 };
 use crate::domain::id::{EnvironmentId, ExecutionId};
 use crate::domain::pool::PoolPicture;
@@ -143,6 +143,7 @@ pub fn report(execution: ExecutionId) -> ExecutionReport {
         stderr: Captured::default(),
         logs: vec![LogEntry { level: "log".into(), message: "hello".into(), timestamp: 1_700_000_000_000.0 }],
         files: Vec::new(),
+        files_form: FilesForm::None,
         timings: Timings { queue_ms: 0.5, claim_ms: 210.25, handler_ms: 3.125, total_ms: 213.875 },
         peak_memory_bytes: 12 << 20,
         cpu: Duration::from_micros(4_200),

@@ -15,6 +15,7 @@ use crate::cli::exit;
 use crate::cli::printable::printable;
 use crate::cli::streams::Streams;
 use crate::cli::variables::Variables;
+use crate::domain::execution::FilesForm;
 use crate::domain::id::EnvironmentId;
 use crate::domain::webhook::Webhook;
 
@@ -45,6 +46,9 @@ pub struct ExecuteFlags {
     /// Write what the handler leaves in /tmp/out into this directory
     #[arg(long, value_name = "DIR", conflicts_with_all = ["later", "follow"])]
     files: Option<PathBuf>,
+    /// Write it into this file, as a tar archive
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["files", "later", "follow"])]
+    files_archive: Option<PathBuf>,
     /// Do not wait for the answer: print the call's id, for `cloister executions`
     #[arg(long = "async", conflicts_with = "follow")]
     later: bool,
@@ -72,7 +76,7 @@ pub async fn run(
         data: data(&flags, streams)?,
         env: env(&flags.env, variables)?,
         limits: (limits != LimitsBody::default()).then_some(limits),
-        files: flags.files.is_some(),
+        files: form(&flags),
         webhook: webhook(&flags)?,
     };
     let ask = Ask { id: flags.id, body: &body, key: flags.idempotency_key.as_deref() };
@@ -89,12 +93,23 @@ pub async fn run(
     if let Some(folder) = &flags.files {
         files::write(folder, &answer.body.files)?;
     }
+    if let (Some(file), Some(archive)) = (&flags.files_archive, &answer.body.files_archive) {
+        files::write_archive(file, archive)?;
+    }
     if json {
         writeln!(streams.out, "{}", answer.text)?;
     } else {
         print_call(&answer.body, streams)?;
     }
     Ok(if answer.body.exit_code == 0 { exit::OK } else { exit::FAILED })
+}
+
+fn form(flags: &ExecuteFlags) -> FilesForm {
+    match (&flags.files, &flags.files_archive) {
+        (Some(_), _) => FilesForm::List,
+        (None, Some(_)) => FilesForm::Tar,
+        (None, None) => FilesForm::None,
+    }
 }
 
 fn data(flags: &ExecuteFlags, streams: &mut Streams<'_>) -> anyhow::Result<Option<Box<RawValue>>> {

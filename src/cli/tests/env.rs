@@ -342,6 +342,21 @@ fn files_of_a_call_are_written_below_a_directory_and_nowhere_else() {
 }
 
 #[test]
+fn the_archive_of_a_call_is_written_as_it_came_and_only_with_a_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.tar");
+    let failed = call(r#""exitCode":1,"stdout":"","stderr":"","outcome":"handler_error""#);
+    let done = call(r#""exitCode":0,"stdout":"1","stderr":"","outcome":"ok","result":1,"filesArchive":"AP8=""#);
+    let played = Played::on_port(vec![(200, &failed), (200, &done)]);
+    let arguments = ["env", "execute", ID, "--files-archive", file.to_str().unwrap()];
+    assert_eq!(run_with(&played, &arguments).code, 1);
+    assert!(!file.exists());
+    assert_eq!(run_with(&played, &arguments), ok("1\n", ""));
+    assert_eq!(fs::read(&file).unwrap(), [0, 255]);
+    assert_eq!(played.asked()[0].body, r#"{"files":"tar"}"#);
+}
+
+#[test]
 fn an_environment_is_changed_and_cloned() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("main.js");

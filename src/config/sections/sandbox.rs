@@ -70,6 +70,8 @@ pub struct Sandbox {
     pub dependencies_files: usize,
     /// From when they were resolved on, for further environments.
     pub dependencies_fresh: Duration,
+    /// Of all installations together.
+    pub packages_bytes: u64,
     pub egress: Egress,
     pub standing: Standing,
     /// The cgroup below which sandboxes' cgroups are made, as a path from the hierarchy's root; the daemon's own if none.
@@ -112,6 +114,7 @@ impl Sandbox {
             dependencies_bytes: reader.whole::<usize>("sandbox.dependencies_mib", 1..=1024) << 20,
             dependencies_files: reader.whole("sandbox.dependencies_files", 1..=1_000_000),
             dependencies_fresh: reader.span("sandbox.dependencies_fresh", secs(0)..=secs(3650 * DAY)),
+            packages_bytes: reader.whole::<u64>("sandbox.packages_mib", 1..=1_048_576) << 20,
             egress: Egress::read(reader),
             standing: Standing::read(reader),
             cgroup_parent: cgroup_parent(reader),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::FilesForm;
 use crate::domain::id::{EnvironmentId, ExecutionId, RequestId};
 
 /// What one call may use. Times on the host's clock, memory above the idle runtime's.
@@ -48,9 +49,9 @@ pub struct Call {
     pub data: String,
     pub env: BTreeMap<String, String>,
     pub limits: Limits,
-    /// Whether what the handler leaves in its sandbox's `/tmp/out` comes back with its result.
+    /// Whether what the handler leaves in its sandbox's `/tmp/out` comes back with its result, and how.
     #[serde(default)]
-    pub files: bool,
+    pub files: FilesForm,
 }
 
 /// Why an `env` entry is refused.

@@ -2,6 +2,7 @@
 
 mod call;
 mod evidence;
+mod files;
 mod live;
 mod report;
 
@@ -12,6 +13,7 @@ pub use call::{EnvInvalid, MIN_MEMORY_MB};
 pub use evidence::{
     Captured, End, ErrorReport, Evidence, FailureFrameKind, LogEntry, OutFile, Phase, ProcessEnd, Settlement, judge,
 };
+pub use files::FilesForm;
 pub use live::{Follower, Following, Said};
 pub use report::{ExecutionRecord, ExecutionReport, Start, Timings};
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Captured, End, ErrorReport, Evidence, Limits, LogEntry, OutFile, Outcome, Phase, Settlement, judge};
+use super::{
+    Call, Captured, End, ErrorReport, Evidence, FilesForm, Limits, LogEntry, OutFile, Outcome, Phase, Settlement, judge,
+};
 use crate::domain::id::{EnvironmentId, ExecutionId};
 use crate::domain::time::WallTime;
 
@@ -48,6 +50,8 @@ pub struct ExecutionReport {
     pub logs: Vec<LogEntry>,
     /// Only with a result.
     pub files: Vec<OutFile>,
+    /// How they are told.
+    pub files_form: FilesForm,
     pub timings: Timings,
     pub peak_memory_bytes: u64,
     pub cpu: Duration,
@@ -59,14 +63,8 @@ pub struct ExecutionReport {
 
 impl ExecutionReport {
     /// What follows from the evidence of a call that ran.
-    pub fn conclude(
-        execution: ExecutionId,
-        limits: Limits,
-        isolated: bool,
-        evidence: Evidence,
-        timings: Timings,
-        start: Start,
-    ) -> Self {
+    pub fn conclude(call: &Call, isolated: bool, evidence: Evidence, timings: Timings, start: Start) -> Self {
+        let limits = call.limits;
         let outcome = judge(&evidence);
         let (result, error) = match evidence.settlement {
             Some(Settlement::Result(json)) if outcome == Outcome::Ok => (Some(json), None),
@@ -74,7 +72,7 @@ impl ExecutionReport {
             _ => (None, explain(outcome, evidence.phase, limits)),
         };
         Self {
-            execution,
+            execution: call.execution,
             outcome,
             phase: (outcome == Outcome::Timeout).then_some(evidence.phase),
             result,
@@ -83,6 +81,7 @@ impl ExecutionReport {
             stderr: evidence.stderr,
             logs: evidence.logs,
             files: if outcome == Outcome::Ok { evidence.files } else { Vec::new() },
+            files_form: call.files,
             timings,
             peak_memory_bytes: evidence.peak_memory_bytes,
             cpu: evidence.cpu,
@@ -104,6 +103,7 @@ impl ExecutionReport {
             stderr: Captured::default(),
             logs: Vec::new(),
             files: Vec::new(),
+            files_form: FilesForm::None,
             timings,
             peak_memory_bytes: 0,
             cpu: Duration::ZERO,

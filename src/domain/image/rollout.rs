@@ -199,6 +199,11 @@ impl Rollouts {
         effects
     }
 
+    /// What serves, of each runtime of which something does.
+    pub fn serving(&self) -> impl Iterator<Item = (Runtime, &Digest)> {
+        self.runtimes.iter().filter_map(|(runtime, rollout)| Some((*runtime, rollout.serving.as_ref()?)))
+    }
+
     /// How each runtime's image stands.
     pub fn pictures(&self) -> Vec<RolloutPicture> {
         let picture = |(runtime, rollout): (&Runtime, &Rollout)| {

@@ -2,7 +2,7 @@
 //! what shall stand ready for the next.
 
 use super::machine::{Held, Place, Pool, RunningSetUp, WaitingSetUp, slot_for};
-use super::standing::{Have, Next};
+use super::standing::{Have, Next, Standing};
 use super::{Effect, StandsFor};
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::sandbox::{SlotEvent, SlotState};
@@ -201,11 +201,13 @@ impl Pool {
     }
 
     /// Ends all that stand, or are being made, for whom `whose` holds; those that serve a call of theirs end with it.
-    pub(super) fn retire(&mut self, whose: impl Fn(StandsFor) -> bool, effects: &mut Vec<Effect>) {
+    pub(super) fn retire(&mut self, whose: impl Fn(&Standing, StandsFor) -> bool, effects: &mut Vec<Effect>) {
         for held in self.slots.values_mut() {
-            held.keeps &= !held.environment.is_some_and(|environment| whose(StandsFor::Environment(environment)));
+            let of = held.environment.map(StandsFor::Environment);
+            held.stale |= of.is_some_and(|of| whose(&self.standing, of));
         }
-        let of_it = |held: &Held| !held.serves && held.stands_for.is_some_and(&whose);
+        let wanted = |stands_for| whose(&self.standing, stands_for);
+        let of_it = |held: &Held| !held.serves && held.stands_for.is_some_and(wanted);
         let slots: Vec<SlotId> = self.slots.iter().filter(|(_, held)| of_it(held)).map(|(slot, _)| *slot).collect();
         for slot in slots {
             self.step_slot(slot, SlotEvent::Cancelled, effects);

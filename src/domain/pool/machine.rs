@@ -73,6 +73,8 @@ pub(super) struct Held {
     pub(super) uses: u32,
     /// It may stand again after the call that it serves.
     pub(super) keeps: bool,
+    /// What it was made of has changed: after its call it is ended.
+    pub(super) stale: bool,
 }
 
 impl Held {
@@ -88,13 +90,17 @@ impl Held {
             imports: false,
             uses: 0,
             keeps: false,
+            stale: false,
         }
     }
 
     /// Its environment's next call may be served by it before long.
     pub(super) fn comes_free_for(&self, environment: EnvironmentId) -> bool {
         let lives = matches!(self.slot.state(), SlotState::Booting | SlotState::Ready | SlotState::Running);
-        lives && self.environment == Some(environment) && (self.keeps || self.slot.state() != SlotState::Running)
+        lives
+            && self.environment == Some(environment)
+            && !self.stale
+            && (self.keeps || self.slot.state() != SlotState::Running)
     }
 
     /// It stands, and waits for a call.
@@ -188,7 +194,12 @@ impl Pool {
             }
             Event::SetUpEnded { environment } => drop(self.set_ups.remove(&environment)),
             Event::ModulesChanged { environment } => {
-                self.retire(|stands_for| stands_for == StandsFor::Environment(environment), &mut effects);
+                self.retire(|_, stands_for| stands_for == StandsFor::Environment(environment), &mut effects);
+            }
+            Event::ImageServes { runtime, image } => {
+                if self.standing.note_image(runtime, image) {
+                    self.retire(|standing, stands_for| standing.may_be_of(stands_for, runtime), &mut effects);
+                }
             }
             Event::DeleteCame { environment } => self.delete_came(environment, &mut effects),
             Event::DeleteEnded { environment } => drop(self.deletions.remove(&environment)),
@@ -367,7 +378,7 @@ impl Pool {
                     held.uses = held.uses.saturating_add(1);
                     let wants = self.calls.get(&execution).and_then(|call| call.wants);
                     let keep = held.environment.zip(wants).is_some_and(|(environment, wants)| {
-                        !self.draining && self.standing.may_keep(environment, &wants, held.uses)
+                        !self.draining && !held.stale && self.standing.may_keep(environment, &wants, held.uses)
                     });
                     held.keeps = keep;
                     effects.push(Effect::Run { slot, execution, start, keep });
@@ -430,7 +441,7 @@ impl Pool {
             self.end_call(execution, if begun { Answer::Cancelled } else { Answer::Absent }, effects);
         }
         self.standing.forget(environment);
-        self.retire(|stands_for| stands_for == StandsFor::Environment(environment), effects);
+        self.retire(|_, stands_for| stands_for == StandsFor::Environment(environment), effects);
     }
 
     fn refuse_overdue(&mut self, now: Moment, effects: &mut Vec<Effect>) {
@@ -457,7 +468,7 @@ impl Pool {
         for WaitingSetUp { environment, .. } in std::mem::take(&mut self.set_up_queue) {
             effects.push(Effect::RefuseSetUp { environment, refusal: Refusal::Draining });
         }
-        self.retire(|_| true, effects);
+        self.retire(|_, _| true, effects);
         if hurry {
             for execution in self.calls.keys().copied().collect::<Vec<_>>() {
                 self.end_call(execution, Answer::Cancelled, effects);

@@ -18,7 +18,7 @@
 //! Invariants, held by the property tests: every call that came is answered exactly once; never more slots of calls than
 //! `max_executions`, never more boots at once than `boots_at_once`, and always one for the calls; never more slots of an
 //! environment's calls than its own limit; a slot is claimed once, unless its environment's calls share it,
-//! and only by a call that it fits; what stands stays within its memory; no call of an environment begins once its
+//! and only by a call that it fits; what stands stays within its memory, and is of the image that serves; no call of an environment begins once its
 //! deletion has; an environment is removed only when no slot of it is left but wedged ones; a drain ends.
 
 mod demand;
@@ -35,8 +35,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::environment::Runtime;
 use crate::domain::execution::Start;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
+use crate::domain::image::Digest;
 use crate::domain::tenant::TenantName;
 
 pub use machine::{Pool, set_up_slot};
@@ -150,6 +152,11 @@ pub enum Event {
     /// What stands for it has modules of an older revision.
     ModulesChanged {
         environment: EnvironmentId,
+    },
+    /// New sandboxes of the runtime are made of this image: what was begun before may have another. Told again and again.
+    ImageServes {
+        runtime: Runtime,
+        image: Digest,
     },
     DeleteCame {
         environment: EnvironmentId,

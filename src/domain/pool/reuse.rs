@@ -29,7 +29,7 @@ impl Pool {
         }
         let have = self.have(|_| true);
         let Some(held) = self.slots.get_mut(&slot) else { return };
-        let stands_for = held.environment.filter(|_| held.keeps).map(StandsFor::Environment);
+        let stands_for = held.environment.filter(|_| held.keeps && !held.stale).map(StandsFor::Environment);
         let Some(stands_for) = stands_for.filter(|stands_for| self.standing.has_room(*stands_for, &have)) else {
             return self.step_slot(slot, SlotEvent::Settled, effects);
         };

@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::demand::Demand;
 use crate::domain::environment::Runtime;
 use crate::domain::id::EnvironmentId;
+use crate::domain::image::Digest;
 use crate::domain::time::Moment;
 
 /// What may stand ready.
@@ -107,6 +108,8 @@ pub(super) struct Standing {
     costs: BTreeMap<Runtime, Cost>,
     /// How many of each kind should stand, as last counted.
     stock: BTreeMap<StandsFor, usize>,
+    /// What new sandboxes are made of, of the runtimes that come from images, as far as that was told.
+    images: BTreeMap<Runtime, Digest>,
 }
 
 /// What to do about the next one.
@@ -124,7 +127,8 @@ impl Standing {
     pub(super) fn new(policy: StandingPolicy) -> Self {
         let cost = Cost { memory_mb: MEMORY_GUESS_MB, lead: LEAD_GUESS, making: Making::default() };
         let costs = policy.runtimes.keys().map(|runtime| (*runtime, cost)).collect();
-        let mut new = Self { policy, environments: BTreeMap::new(), costs, stock: BTreeMap::new() };
+        let (environments, stock, images) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut new = Self { policy, environments, costs, stock, images };
         new.count(Moment(0));
         new
     }
@@ -211,6 +215,28 @@ impl Standing {
         if let Some(making) = self.making(stands_for) {
             making.failed(now);
         }
+    }
+
+    /// Notes what new sandboxes of a runtime are made of. True when what was begun before may be of another image: of the
+    /// first one that is told nobody knows since when it serves. What could not be made of the other may be made of this one.
+    pub(super) fn note_image(&mut self, runtime: Runtime, image: Digest) -> bool {
+        if self.images.get(&runtime) == Some(&image) {
+            return false;
+        }
+        self.images.insert(runtime, image);
+        if let Some(cost) = self.costs.get_mut(&runtime) {
+            cost.making = Making::default();
+        }
+        for known in self.environments.values_mut().filter(|known| known.runtime == runtime) {
+            known.making = Making::default();
+        }
+        true
+    }
+
+    /// Whether it stands for the runtime, or for an environment of it. Of one that nobody calls any more that is forgotten:
+    /// what still stands for it is one too many anyway.
+    pub(super) fn may_be_of(&self, stands_for: StandsFor, runtime: Runtime) -> bool {
+        self.runtime_of(stands_for).is_none_or(|of| of == runtime)
     }
 
     fn making(&mut self, stands_for: StandsFor) -> Option<&mut Making> {

@@ -9,6 +9,7 @@ use super::machine::Held;
 use super::*;
 use crate::domain::environment::Runtime;
 use crate::domain::execution::Start;
+use crate::domain::image::Digest;
 use crate::domain::sandbox::SlotState;
 use crate::domain::tenant::TenantName;
 use crate::domain::time::Moment;
@@ -56,6 +57,10 @@ fn env(n: u128) -> EnvironmentId {
 
 fn tenant(n: u128) -> TenantName {
     format!("t{n}").parse().unwrap()
+}
+
+fn image(fill: u8) -> Digest {
+    Digest::of_bytes(&[fill; 32])
 }
 
 /// Environments from 30 on allow one call at once. Those with an odd number share their sandboxes among their calls.
@@ -210,6 +215,7 @@ enum Act {
     SetUpEnd(usize),
     Delete(u128),
     DeleteEnd(usize),
+    Image(bool),
     Pass(u64),
     Drain(bool),
 }
@@ -233,6 +239,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         2 => index.clone().prop_map(Act::SetUpEnd),
         1 => (28..32u128).prop_map(Act::Delete),
         2 => index.prop_map(Act::DeleteEnd),
+        1 => any::<bool>().prop_map(Act::Image),
         2 => (0..6000u64).prop_map(Act::Pass),
         1 => any::<bool>().prop_map(Act::Drain),
     ]
@@ -263,6 +270,9 @@ struct World {
     set_ups_seen: BTreeSet<EnvironmentId>,
     removing: Vec<EnvironmentId>,
     deleting: BTreeSet<EnvironmentId>,
+    /// What sandboxes are made of, and what it was when each of those that stand was begun.
+    image: u8,
+    made_of: BTreeMap<SlotId, u8>,
     drained: usize,
 }
 
@@ -341,6 +351,10 @@ impl World {
                 self.deleting.remove(&environment);
                 Event::DeleteEnded { environment }
             }
+            Act::Image(is_new) => {
+                self.image += u8::from(is_new);
+                Event::ImageServes { runtime: Runtime::Bun, image: image(self.image) }
+            }
             Act::Pass(millis) => {
                 self.now += millis;
                 Event::Tick
@@ -359,6 +373,12 @@ impl World {
         Ok(())
     }
 
+    fn stands_with_the_image_that_serves(&self) -> Result<(), TestCaseError> {
+        let mut stand = self.warming.iter().chain(&self.standing);
+        prop_assert!(stand.all(|slot| self.made_of[slot] == self.image), "one stands with a former image");
+        Ok(())
+    }
+
     fn perform(&mut self, effect: Effect) -> Result<(), TestCaseError> {
         match effect {
             Effect::LookUp { execution, .. } => self.looking.push(execution),
@@ -367,6 +387,7 @@ impl World {
                 prop_assert!(!self.deleting.contains(&environment), "no call begins once its deletion has");
                 prop_assert!(self.slot_env.insert(slot, environment).is_none(), "a slot's number is used once");
                 self.booting.push(slot);
+                self.made_of.insert(slot, self.image);
                 self.is_within_its_limit(environment)?;
             }
             Effect::Stand { slot, stands_for } => {
@@ -376,6 +397,7 @@ impl World {
                 }
                 prop_assert!(self.stands_for.insert(slot, stands_for).is_none(), "a slot's number is used once");
                 self.warming.push(slot);
+                self.made_of.insert(slot, self.image);
             }
             Effect::Run { slot, execution, start, keep } => {
                 let environment = self.call_env[&execution];
@@ -468,6 +490,7 @@ proptest! {
             for effect in pool.step(event, Moment(world.now)) {
                 world.perform(effect)?;
             }
+            world.stands_with_the_image_that_serves()?;
             let picture = pool.picture();
             prop_assert!(pool.serving() <= policy().max_executions);
             let importing = world.warming.iter().filter(|slot| world.importing.contains(slot)).count();

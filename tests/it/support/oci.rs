@@ -41,14 +41,18 @@ pub struct Image {
 
 impl Image {
     /// The runtime as set-up has it, with its program at `/usr/local/bin`, in one layer of libraries and one of the
-    /// program. `mark` makes it another image than the next one.
+    /// program. `mark` makes it another image than the next one, and is what `/etc/mark` holds.
     pub fn of(runtime: &str, mark: &str) -> Self {
         let rootfs = runtimes().join(runtime).join("rootfs");
         let program = format!("usr/bin/{runtime}");
         let libraries = tar(&rootfs, &["--exclude", &format!("./{program}"), "."]);
         let moved = format!("s,^{program}$,usr/local/bin/{runtime},");
         let binary = tar(&rootfs, &["--transform", &moved, &program]);
-        Self::new(&[libraries, binary], mark)
+        let marked = tempfile::tempdir().unwrap();
+        fs::create_dir(marked.path().join("etc")).unwrap();
+        fs::write(marked.path().join("etc/mark"), mark).unwrap();
+        fs::set_permissions(marked.path().join("etc/mark"), Permissions::from_mode(0o644)).unwrap();
+        Self::new(&[libraries, binary, tar(marked.path(), &["etc/mark"])], mark)
     }
 
     /// One whose program is none.

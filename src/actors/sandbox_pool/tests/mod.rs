@@ -15,7 +15,7 @@ use crate::adapters::clock::PausedClock;
 use crate::domain::environment::{
     Dependencies, Isolation, ModulesUpdate, Permissions, Runtime, SetUpInvalid, SetUpRequest,
 };
-use crate::domain::execution::{Call, ExecutionReport, Outcome, Start};
+use crate::domain::execution::{Call, ExecutionReport, FilesForm, Outcome, Start};
 use crate::domain::id::RequestId;
 use crate::domain::package_set::{KeepSets, Sources};
 use crate::domain::pool::{Refusal, StandingPolicy};
@@ -64,7 +64,7 @@ fn start_with(world: &World, parent: &Addr<Parent>, standing: StandingPolicy) ->
         installs: Some(InstallPolicy {
             sources: Sources { registry: Some("https://registry.example/".into()), ..Sources::default() },
             limits: limits(),
-            keep: KeepSets { fresh: Duration::from_secs(3600), unused: Duration::from_secs(60) },
+            keep: KeepSets { fresh: Duration::from_secs(3600), unused: Duration::from_secs(60), bytes: 1 << 20 },
         }),
         credentials: Some(world.credentials.clone()),
         isolated: true,
@@ -102,7 +102,7 @@ fn execute(environment: EnvironmentId, n: u128) -> Execute {
             data: "null".into(),
             env: [].into(),
             limits: limits(),
-            files: false,
+            files: FilesForm::None,
         },
         tenant: TenantName::operator(),
         work: Work::Call,
@@ -274,6 +274,20 @@ async fn packages_that_cannot_be_installed_leave_neither_record_nor_volume_nor_s
     let made =
         pool.send(SetUp { id, tenant: TenantName::operator(), request: with("present@1") }).await.unwrap().unwrap();
     assert!(made.metadata.has_dependencies && world.engine.live.lock().unwrap().is_empty());
+}
+
+#[actix::test]
+async fn packages_that_would_find_no_room_are_not_even_installed() {
+    let world = World::default();
+    let pool = start(&world);
+    *world.packages.used.lock().unwrap() = 1 << 20;
+    let dependencies = Dependencies { npm: vec!["pad@1".into()], deno: Vec::new() };
+    let refused = pool.send(set_up_of(1, SetUpRequest { dependencies, ..request() })).await.unwrap().unwrap_err();
+    assert!(matches!(&refused, SetUpError::Host { kind: FailureKind::Permanent, .. }), "{refused:?}");
+    let expected = "keeping the dependencies failed: the packages that environments use take 1 MiB of the 1 MiB for all of \
+                    them (sandbox.packages_mib): delete environments, or raise that";
+    assert_eq!(refused.to_string(), expected);
+    assert!(world.engine.created.lock().unwrap().is_empty() && world.store.rows.lock().unwrap().is_empty());
 }
 
 #[actix::test]

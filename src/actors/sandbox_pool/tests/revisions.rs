@@ -111,6 +111,31 @@ async fn a_clone_is_an_environment_of_its_own_and_a_longer_life_is_respected() {
 }
 
 #[actix::test]
+async fn a_clone_of_what_is_deleted_meanwhile_is_none_and_of_a_tree_that_was_lost_is_a_failure() {
+    let world = World::default();
+    let pool = start(&world);
+    let clone = |n, from| CloneEnvironment {
+        id: EnvironmentId(Uuid::from_u128(n)),
+        tenant: TenantName::operator(),
+        from,
+        ttl_seconds: None,
+    };
+    let id = set_up(&pool, 1).await;
+    let cloning = actix::spawn(pool.send(clone(2, id)));
+    settle(10).await;
+    assert_eq!(world.store.rows.lock().unwrap().len(), 2, "it has begun");
+    pool.send(DeleteEnvironment { id, tenant: TenantName::operator() }).await.unwrap().unwrap();
+    assert_eq!(cloning.await.unwrap().unwrap(), Err(SetUpError::Absent(id)));
+    assert!(volumes(&world).is_empty() && world.store.rows.lock().unwrap().is_empty());
+
+    let lost = set_up(&pool, 3).await;
+    world.volumes.names.lock().unwrap().clear();
+    let failed = pool.send(clone(4, lost)).await.unwrap().unwrap_err();
+    assert_eq!(failed.to_string(), format!("writing the volume failed: volume {} is gone", lost.volume_name()));
+    assert_eq!(world.store.rows.lock().unwrap().keys().copied().collect::<Vec<_>>(), [lost]);
+}
+
+#[actix::test]
 async fn another_tenants_environment_cannot_be_changed_cloned_or_prolonged() {
     let world = World::default();
     let pool = start(&world);

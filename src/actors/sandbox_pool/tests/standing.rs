@@ -1,6 +1,8 @@
 //! Sandboxes that stand ready, as their callers and the store see them.
 
 use super::*;
+use crate::domain::image::Digest;
+use crate::messages::sandbox_pool::ImageServes;
 
 pub(super) fn one_stands() -> StandingPolicy {
     StandingPolicy {
@@ -64,6 +66,36 @@ async fn a_lost_sandbox_is_replaced_and_a_module_that_cannot_be_imported_stops_n
         assert_eq!(call(&pool, id, n).await.unwrap().start, Start::WarmRuntime);
         settle(500).await;
     }
+}
+
+#[actix::test]
+async fn what_stands_with_a_former_image_is_replaced_also_when_it_is_still_being_made() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    let serves = |fill| ImageServes { runtime: Runtime::Deno, image: Digest::of_bytes(&[fill; 32]) };
+    pool.send(serves(1)).await.unwrap();
+    let id = set_up(&pool, 1).await;
+    for n in 2..5 {
+        call(&pool, id, n).await.unwrap();
+        settle(500).await;
+    }
+    let stands = async || pool.send(GetPool).await.unwrap().standing;
+    let created = || world.engine.created.lock().unwrap().len();
+    let (standing, before) = (stands().await, created());
+    assert_eq!(standing, 2, "one for the runtime, one for the environment");
+    pool.send(serves(1)).await.unwrap();
+    settle(500).await;
+    assert_eq!(created(), before, "told again, nothing changes");
+    pool.send(serves(2)).await.unwrap();
+    assert_eq!(stands().await, 0);
+    settle(50).await;
+    assert_eq!(pool.send(GetPool).await.unwrap().warming, 2, "new ones are being made");
+    pool.send(serves(3)).await.unwrap();
+    settle(500).await;
+    assert_eq!((stands().await, created()), (2, before + 4));
+    assert_eq!(call(&pool, id, 9).await.unwrap().start, Start::WarmEnvironment);
+    settle(500).await;
+    assert_eq!(world.engine.live(), 2);
 }
 
 #[actix::test]

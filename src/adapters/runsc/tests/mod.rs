@@ -24,7 +24,7 @@ use crate::adapters::images::{self, HostImages};
 use crate::adapters::process::HostSpawner;
 use crate::domain::egress::{Caps, Reach};
 use crate::domain::environment::{Permissions, Runtime};
-use crate::domain::execution::{End, Outcome, Phase, ProcessEnd, Settlement, judge};
+use crate::domain::execution::{End, FilesForm, Outcome, Phase, ProcessEnd, Settlement, judge};
 use crate::domain::id::{EnvironmentId, ExecutionId, RequestId};
 use crate::domain::image::ImageSource;
 use crate::ports::sandbox::Purpose;
@@ -215,7 +215,7 @@ fn call(environment: EnvironmentId, limits: Limits) -> Call {
         data: r#"{"n":20}"#.to_owned(),
         env: BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]),
         limits,
-        files: false,
+        files: FilesForm::None,
     }
 }
 

@@ -68,6 +68,15 @@ fn one_that_serves_while_its_modules_change_serves_nobody_else() {
 }
 
 #[test]
+fn one_that_boots_while_its_modules_change_serves_its_call_alone() {
+    let mut pool = stocked(standing());
+    let (slot, execution) = boots(&come(&mut pool, 1, 1000))[0];
+    pool.step(Event::ModulesChanged { environment: env(11) }, Moment(1001));
+    let run = Effect::Run { slot, execution, start: Start::Cold, keep: false };
+    assert_eq!(pool.step(Event::Booted { slot }, Moment(1002)), [run]);
+}
+
+#[test]
 fn a_call_that_shares_nothing_gets_none_that_was_used() {
     let mut pool = stocked(standing());
     let alone = Wants { shares: false, ..SHARES };

@@ -25,11 +25,15 @@ pub(super) fn started(effects: &[Effect]) -> Vec<(SlotId, Start)> {
 /// A pool whose stock of runtimes stands.
 pub(super) fn stocked(policy: PoolPolicy) -> Pool {
     let mut pool = Pool::new(policy, Uuid::from_u128(7 << 64));
+    stock(&mut pool);
+    pool
+}
+
+fn stock(pool: &mut Pool) {
     let mut making = made(&pool.step(Event::Swept, Moment(0)));
     while let Some((slot, _)) = making.pop() {
         making.extend(made(&pool.step(Event::Stood { slot, memory_mb: 90 }, Moment(100))));
     }
-    pool
 }
 
 /// Runs a call to its end; says how it started. What stands next is made.
@@ -139,6 +143,59 @@ fn what_has_stood_long_is_replaced_one_at_a_time() {
     let effects = pool.step(Event::Tick, Moment(600_200));
     let destroyed = effects.iter().filter(|effect| matches!(effect, Effect::Destroy { .. })).count();
     assert_eq!((destroyed, made(&effects).len()), (1, 1));
+}
+
+fn destroyed(effects: &[Effect]) -> BTreeSet<SlotId> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Destroy { slot } => Some(*slot),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn another_image_of_a_runtime_ends_what_stands_or_is_being_made_for_it_and_for_its_environments_and_nothing_else() {
+    let both = [(Runtime::Bun, 2), (Runtime::Deno, 1)].into();
+    let standing = StandingPolicy { memory_mb: 5000, runtimes: both, ..standing().standing };
+    let mut pool = Pool::new(PoolPolicy { standing, ..policy() }, Uuid::from_u128(7 << 64));
+    let serves = |runtime, fill| Event::ImageServes { runtime, image: image(fill) };
+    for runtime in [Runtime::Bun, Runtime::Deno] {
+        pool.step(serves(runtime, 1), Moment(0));
+    }
+    stock(&mut pool);
+    for n in 1..=4 {
+        serve(&mut pool, n, 10, 1000);
+    }
+    pool.step(came(5, 10), Moment(2000));
+    let effects = pool.step(Event::LookedUp { execution: call(5), wants: Some(WANTS) }, Moment(2000));
+    let (running, _) = started(&effects)[0];
+    assert_eq!(made(&pool.step(Event::Tick, Moment(2000))).len(), 1, "what takes its place is being made");
+
+    let stands = |pool: &Pool, runtime| -> BTreeSet<SlotId> {
+        let of_it = |held: &Held| held.stands_for.is_some_and(|kind| pool.standing.may_be_of(kind, runtime));
+        let is_there = |held: &Held| matches!(held.slot.state(), SlotState::Booting | SlotState::Ready);
+        let there = pool.slots.iter().filter(|(_, held)| of_it(held) && !held.serves && is_there(held));
+        there.map(|(slot, _)| *slot).collect()
+    };
+    let (bun, deno) = (stands(&pool, Runtime::Bun), stands(&pool, Runtime::Deno));
+    assert!(bun.len() >= 3 && deno.len() == 1, "{bun:?} {deno:?}");
+    assert_eq!(destroyed(&pool.step(serves(Runtime::Bun, 1), Moment(2001))), [].into(), "it is told again");
+    assert_eq!(destroyed(&pool.step(serves(Runtime::Bun, 2), Moment(2001))), bun);
+    assert_eq!(stands(&pool, Runtime::Deno), deno);
+    let effects = pool.step(Event::Settled { slot: running }, Moment(2002));
+    assert_eq!(answers(&effects), [(call(5), Answer::Settled)], "a call that runs keeps its sandbox");
+}
+
+#[test]
+fn what_could_not_be_made_of_one_image_is_tried_at_once_with_another() {
+    let mut pool = Pool::new(PoolPolicy { boots_at_once: 1, ..standing() }, Uuid::nil());
+    let (slot, _) = made(&pool.step(Event::Swept, Moment(0)))[0];
+    pool.step(Event::StandFailed { slot }, Moment(0));
+    assert_eq!(made(&pool.step(Event::Destroyed { slot }, Moment(1))), []);
+    let serves = Event::ImageServes { runtime: Runtime::Bun, image: image(1) };
+    assert_eq!(made(&pool.step(serves, Moment(2))).len(), 1);
 }
 
 #[test]
