@@ -358,6 +358,8 @@ export function serve(host) {
     settled = true;
     try {
       send(frame);
+      // The daemon ends the sandbox when it has answered: one that went at once would take the processor from the answer.
+      if (limits.lingerMs > 0) nap(pause, 0, 0, limits.lingerMs);
     } finally {
       exit(0);
     }

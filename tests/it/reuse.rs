@@ -192,6 +192,7 @@ async fn one_that_waits_is_frozen_ends_when_nobody_comes_and_its_death_is_no_cal
     assert_eq!(seen(&client.execute(&id, json!({})).await), ("reused", &json!(2)));
     frozen(1).await;
     host::kill_frozen(&daemon.home);
+    daemon.noticed("slot.lost", 1).await;
     assert_eq!(seen(&client.execute(&id, json!({})).await), ("cold", &json!(1)));
     frozen(1).await;
     frozen(0).await;

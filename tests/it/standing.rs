@@ -131,6 +131,7 @@ async fn one_that_dies_while_it_stands_is_replaced_and_no_caller_notices() {
     daemon.standing.wait_for(2).await;
     let before = host::frozen_slots(&daemon.home);
     host::kill_frozen(&daemon.home);
+    daemon.noticed("slot.lost", 2).await;
     for runtime in RUNTIMES {
         let id = client.environment(runtime, "export const handler = () => 'served'").await;
         let answer = client.execute(&id, json!({ "limits": { "timeoutMs": 30000 } })).await;

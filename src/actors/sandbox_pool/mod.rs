@@ -54,6 +54,8 @@ mod tests;
 
 /// Readiness until the first act has ended: it may take longer than a beat.
 const SWEEPING: &str = "what an earlier life left is still being removed, and the host looked at";
+/// How long the destruction of a used sandbox waits, so that its caller has read the answer.
+const BEHIND_ANSWERS: Duration = Duration::from_millis(5);
 /// Places in the mailbox. Callers wait for one; facts from the pool's own futures do not pass through it.
 const MAILBOX: usize = 4096;
 
@@ -216,9 +218,16 @@ impl SandboxPool {
         ctx.spawn(work.into_actor(self).map(|outcome, pool, ctx| then(pool, outcome, ctx)));
     }
 
+    /// A tear-down keeps both the kernel and a core busy for 20 ms: it begins behind the answers that are on their way.
     fn destroy(&mut self, slot: SlotId, ctx: &mut Context<Self>) {
         let engine = Arc::clone(&self.deps.engine);
-        let work = async move { engine.destroy(slot).await };
+        let wait = (self.answering > 0).then(|| actix::clock::sleep(BEHIND_ANSWERS));
+        let work = async move {
+            if let Some(wait) = wait {
+                wait.await;
+            }
+            engine.destroy(slot).await
+        };
         self.spawn(ctx, work, move |pool, destroyed, ctx| match destroyed {
             Ok(()) => {
                 pool.let_go(slot, ctx);

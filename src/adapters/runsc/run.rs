@@ -23,6 +23,8 @@ use crate::ports::cgroup::{CgroupLimits, CgroupUsage};
 use crate::ports::sandbox::{Installed, SandboxError, Transpiled};
 
 const MIB: u64 = 1 << 20;
+/// How long a runner that has settled waits for its end, in milliseconds: its own would take the processor from the answer.
+const LINGER_MS: u64 = 500;
 /// What the idle sandbox itself is granted: as much as it used when it was ready, within these bounds. The page cache
 /// of the image is charged to whoever read it first, so that the usage varies.
 const ALLOWANCE: (u64, u64) = (64 * MIB, 192 * MIB);
@@ -142,6 +144,7 @@ struct RunnerLimits {
     result_bytes: usize,
     log_bytes: usize,
     message_bytes: usize,
+    linger_ms: u64,
 }
 
 /// Without the parser's words: they may quote the data.
@@ -329,6 +332,7 @@ impl RunscEngine {
             result_bytes: output.result_kib << 10,
             log_bytes: output.log_kib << 10,
             message_bytes: output.message_kib << 10,
+            linger_ms: LINGER_MS,
         }
     }
 }

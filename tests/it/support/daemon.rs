@@ -208,6 +208,15 @@ impl Daemon {
         .await;
     }
 
+    /// Waits until an event was logged so often.
+    pub async fn noticed(&self, event: &str, times: usize) {
+        super::eventually(event, START_PATIENCE, async || match self.log_text().matches(event).count() {
+            seen if seen >= times => Ok(()),
+            seen => Err(seen.to_string()),
+        })
+        .await;
+    }
+
     pub fn log_text(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }
