@@ -311,6 +311,7 @@ fn standing_policy(sandbox: &config::Sandbox) -> StandingPolicy {
         memory_mb: standing.memory_mb,
         runtimes: Runtime::ALL.map(|runtime| (runtime, standing.runtimes)).into(),
         per_environment: standing.environment,
+        compilers: standing.compilers,
         age: standing.age,
         reuses: standing.reuses,
         reuse_idle: standing.reuse_idle,

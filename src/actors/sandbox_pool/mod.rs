@@ -166,7 +166,7 @@ impl SandboxPool {
             Effect::Destroy { slot } => self.destroy(slot, ctx),
             Effect::RetryDestroy { slot, after } => self.later(after, Event::RetryDue { slot }, ctx),
             Effect::Answer { execution, answer } => self.answer(execution, answer, ctx),
-            Effect::BeginSetUp { environment } => self.begin_set_up(environment, ctx),
+            Effect::BeginSetUp { environment, compiler } => self.begin_set_up(environment, compiler, ctx),
             Effect::RefuseSetUp { environment, refusal } => {
                 self.updating.remove(&environment);
                 if let Some(pending) = self.set_ups.remove(&environment) {

@@ -15,7 +15,7 @@ use crate::domain::failure::FailureKind;
 use crate::domain::id::EnvironmentId;
 use crate::domain::layout;
 use crate::domain::package_set::{KeepSets, PackageSet, Sources};
-use crate::domain::pool::{Event, set_up_slot};
+use crate::domain::pool::{Event, Needs, set_up_slot};
 use crate::messages::sandbox_pool::SetUpError;
 use crate::ports::packages::HeldSet;
 use crate::ports::sandbox::{Installed, Purpose, SlotSpec};
@@ -95,10 +95,16 @@ impl SandboxPool {
             }
             Making::Clone { .. } => (&[], false),
         };
-        let transpiles = typescript || wanted.iter().any(|wanted| matches!(wanted, Wanted::Install(_)));
+        let installs = wanted.iter().any(|wanted| matches!(wanted, Wanted::Install(_)));
+        let needs = match typescript {
+            true if wanted.is_empty() && matches!(pending.work, Making::New { .. }) => Needs::Compiler,
+            true => Needs::Boot,
+            false if installs => Needs::Boot,
+            false => Needs::Nothing,
+        };
         let tenant = pending.tenant.clone();
         self.set_ups.insert(id, pending);
-        self.step(Event::SetUpCame { environment: id, tenant, transpiles }, ctx);
+        self.step(Event::SetUpCame { environment: id, tenant, needs }, ctx);
     }
 }
 

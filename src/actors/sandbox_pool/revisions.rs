@@ -309,7 +309,7 @@ async fn revise(
     };
     // They stay where they are until the switch, for TypeScript that imports from them.
     let kept = keeps_packages.then(|| deps.volumes.path(&now.volume_name));
-    let contents = contents(&deps, &installs, id, request, wanted, Vec::from_iter(kept)).await?;
+    let contents = contents(&deps, &installs, (id, None), request, wanted, Vec::from_iter(kept)).await?;
     let made = write(&deps, contents, &now, &next, keeps_packages).await;
     let switched = match made {
         Ok(()) => deps.revisions.switch(&next).await,

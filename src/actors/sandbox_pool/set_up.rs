@@ -11,14 +11,14 @@ use super::packages::{Installs, Wanted, obtain};
 use super::{Deps, Making, PendingSetUp, SandboxPool, kind_of};
 use crate::domain::environment::{Environment, EnvironmentStatus, SetUpInvalid, SetUpRequest};
 use crate::domain::failure::FailureKind;
-use crate::domain::id::EnvironmentId;
+use crate::domain::id::{EnvironmentId, SlotId};
 use crate::domain::layout;
 use crate::domain::pool::{Event, set_up_slot};
 use crate::domain::quota::{Quotas, Work, bytes_on_disk};
 use crate::domain::tenant::TenantName;
 use crate::messages::sandbox_pool::{SetUp, SetUpError};
 use crate::ports::packages::HeldSet;
-use crate::ports::sandbox::{Purpose, SlotSpec, Transpiled};
+use crate::ports::sandbox::{Purpose, SandboxError, SlotSpec, Transpiled};
 use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
 
@@ -63,7 +63,7 @@ impl SandboxPool {
         }
     }
 
-    pub(super) fn begin_set_up(&mut self, id: EnvironmentId, ctx: &mut Context<Self>) {
+    pub(super) fn begin_set_up(&mut self, id: EnvironmentId, compiler: Option<SlotId>, ctx: &mut Context<Self>) {
         let Some(PendingSetUp { tenant, work, reply }) = self.set_ups.remove(&id) else { return };
         let (request, wanted) = match work {
             Making::New { request, wanted } => (*request, wanted),
@@ -72,7 +72,7 @@ impl SandboxPool {
             }
             Making::Revision { update, wanted } => return self.begin_update(id, tenant, (update, wanted), reply, ctx),
         };
-        let work = set_up(self.deps.clone(), self.installs.clone(), id, tenant.clone(), request, wanted);
+        let work = set_up(self.deps.clone(), self.installs.clone(), (id, compiler), tenant.clone(), request, wanted);
         self.spawn(ctx, work, move |pool, made, ctx| {
             match &made {
                 Ok(environment) => info!(pool.deps.log, "environment.ready"; "environment" => %id,
@@ -92,7 +92,7 @@ impl SandboxPool {
 async fn set_up(
     deps: Deps,
     installs: Installs,
-    id: EnvironmentId,
+    (id, compiler): (EnvironmentId, Option<SlotId>),
     tenant: TenantName,
     request: SetUpRequest,
     wanted: Vec<Wanted>,
@@ -101,7 +101,7 @@ async fn set_up(
     let environment = request.environment(id, tenant, deps.clock.wall());
     let recorded = deps.store.insert_environment(&environment, &quotas).await;
     recorded.map_err(|error| refused("recording the environment", error))?;
-    match build(&deps, &installs, id, request, wanted, &quotas).await {
+    match build(&deps, &installs, (id, compiler), request, wanted, &quotas).await {
         Ok(()) => Ok(Environment { status: EnvironmentStatus::Ready, ..environment }),
         Err(error) => {
             undo(&deps, id).await;
@@ -113,12 +113,12 @@ async fn set_up(
 async fn build(
     deps: &Deps,
     installs: &Installs,
-    id: EnvironmentId,
+    (id, compiler): (EnvironmentId, Option<SlotId>),
     request: SetUpRequest,
     wanted: Vec<Wanted>,
     quotas: &Quotas,
 ) -> Result<(), SetUpError> {
-    let contents = contents(deps, installs, id, request, wanted, Vec::new()).await?;
+    let contents = contents(deps, installs, (id, compiler), request, wanted, Vec::new()).await?;
     if let Err(error) = deps.store.claim_storage(id, contents.bytes(), quotas).await {
         contents.let_go(deps).await;
         return Err(refused("recording the volume", error));
@@ -164,11 +164,12 @@ impl Contents {
     }
 }
 
-/// Modules, what was made of them, dependencies. `beside`: further trees that the modules' TypeScript may import from.
+/// Modules, what was made of them, dependencies. `compiler`: one that stands, for modules without dependencies. `beside`: further
+/// trees that the modules' TypeScript may import from.
 pub(super) async fn contents(
     deps: &Deps,
     installs: &Installs,
-    id: EnvironmentId,
+    (id, compiler): (EnvironmentId, Option<SlotId>),
     request: SetUpRequest,
     wanted: Vec<Wanted>,
     beside: Vec<PathBuf>,
@@ -186,7 +187,7 @@ pub(super) async fn contents(
     }
     let trees: Vec<PathBuf> = held.iter().map(|set| set.tree.clone()).chain(beside).collect();
     let javascript = if layout::needs_transpiling(request.runtime, request.modules.keys()) {
-        transpile(deps, id, &request, trees).await?
+        transpile(deps, (id, compiler), &request, trees).await?
     } else {
         BTreeMap::new()
     };
@@ -195,14 +196,23 @@ pub(super) async fn contents(
 
 async fn transpile(
     deps: &Deps,
-    id: EnvironmentId,
+    (id, compiler): (EnvironmentId, Option<SlotId>),
     request: &SetUpRequest,
     dependencies: Vec<PathBuf>,
 ) -> Result<BTreeMap<String, String>, SetUpError> {
     let slot = set_up_slot(id);
     let limits = deps.transpile_limits;
     let typescript = request.modules.iter().filter(|(name, _)| layout::is_typescript(name));
-    let modules = typescript.map(|(name, source)| (name.clone(), source.clone())).collect();
+    let modules: BTreeMap<_, _> = typescript.map(|(name, source)| (name.clone(), source.clone())).collect();
+    if let Some(compiler) = compiler.filter(|_| dependencies.is_empty()) {
+        match deps.engine.transpile(compiler, modules.clone(), limits).await {
+            // Nothing of the modules has reached it.
+            Err(error @ SandboxError::Spoiled(_)) => {
+                warn!(deps.log, "slot.spoiled"; "slot" => %compiler, "error" => error_chain(&error));
+            }
+            answer => return javascript(answer),
+        }
+    }
     let purpose = Purpose::Transpile { dependencies };
     let spec = SlotSpec { slot, runtime: request.runtime, purpose, memory_mb: limits.memory_mb };
     let answer = async {
@@ -213,6 +223,10 @@ async fn transpile(
     if let Err(error) = deps.engine.destroy(slot).await {
         warn!(deps.log, "slot.wedged"; "slot" => %slot, "error" => error_chain(&error));
     }
+    javascript(answer)
+}
+
+fn javascript(answer: Result<Transpiled, SandboxError>) -> Result<BTreeMap<String, String>, SetUpError> {
     match answer {
         Ok(Transpiled::Modules(modules)) => Ok(modules),
         Ok(Transpiled::Faults(faults)) => Err(SetUpError::Source(faults)),

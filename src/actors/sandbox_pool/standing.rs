@@ -7,7 +7,7 @@ use actix::prelude::*;
 use slog::{debug, info, warn};
 
 use super::SandboxPool;
-use crate::domain::environment::{Environment, EnvironmentStatus, Metadata};
+use crate::domain::environment::{Environment, EnvironmentStatus, Metadata, Runtime};
 use crate::domain::id::SlotId;
 use crate::domain::pool::{Event, StandsFor};
 use crate::domain::tenant::TenantName;
@@ -45,6 +45,16 @@ impl SandboxPool {
                 let memory_mb = self.deps.usual_limits.memory_mb;
                 let spec = SlotSpec { slot, runtime, purpose: Purpose::StandForRuntime, memory_mb };
                 self.make_standing(spec, None, stands_for, ctx);
+            }
+            StandsFor::SetUps => {
+                let purpose = Purpose::Transpile { dependencies: Vec::new() };
+                let memory_mb = self.deps.transpile_limits.memory_mb;
+                self.make_standing(
+                    SlotSpec { slot, runtime: Runtime::Deno, purpose, memory_mb },
+                    None,
+                    stands_for,
+                    ctx,
+                );
             }
             StandsFor::Environment(id) => {
                 let store = Arc::clone(&self.deps.store);

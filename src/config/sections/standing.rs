@@ -20,6 +20,8 @@ pub struct Standing {
     pub runtimes: usize,
     /// Of one environment, at the most.
     pub environment: usize,
+    /// Of those that compile TypeScript at set-ups.
+    pub compilers: usize,
     pub age: Duration,
     /// Calls that one serves where an environment's calls share it.
     pub reuses: u32,
@@ -34,6 +36,7 @@ impl Standing {
             memory_mb: memory_mb(reader),
             runtimes: reader.whole("sandbox.standing.runtimes", 0..=1000),
             environment: reader.whole("sandbox.standing.environment", 0..=1000),
+            compilers: reader.whole("sandbox.standing.compilers", 0..=1000),
             age: reader.span("sandbox.standing.age", secs(10)..=secs(DAY)),
             reuses: reader.whole("sandbox.standing.reuses", 1..=1_000_000),
             reuse_idle: reader.span("sandbox.standing.reuse_idle", secs(1)..=secs(DAY)),

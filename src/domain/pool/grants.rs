@@ -3,7 +3,7 @@
 
 use super::machine::{Held, Place, Pool, RunningSetUp, WaitingSetUp, slot_for};
 use super::standing::{Have, Next, Standing};
-use super::{Effect, StandsFor};
+use super::{Effect, Needs, StandsFor};
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::sandbox::{SlotEvent, SlotState};
 use crate::domain::tenant::TenantName;
@@ -104,17 +104,26 @@ impl Pool {
         }
         // One that boots nothing passes those that wait for a boot.
         let may_boot = self.transpiling() < self.policy.transpiles_at_once();
-        let able = self.set_up_queue.iter().enumerate().filter(|(_, waiting)| may_boot || !waiting.transpiles);
+        let compiler = self.free_compiler();
+        let able = self.set_up_queue.iter().enumerate().filter(|(_, waiting)| match waiting.needs {
+            Needs::Nothing => true,
+            Needs::Compiler => may_boot || compiler.is_some(),
+            Needs::Boot => may_boot,
+        });
         // Whoever has the fewest under way is next; of those, who waits longest.
         let under_way = |tenant: &TenantName| self.set_ups.values().filter(|running| running.tenant == *tenant).count();
         let next = able.min_by_key(|(at, waiting)| (under_way(&waiting.tenant), *at)).map(|(at, _)| at);
-        let Some(WaitingSetUp { environment, tenant, transpiles, .. }) =
-            next.and_then(|at| self.set_up_queue.remove(at))
+        let Some(WaitingSetUp { environment, tenant, needs, .. }) = next.and_then(|at| self.set_up_queue.remove(at))
         else {
             return false;
         };
-        self.set_ups.insert(environment, RunningSetUp { tenant, transpiles });
-        effects.push(Effect::BeginSetUp { environment });
+        let compiler = compiler.filter(|_| needs == Needs::Compiler);
+        if let Some(slot) = compiler {
+            self.step_slot(slot, SlotEvent::Claimed, effects);
+        }
+        let boots = needs != Needs::Nothing && compiler.is_none();
+        self.set_ups.insert(environment, RunningSetUp { tenant, boots, compiler });
+        effects.push(Effect::BeginSetUp { environment, compiler });
         true
     }
 
@@ -166,7 +175,7 @@ impl Pool {
         let slot = self.fresh_slot();
         let environment = match stands_for {
             StandsFor::Environment(environment) => Some(environment),
-            StandsFor::Runtime(_) => None,
+            StandsFor::Runtime(_) | StandsFor::SetUps => None,
         };
         self.slots.insert(slot, Held { environment, stands_for: Some(stands_for), ..Held::new(now) });
         effects.push(Effect::Stand { slot, stands_for });
@@ -207,7 +216,8 @@ impl Pool {
             held.stale |= of.is_some_and(|of| whose(&self.standing, of));
         }
         let wanted = |stands_for| whose(&self.standing, stands_for);
-        let of_it = |held: &Held| !held.serves && held.stands_for.is_some_and(wanted);
+        let stands = |held: &Held| !held.serves && matches!(held.slot.state(), SlotState::Booting | SlotState::Ready);
+        let of_it = |held: &Held| stands(held) && held.stands_for.is_some_and(wanted);
         let slots: Vec<SlotId> = self.slots.iter().filter(|(_, held)| of_it(held)).map(|(slot, _)| *slot).collect();
         for slot in slots {
             self.step_slot(slot, SlotEvent::Cancelled, effects);
@@ -249,9 +259,9 @@ impl Pool {
         self.slots.values().filter(|held| !held.serves && held.slot.state() == SlotState::Booting).count()
     }
 
-    /// Set-ups that have a sandbox of their own, for as long as they last.
+    /// Set-ups that have a sandbox that was booted for them, for as long as they last.
     pub(super) fn transpiling(&self) -> usize {
-        self.set_ups.values().filter(|running| running.transpiles).count()
+        self.set_ups.values().filter(|running| running.boots).count()
     }
 
     pub(super) fn count(&self, state: SlotState) -> usize {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::shares::gives_way;
 use super::standing::Standing;
 use super::turns::Turns;
-use super::{Answer, Effect, Event, PoolPicture, PoolPolicy, Refusal, StandsFor, Wants};
+use super::{Answer, Effect, Event, Needs, PoolPicture, PoolPolicy, Refusal, StandsFor, Wants};
 use crate::domain::execution::Start;
 use crate::domain::id::{EnvironmentId, ExecutionId, SlotId};
 use crate::domain::sandbox::{Slot, SlotEffect, SlotEvent, SlotState};
@@ -44,14 +44,17 @@ pub(super) struct Waiting {
 pub(super) struct WaitingSetUp {
     pub(super) environment: EnvironmentId,
     pub(super) tenant: TenantName,
-    pub(super) transpiles: bool,
+    pub(super) needs: Needs,
     since: Moment,
 }
 
 #[derive(Debug)]
 pub(super) struct RunningSetUp {
     pub(super) tenant: TenantName,
-    pub(super) transpiles: bool,
+    /// It has a sandbox that was booted for it.
+    pub(super) boots: bool,
+    /// It has one that stood.
+    pub(super) compiler: Option<SlotId>,
 }
 
 #[derive(Debug)]
@@ -164,8 +167,9 @@ impl Pool {
     /// Takes one event and says what follows from it.
     pub fn step(&mut self, event: Event, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
-        // What stands next is made a moment later, when the slot is gone: not beside a call, or beside its answer.
-        let refills = !matches!(event, Event::LookedUp { .. } | Event::Settled { .. } | Event::Released { .. });
+        // What stands next is made a moment later, when the slot is gone: not beside a call or a set-up, or beside an answer.
+        let begins = matches!(event, Event::LookedUp { .. } | Event::SetUpCame { .. });
+        let refills = !begins && !matches!(event, Event::Settled { .. } | Event::Released { .. });
         let released = if let Event::Released { slot } = event { Some(slot) } else { None };
         match event {
             Event::Swept => self.swept = true,
@@ -189,10 +193,10 @@ impl Pool {
             Event::Destroyed { slot } => self.step_slot(slot, SlotEvent::Destroyed, &mut effects),
             Event::DestroyFailed { slot } => self.step_slot(slot, SlotEvent::DestroyFailed, &mut effects),
             Event::RetryDue { slot } => self.step_slot(slot, SlotEvent::RetryDue, &mut effects),
-            Event::SetUpCame { environment, tenant, transpiles } => {
-                self.set_up_came(WaitingSetUp { environment, tenant, transpiles, since: now }, &mut effects);
+            Event::SetUpCame { environment, tenant, needs } => {
+                self.set_up_came(WaitingSetUp { environment, tenant, needs, since: now }, &mut effects);
             }
-            Event::SetUpEnded { environment } => drop(self.set_ups.remove(&environment)),
+            Event::SetUpEnded { environment } => self.set_up_ended(environment, &mut effects),
             Event::ModulesChanged { environment } => {
                 self.retire(|_, stands_for| stands_for == StandsFor::Environment(environment), &mut effects);
             }
@@ -371,7 +375,7 @@ impl Pool {
                 if let Some(execution) = held.call {
                     let start = match held.stands_for {
                         _ if held.uses > 0 => Start::Reused,
-                        None => Start::Cold,
+                        None | Some(StandsFor::SetUps) => Start::Cold,
                         Some(StandsFor::Runtime(_)) => Start::WarmRuntime,
                         Some(StandsFor::Environment(_)) => Start::WarmEnvironment,
                     };
@@ -532,7 +536,7 @@ impl Pool {
     /// How full the pool is.
     pub fn picture(&self) -> PoolPicture {
         PoolPicture {
-            running: self.count(SlotState::Running),
+            running: self.slots.values().filter(|held| held.serves && held.slot.state() == SlotState::Running).count(),
             queued: self.calls.values().filter(|call| !matches!(call.place, Place::InSlot(_))).count(),
             booting: self.count(SlotState::Booting) - self.warming() + self.transpiling(),
             standing: self.count(SlotState::Ready),

@@ -21,6 +21,7 @@
 //! and only by a call that it fits; what stands stays within its memory, and is of the image that serves; no call of an environment begins once its
 //! deletion has; an environment is removed only when no slot of it is left but wedged ones; a drain ends.
 
+mod compilers;
 mod demand;
 mod grants;
 mod machine;
@@ -65,6 +66,16 @@ impl PoolPolicy {
     pub fn transpiles_at_once(&self) -> usize {
         (self.boots_at_once / 2).max(1)
     }
+}
+
+/// What sandbox a set-up needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    /// Deno's compiler, and nothing of its modules' dependencies: one that stands will do.
+    Compiler,
+    /// One of its own, for its dependencies or beside them.
+    Boot,
 }
 
 /// Why work is not taken now.
@@ -140,11 +151,10 @@ pub enum Event {
     RetryDue {
         slot: SlotId,
     },
-    /// `transpiles`: it will boot a sandbox of its own.
     SetUpCame {
         environment: EnvironmentId,
         tenant: TenantName,
-        transpiles: bool,
+        needs: Needs,
     },
     SetUpEnded {
         environment: EnvironmentId,
@@ -221,8 +231,10 @@ pub enum Effect {
         execution: ExecutionId,
         answer: Answer,
     },
+    /// `compiler`: the slot of one that stood, its own until it has ended.
     BeginSetUp {
         environment: EnvironmentId,
+        compiler: Option<SlotId>,
     },
     RefuseSetUp {
         environment: EnvironmentId,

@@ -165,6 +165,7 @@ fn policy(runtimes: usize, per_environment: usize) -> StandingPolicy {
         memory_mb: 2048,
         runtimes: [(Runtime::Bun, runtimes)].into(),
         per_environment,
+        compilers: 0,
         age: Duration::from_secs(600),
         call_memory_mb: 128,
         reuses: 1,

@@ -27,6 +27,8 @@ pub struct StandingPolicy {
     pub runtimes: BTreeMap<Runtime, usize>,
     /// How many may stand for one environment.
     pub per_environment: usize,
+    /// How many of Deno's compilers stand for set-ups.
+    pub compilers: usize,
     /// One that has stood for so long is replaced.
     pub age: Duration,
     /// The memory that they are made for: calls that ask for another cannot take one of Deno's, whose heap has its size by then.
@@ -42,6 +44,8 @@ pub struct StandingPolicy {
 pub enum StandsFor {
     Runtime(Runtime),
     Environment(EnvironmentId),
+    /// Set-ups that compile TypeScript.
+    SetUps,
 }
 
 /// What a call needs of its sandbox.
@@ -106,6 +110,7 @@ pub(super) struct Standing {
     policy: StandingPolicy,
     environments: BTreeMap<EnvironmentId, Known>,
     costs: BTreeMap<Runtime, Cost>,
+    compilers: Making,
     /// How many of each kind should stand, as last counted.
     stock: BTreeMap<StandsFor, usize>,
     /// What new sandboxes are made of, of the runtimes that come from images, as far as that was told.
@@ -128,7 +133,7 @@ impl Standing {
         let cost = Cost { memory_mb: MEMORY_GUESS_MB, lead: LEAD_GUESS, making: Making::default() };
         let costs = policy.runtimes.keys().map(|runtime| (*runtime, cost)).collect();
         let (environments, stock, images) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut new = Self { policy, environments, costs, stock, images };
+        let mut new = Self { policy, environments, costs, compilers: Making::default(), stock, images };
         new.count(Moment(0));
         new
     }
@@ -140,6 +145,7 @@ impl Standing {
             && match stands_for {
                 StandsFor::Runtime(runtime) => wants.plain && runtime == wants.runtime,
                 StandsFor::Environment(of) => wants.bare && of == environment,
+                StandsFor::SetUps => false,
             }
     }
 
@@ -227,6 +233,9 @@ impl Standing {
         if let Some(cost) = self.costs.get_mut(&runtime) {
             cost.making = Making::default();
         }
+        if runtime == Runtime::Deno {
+            self.compilers = Making::default();
+        }
         for known in self.environments.values_mut().filter(|known| known.runtime == runtime) {
             known.making = Making::default();
         }
@@ -242,6 +251,7 @@ impl Standing {
     fn making(&mut self, stands_for: StandsFor) -> Option<&mut Making> {
         match stands_for {
             StandsFor::Runtime(runtime) => self.costs.get_mut(&runtime).map(|cost| &mut cost.making),
+            StandsFor::SetUps => Some(&mut self.compilers),
             StandsFor::Environment(id) => self.environments.get_mut(&id).map(|known| &mut known.making),
         }
     }
@@ -249,6 +259,7 @@ impl Standing {
     fn runtime_of(&self, stands_for: StandsFor) -> Option<Runtime> {
         match stands_for {
             StandsFor::Runtime(runtime) => Some(runtime),
+            StandsFor::SetUps => Some(Runtime::Deno),
             StandsFor::Environment(id) => self.environments.get(&id).map(|known| known.runtime),
         }
     }
@@ -262,6 +273,7 @@ impl Standing {
         for (runtime, stock) in self.policy.runtimes.clone() {
             self.give(StandsFor::Runtime(runtime), stock, &mut left);
         }
+        self.give(StandsFor::SetUps, self.policy.compilers, &mut left);
         let mut asking: Vec<(f64, EnvironmentId, usize)> = Vec::new();
         for environment in self.environments.keys().copied().collect::<Vec<_>>() {
             let stands_for = StandsFor::Environment(environment);
@@ -327,6 +339,7 @@ impl Standing {
         let of_runtime = self.runtime_of(stands_for).and_then(|runtime| self.costs.get(&runtime));
         let of_environment = match stands_for {
             StandsFor::Runtime(_) => None,
+            StandsFor::SetUps => Some(self.compilers),
             StandsFor::Environment(id) => self.environments.get(&id).map(|known| known.making),
         };
         let waits = of_runtime.map(|cost| cost.making).into_iter().chain(of_environment);

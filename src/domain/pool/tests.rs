@@ -36,6 +36,7 @@ fn standing() -> PoolPolicy {
         memory_mb: 700,
         runtimes: [(Runtime::Bun, 2)].into(),
         per_environment: 4,
+        compilers: 0,
         age: Duration::from_secs(600),
         call_memory_mb: 128,
         reuses: 3,
@@ -73,8 +74,14 @@ fn came(execution: u128, environment: u128) -> Event {
     Event::CallCame { execution: call(execution), environment: env(environment), tenant: tenant(environment / 10) }
 }
 
+/// One that compiles needs nothing but a compiler where its number is even.
 fn set_up_came(environment: u128, transpiles: bool) -> Event {
-    Event::SetUpCame { environment: env(environment), tenant: tenant(environment / 10), transpiles }
+    let needs = match (transpiles, environment % 2) {
+        (false, _) => Needs::Nothing,
+        (true, 0) => Needs::Compiler,
+        (true, _) => Needs::Boot,
+    };
+    Event::SetUpCame { environment: env(environment), tenant: tenant(environment / 10), needs }
 }
 
 fn open(policy: PoolPolicy) -> Pool {
@@ -267,6 +274,7 @@ struct World {
     uses: BTreeMap<SlotId, usize>,
     call_env: BTreeMap<ExecutionId, EnvironmentId>,
     set_ups: Vec<EnvironmentId>,
+    compiling: BTreeSet<SlotId>,
     set_ups_seen: BTreeSet<EnvironmentId>,
     removing: Vec<EnvironmentId>,
     deleting: BTreeSet<EnvironmentId>,
@@ -374,7 +382,9 @@ impl World {
     }
 
     fn stands_with_the_image_that_serves(&self) -> Result<(), TestCaseError> {
-        let mut stand = self.warming.iter().chain(&self.standing);
+        // The images are Bun's, the compilers Deno's.
+        let of_images = |slot: &&SlotId| self.stands_for[*slot] != StandsFor::SetUps;
+        let mut stand = self.warming.iter().chain(&self.standing).filter(of_images);
         prop_assert!(stand.all(|slot| self.made_of[slot] == self.image), "one stands with a former image");
         Ok(())
     }
@@ -419,6 +429,7 @@ impl World {
                     None => prop_assert_eq!(start, Start::Cold),
                     Some(StandsFor::Runtime(_)) => prop_assert_eq!(start, Start::WarmRuntime),
                     Some(StandsFor::Environment(of)) => prop_assert_eq!(*of, environment),
+                    Some(StandsFor::SetUps) => prop_assert!(false, "a compiler runs no call"),
                 }
                 if self.stands_for.contains_key(&slot) {
                     prop_assert!(self.standing.contains(&slot), "it stands");
@@ -433,13 +444,22 @@ impl World {
                 self.warming.retain(|s| *s != slot);
                 self.standing.retain(|s| *s != slot);
                 self.running.retain(|s| *s != slot);
+                self.compiling.remove(&slot);
                 self.destroying.push(slot);
             }
             Effect::RetryDestroy { slot, .. } => self.wedged.push(slot),
             Effect::Answer { execution, .. } => {
                 prop_assert!(self.answered.insert(execution), "answered twice");
             }
-            Effect::BeginSetUp { environment } => self.set_ups.push(environment),
+            Effect::BeginSetUp { environment, compiler } => {
+                self.set_ups.push(environment);
+                if let Some(slot) = compiler {
+                    prop_assert!(self.standing.contains(&slot), "it stands");
+                    prop_assert_eq!(self.stands_for[&slot], StandsFor::SetUps);
+                    self.standing.retain(|s| *s != slot);
+                    self.compiling.insert(slot);
+                }
+            }
             Effect::RemoveEnvironment { environment } => {
                 let busy = [&self.booting, &self.warming, &self.standing, &self.running, &self.destroying];
                 let of_it = |slot| self.slot_env.get(slot) == Some(&environment);
@@ -480,7 +500,9 @@ impl World {
 proptest! {
     #[test]
     fn every_history_keeps_the_invariants(acts in prop::collection::vec(any_act(), 1..250), stands in any::<bool>()) {
-        let mut pool = Pool::new(if stands { standing() } else { policy() }, Uuid::from_u128(7 << 64));
+        let mut policy_of_it = if stands { standing() } else { policy() };
+        policy_of_it.standing.compilers = usize::from(stands);
+        let mut pool = Pool::new(policy_of_it, Uuid::from_u128(7 << 64));
         let mut world = World::default();
         for effect in pool.step(Event::Swept, Moment(0)) {
             world.perform(effect)?;
@@ -506,5 +528,6 @@ proptest! {
         world.finish(&mut pool)?;
         prop_assert_eq!(&world.asked, &world.answered, "every call is answered");
         prop_assert_eq!(world.drained, 1);
+        prop_assert!(world.compiling.is_empty(), "a compiler goes with its set-up");
     }
 }

@@ -9,6 +9,7 @@ pub(super) fn one_stands() -> StandingPolicy {
         memory_mb: 500,
         runtimes: [(Runtime::Deno, 1)].into(),
         per_environment: 1,
+        compilers: 0,
         age: Duration::from_secs(600),
         call_memory_mb: limits().memory_mb,
         reuses: 3,

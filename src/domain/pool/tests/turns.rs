@@ -21,7 +21,7 @@ fn boots_are_bounded_and_environments_take_turns() {
 #[test]
 fn set_ups_that_boot_leave_a_boot_to_the_calls_and_are_passed_by_those_that_do_not() {
     let mut pool = open(policy());
-    let begin = |n| Effect::BeginSetUp { environment: env(n) };
+    let begin = |n| Effect::BeginSetUp { environment: env(n), compiler: None };
     assert!(pool.step(set_up_came(1, true), Moment(0)).contains(&begin(1)));
     assert!(!pool.step(set_up_came(2, true), Moment(0)).contains(&begin(2)), "half of two boots is one");
     assert!(pool.step(set_up_came(3, false), Moment(0)).contains(&begin(3)), "it needs no boot");
@@ -30,6 +30,24 @@ fn set_ups_that_boot_leave_a_boot_to_the_calls_and_are_passed_by_those_that_do_n
     pool.step(Event::SetUpEnded { environment: env(3) }, Moment(1));
     let effects = pool.step(Event::SetUpEnded { environment: env(1) }, Moment(1));
     assert_eq!(effects.len(), 2, "a call and the second set-up");
+}
+
+#[test]
+fn a_set_up_that_compiles_takes_a_compiler_that_stands_and_ends_it() {
+    let with_one = StandingPolicy { compilers: 1, runtimes: BTreeMap::new(), ..standing().standing };
+    let mut pool = super::standing::stocked(PoolPolicy { standing: with_one, ..policy() });
+    let compiler = *pool.slots().first().unwrap();
+    let effects = pool.step(set_up_came(2, true), Moment(200));
+    assert_eq!(effects[1..], [Effect::BeginSetUp { environment: env(2), compiler: Some(compiler) }], "{effects:?}");
+    let effects = pool.step(set_up_came(4, true), Moment(200));
+    assert!(
+        effects.contains(&Effect::BeginSetUp { environment: env(4), compiler: None }),
+        "the other boots: {effects:?}"
+    );
+    let effects = pool.step(Event::SetUpEnded { environment: env(2) }, Moment(300));
+    assert!(effects.contains(&Effect::Destroy { slot: compiler }), "{effects:?}");
+    pool.step(Event::Destroyed { slot: compiler }, Moment(320));
+    assert!(!pool.slots().contains(&compiler));
 }
 
 #[test]
@@ -80,9 +98,9 @@ fn a_tenant_who_fills_the_queue_gives_way_to_another() {
 #[test]
 fn set_ups_are_served_in_turns_by_tenant_and_their_queue_is_shared_as_well() {
     let mut pool = open(policy());
-    let begin = |n| Effect::BeginSetUp { environment: env(n) };
+    let begin = |n| Effect::BeginSetUp { environment: env(n), compiler: None };
     for n in 100..122 {
-        let crowd = Event::SetUpCame { environment: env(n), tenant: tenant(1), transpiles: false };
+        let crowd = Event::SetUpCame { environment: env(n), tenant: tenant(1), needs: Needs::Nothing };
         pool.step(crowd, Moment(0));
     }
     let effects = pool.step(set_up_came(200, false), Moment(1));
