@@ -20,6 +20,8 @@ use crate::ports::store::StoreError;
 use crate::ports::tenants::Pass;
 use crate::telemetry::error_chain;
 
+const STARTING: &str = "starting the sandbox";
+
 type Reply = oneshot::Sender<Result<ExecutionReport, ExecuteError>>;
 
 /// A call that is not answered yet.
@@ -39,6 +41,8 @@ pub(super) struct PendingCall {
     begins: Option<oneshot::Receiver<ExecutionRecord>>,
     evidence: Option<Evidence>,
     failure: Option<ExecuteError>,
+    /// Why its last sandbox was of no use: the answer if it gets no other.
+    boot_failure: Option<ExecuteError>,
     came: Duration,
     boot_began: Option<Duration>,
     claimed: Option<Duration>,
@@ -96,6 +100,7 @@ impl Handler<Execute> for SandboxPool {
             begins: None,
             evidence: None,
             failure: None,
+            boot_failure: None,
             came: self.deps.clock.uptime(),
             boot_began: None,
             claimed: None,
@@ -219,14 +224,13 @@ impl SandboxPool {
         }
         match created {
             Ok(()) => {
-                pending.failure = None;
                 pending.claimed = Some(uptime);
                 Sandbox::Ready
             }
             Err(error) => {
                 warn!(self.deps.log, "slot.boot_failed"; "execution" => %execution, "error" => error_chain(&error));
                 self.suspect_host = true;
-                pending.failure = Some(host("starting the sandbox", &error, kind_of(&error)));
+                pending.boot_failure = Some(host(STARTING, &error, kind_of(&error)));
                 self.newest_again(execution);
                 Sandbox::Failed
             }
@@ -279,6 +283,7 @@ impl SandboxPool {
                     Err(error @ SandboxError::Spoiled(_)) => {
                         warn!(pool.deps.log, "slot.spoiled"; "slot" => %slot, "error" => error_chain(&error));
                         (pending.call.data, pending.call.env) = (call.data, call.env);
+                        pending.boot_failure = Some(host(STARTING, &error, kind_of(&error)));
                         pool.newest_again(execution);
                         return pool.step(Event::Spoiled { slot }, ctx);
                     }
@@ -356,7 +361,8 @@ impl SandboxPool {
             (Answer::Cancelled, _) => {
                 Ok(ExecutionReport::cancelled(execution, limits, self.deps.isolated, timings, start))
             }
-            (Answer::BootFailed | Answer::Settled, _) => Err(lost()),
+            (Answer::BootFailed, _) => Err(pending.boot_failure.take().unwrap_or_else(lost)),
+            (Answer::Settled, _) => Err(lost()),
         }
     }
 }
