@@ -41,6 +41,7 @@ mod platform;
 mod reaping;
 mod revisions;
 mod rounds;
+mod sandbox_chaos;
 mod secrets;
 mod standing;
 mod support;
