@@ -84,8 +84,8 @@ pub enum SandboxError {
     Unknown(SlotId),
     #[error("the sandbox's task ended as {0}")]
     TaskFailed(&'static str),
-    /// A standing sandbox that was not as it should be when it was claimed. Nothing of the call has reached it.
-    #[error("the standing sandbox {0} is of no use any more")]
+    /// A ready sandbox that was not as it should be when it was claimed. Nothing of the call has reached it.
+    #[error("the sandbox {0}, which was ready, is of no use any more")]
     Spoiled(SlotId),
     #[error("{doing} failed")]
     Host {

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::support::dice::{Dice, number};
 use crate::support::gpu::sealed::Sealed;
 use crate::support::gpu::{Gpu, left, sealed};
 use crate::support::host::{Footprint, footprint};
@@ -19,22 +20,6 @@ const JOBS: usize = 10_000;
 const INSTANCES: usize = 6;
 /// So many jobs without a settled one for so long are a standstill.
 const STANDSTILL: Duration = Duration::from_secs(60);
-
-fn number(name: &str, usual: u64) -> u64 {
-    std::env::var(name).ok().map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
-}
-
-/// Dice that fall the same way for the same seed (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % most
-    }
-}
 
 #[derive(Default, Debug)]
 struct Mischief {
@@ -73,7 +58,7 @@ async fn strike(gpu: &Gpu, dice: &mut Dice, done: &mut Mischief) {
                 Reply::status(503),
                 Reply::retry_after(429, 1),
             ];
-            let reply = &replies[dice.below(replies.len() as u64) as usize];
+            let reply = dice.one_of(&replies);
             // Not more than is used up: the last results would never get through.
             gpu.platform().forgive(Call::Done);
             for _ in 0..=dice.below(3) {
@@ -83,7 +68,7 @@ async fn strike(gpu: &Gpu, dice: &mut Dice, done: &mut Mischief) {
         }
         18 => {
             let replies = Reply::nothing_to_do();
-            gpu.platform().next(Call::Take, replies[dice.below(replies.len() as u64) as usize].1.clone());
+            gpu.platform().next(Call::Take, dice.one_of(&replies).1.clone());
             done.polls += 1;
         }
         _ => {
@@ -170,9 +155,7 @@ fn outcomes(gpu: &Gpu, requests: &BTreeMap<String, (usize, Sealed)>) -> BTreeMap
 #[tokio::test]
 async fn each_of_ten_thousand_jobs_is_settled_once_whatever_is_killed() {
     let jobs = number("CLOISTER_TEST_JOBS", JOBS as u64) as usize;
-    let seed = number("CLOISTER_TEST_SEED", u64::from(std::process::id()) ^ jiff::Timestamp::now().as_second() as u64);
-    println!("CLOISTER_TEST_SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::of_this_run();
     let setup = Gpu::double().instances(INSTANCES).switch("CHILDREN", "1:detached").on_platform();
     let gpu = setup
         .set("supervision.backoff_first", "10 ms")

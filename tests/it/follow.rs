@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::client::event;
 use crate::support::daemon::TOKEN;
 use crate::support::{Daemon, RUNTIMES, Settings, eventually};
 
@@ -25,12 +26,11 @@ impl Stream {
     /// The next event's name and data; none at the end of the stream.
     pub async fn next(&mut self) -> Option<(String, Value)> {
         loop {
-            while let Some((event, rest)) = self.text.split_once("\n\n") {
-                let line = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
-                let found = line("event: ").zip(line("data: "));
+            while let Some((text, rest)) = self.text.split_once("\n\n") {
+                let found = event(text);
                 self.text = rest.to_owned();
-                if let Some((name, data)) = found {
-                    return Some((name, serde_json::from_str(&data).unwrap()));
+                if found.is_some() {
+                    return found;
                 }
             }
             let piece = self.response.chunk().await.unwrap()?;

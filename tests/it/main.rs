@@ -42,6 +42,7 @@ mod reaping;
 mod reuse;
 mod revisions;
 mod rounds;
+mod sandbox_chaos;
 mod secrets;
 mod standing;
 mod support;

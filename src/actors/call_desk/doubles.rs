@@ -33,6 +33,8 @@ pub struct BookDouble {
     pub answers: Mutex<BTreeMap<ExecutionId, Answer>>,
     pub ready: Mutex<Vec<EnvironmentId>>,
     pub down: Mutex<bool>,
+    /// How long a look at a call waits for its turn.
+    pub busy: Mutex<Duration>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -110,6 +112,8 @@ impl CallBook for BookDouble {
     }
     async fn view(&self, execution: ExecutionId) -> Result<Option<ExecutionView>, StoreError> {
         self.check()?;
+        let busy = *locked(&self.busy);
+        tokio::time::sleep(busy).await;
         Ok(self.view_of(execution))
     }
     async fn views(

@@ -135,6 +135,21 @@ async fn an_accepted_call_is_durable_then_run_then_shown_with_its_answer() {
 }
 
 #[actix::test]
+async fn a_call_that_ends_while_it_is_looked_at_is_shown_with_its_answer() {
+    tokio::time::pause();
+    let hold = Arc::new(Notify::new());
+    let house = House { hold: Some(Arc::clone(&hold)), ..House::default() };
+    let desk = house.start();
+    desk.send(accept(1)).await.unwrap().unwrap();
+    *house.book.busy.lock().unwrap() = Duration::from_millis(100);
+    let looking = actix::spawn(desk.send(GetExecution { execution: id(1), tenant: acme() }));
+    settle(50).await;
+    hold.notify_one();
+    let view = looking.await.unwrap().unwrap().unwrap().unwrap();
+    assert_eq!((view.status(), view.answer), (CallStatus::Done, Some(answer(200, "cancelled"))));
+}
+
+#[actix::test]
 async fn a_call_that_the_pool_has_no_place_for_is_asked_for_again() {
     tokio::time::pause();
     let house = House::default();

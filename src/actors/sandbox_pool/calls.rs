@@ -22,6 +22,8 @@ use crate::ports::store::StoreError;
 use crate::ports::tenants::Pass;
 use crate::telemetry::error_chain;
 
+const STARTING: &str = "starting the sandbox";
+
 type Reply = oneshot::Sender<Result<ExecutionReport, ExecuteError>>;
 
 /// A call that is not answered yet.
@@ -37,8 +39,12 @@ pub(super) struct PendingCall {
     in_slot: bool,
     /// Its row in the store, once that is written.
     record: Option<ExecutionRecord>,
+    /// The same row from the beginning of its writing on: a call may be cancelled before the pool hears that it is there.
+    begins: Option<oneshot::Receiver<ExecutionRecord>>,
     evidence: Option<Evidence>,
     failure: Option<ExecuteError>,
+    /// Why its last sandbox was of no use: the answer if it gets no other.
+    boot_failure: Option<ExecuteError>,
     came: Duration,
     boot_began: Option<Duration>,
     claimed: Option<Duration>,
@@ -102,8 +108,10 @@ impl Handler<Execute> for SandboxPool {
             environment: None,
             in_slot: false,
             record: None,
+            begins: None,
             evidence: None,
             failure: None,
+            boot_failure: None,
             came: self.deps.clock.uptime(),
             boot_began: None,
             claimed: None,
@@ -153,7 +161,7 @@ impl SandboxPool {
     pub(super) fn boot(&mut self, slot: SlotId, execution: ExecutionId, ctx: &mut Context<Self>) {
         let now = self.deps.clock.uptime();
         let Some(pending) = self.calls.get_mut(&execution) else { return };
-        let Some(environment) = pending.environment.as_ref() else { return };
+        let Some(environment) = pending.environment.clone() else { return };
         pending.boot_began.get_or_insert(now);
         pending.in_slot = true;
         self.trees.insert(slot, environment.volume_name.clone());
@@ -168,7 +176,7 @@ impl SandboxPool {
             },
             memory_mb: pending.call.limits.memory_mb,
         };
-        let recording = record(&self.deps, execution, environment.id, pending.record.is_some());
+        let recording = record(&self.deps, pending, environment.id);
         let engine = Arc::clone(&self.deps.engine);
         let work = async move { futures_util::future::join(recording, engine.create(spec)).await };
         self.spawn(ctx, work, move |pool, (recorded, created), ctx| {
@@ -194,7 +202,7 @@ impl SandboxPool {
         pending.in_slot = true;
         self.trees.insert(slot, volume.clone());
         pending.boot_began.get_or_insert(self.deps.clock.uptime());
-        let recording = record(&self.deps, execution, environment, pending.record.is_some());
+        let recording = record(&self.deps, pending, environment);
         let engine = Arc::clone(&self.deps.engine);
         let attaching =
             async move { if start == Start::WarmRuntime { engine.attach(slot, &volume).await } else { Ok(()) } };
@@ -228,14 +236,13 @@ impl SandboxPool {
         }
         match created {
             Ok(()) => {
-                pending.failure = None;
                 pending.claimed = Some(uptime);
                 Sandbox::Ready
             }
             Err(error) => {
                 warn!(self.deps.log, "slot.boot_failed"; "execution" => %execution, "error" => error_chain(&error));
                 self.suspect_host = true;
-                pending.failure = Some(host("starting the sandbox", &error, kind_of(&error)));
+                pending.boot_failure = Some(host(STARTING, &error, kind_of(&error)));
                 self.newest_again(execution);
                 Sandbox::Failed
             }
@@ -289,6 +296,7 @@ impl SandboxPool {
                     Err(error @ SandboxError::Spoiled(_)) => {
                         warn!(pool.deps.log, "slot.spoiled"; "slot" => %slot, "error" => error_chain(&error));
                         (pending.call.data, pending.call.env) = (call.data, call.env);
+                        pending.boot_failure = Some(host(STARTING, &error, kind_of(&error)));
                         pool.newest_again(execution);
                         return pool.step(Event::Spoiled { slot }, ctx);
                     }
@@ -304,27 +312,40 @@ impl SandboxPool {
     pub(super) fn answer(&mut self, execution: ExecutionId, answer: Answer, ctx: &mut Context<Self>) {
         let Some(mut pending) = self.calls.remove(&execution) else { return };
         let result = self.conclude(execution, answer, &mut pending);
-        let PendingCall { call, tenant, reply, record, .. } = pending;
+        let PendingCall { call, tenant, reply, record, begins, .. } = pending;
         if let Ok(report) = &result {
             info!(self.deps.log, "call.ended"; "execution" => %execution, "environment" => %call.environment,
                 "tenant" => tenant.as_str(), "request" => call.request.as_str(), "outcome" => report.outcome.as_str(),
                 "total_ms" => report.timings.total_ms);
         }
-        let Some(begun) = record else {
+        if record.is_none() && begins.is_none() {
             drop(reply.send(result));
             return;
-        };
+        }
+        let (store, keep_output) = (Arc::clone(&self.deps.store), self.deps.keep_output);
         let completed_at = self.deps.clock.wall();
-        let finished = match &result {
-            Ok(report) => report.record(&begun, completed_at, self.deps.keep_output),
-            Err(_) => ExecutionRecord { completed_at: Some(completed_at), outcome: Some("failed".to_owned()), ..begun },
+        let work = async move {
+            let begun = match (record, begins) {
+                (None, Some(begins)) => begins.await.ok(),
+                (record, _) => record,
+            };
+            // A row that could not be written needs no end.
+            let Some(begun) = begun else { return (result, None) };
+            let finished = match &result {
+                Ok(report) => report.record(&begun, completed_at, keep_output),
+                Err(_) => {
+                    ExecutionRecord { completed_at: Some(completed_at), outcome: Some("failed".to_owned()), ..begun }
+                }
+            };
+            let stored = store.finish_execution(&finished).await;
+            (result, Some(stored))
         };
-        let store = Arc::clone(&self.deps.store);
-        let work = async move { store.finish_execution(&finished).await };
         self.answering += 1;
-        self.spawn(ctx, work, move |pool, stored, ctx| {
-            pool.note_store(&stored);
-            if let Err(error) = &stored {
+        self.spawn(ctx, work, move |pool, (result, stored), ctx| {
+            if let Some(stored) = &stored {
+                pool.note_store(stored);
+            }
+            if let Some(Err(error)) = &stored {
                 warn!(pool.deps.log, "call.unrecorded"; "execution" => %execution, "error" => error_chain(error));
             }
             drop(reply.send(result));
@@ -353,7 +374,8 @@ impl SandboxPool {
             (Answer::Cancelled, _) => {
                 Ok(ExecutionReport::cancelled(execution, limits, self.deps.isolated, timings, start))
             }
-            (Answer::BootFailed | Answer::Settled, _) => Err(lost()),
+            (Answer::BootFailed, _) => Err(pending.boot_failure.take().unwrap_or_else(lost)),
+            (Answer::Settled, _) => Err(lost()),
         }
     }
 }
@@ -368,16 +390,20 @@ enum Sandbox {
 /// Writes the row of a call that begins, unless that was done at an earlier try.
 fn record(
     deps: &Deps,
-    execution: ExecutionId,
+    pending: &mut PendingCall,
     environment: EnvironmentId,
-    done: bool,
 ) -> impl Future<Output = Result<ExecutionRecord, StoreError>> + 'static {
-    let record = ExecutionRecord::begun(execution, environment, deps.clock.wall());
+    let record = ExecutionRecord::begun(pending.call.execution, environment, deps.clock.wall());
     let store = Arc::clone(&deps.store);
+    let (written, begins) = oneshot::channel();
+    let done = pending.record.is_some();
+    pending.begins = Some(begins);
     async move {
         if !done {
             store.begin_execution(&record).await?;
         }
+        // Nobody listens but whoever ends a call in the meantime.
+        drop(written.send(record.clone()));
         Ok(record)
     }
 }

@@ -312,18 +312,30 @@ impl Pool {
         self.step_slot(slot, SlotEvent::Cancelled, effects);
     }
 
-    /// Its call waits again, in front of all of its environment's, for a sandbox of its own.
+    /// Its call waits again, and takes nothing more that stood.
     fn spoiled(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {
         let Some(held) = self.slots.get_mut(&slot) else { return };
-        if held.slot.state() != SlotState::Running || held.stands_for.is_none() {
+        if held.slot.state() != SlotState::Running {
             return;
         }
-        let call = held.call.take();
+        let (call, stood) = (held.call.take(), held.stands_for.is_some());
         self.step_slot(slot, SlotEvent::Settled, effects);
         let Some(execution) = call else { return };
+        if let Some(waiting) = self.calls.get_mut(&execution) {
+            waiting.disappointed |= stood;
+        }
+        self.wait_again(execution, effects);
+    }
+
+    /// A call that nothing has come of yet waits again, in front of all of its environment's, unless it had all its boots.
+    fn wait_again(&mut self, execution: ExecutionId, effects: &mut Vec<Effect>) {
         let Some(waiting) = self.calls.get_mut(&execution) else { return };
+        if waiting.attempts >= BOOT_ATTEMPTS {
+            self.calls.remove(&execution);
+            effects.push(Effect::Answer { execution, answer: Answer::BootFailed });
+            return;
+        }
         waiting.place = Place::Queued;
-        waiting.disappointed = true;
         self.turns.push(&waiting.tenant, waiting.environment, execution, true);
     }
 
@@ -339,15 +351,9 @@ impl Pool {
         }
         let call = held.call.take();
         self.step_slot(slot, SlotEvent::BootFailed, effects);
-        let Some(execution) = call else { return };
-        let Some(waiting) = self.calls.get_mut(&execution) else { return };
-        if waiting.attempts >= BOOT_ATTEMPTS {
-            self.calls.remove(&execution);
-            effects.push(Effect::Answer { execution, answer: Answer::BootFailed });
-            return;
+        if let Some(execution) = call {
+            self.wait_again(execution, effects);
         }
-        waiting.place = Place::Queued;
-        self.turns.push(&waiting.tenant, waiting.environment, execution, true);
     }
 
     fn settled(&mut self, slot: SlotId, effects: &mut Vec<Effect>) {

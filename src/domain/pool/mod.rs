@@ -3,7 +3,7 @@
 //! ```text
 //!  CallCame ─► Arriving ──found──► Queued ──fair turn──► InSlot ──► Answer
 //!                 │ absent            │ ▲ too long, cancelled  (the slot's own life: domain::sandbox)
-//!                 ▼                   ▼ └─ what stood ready was spoiled
+//!                 ▼                   ▼ └─ its sandbox was spoiled before it ran
 //!               Answer              Answer
 //! ```
 //!
@@ -131,7 +131,7 @@ pub enum Event {
     Lost {
         slot: SlotId,
     },
-    /// What stood ready was of no use when it was claimed; nothing of the call has reached it.
+    /// What stood ready, or was booted for the call, was of no use when it was to run; nothing of the call has reached it.
     Spoiled {
         slot: SlotId,
     },

@@ -165,6 +165,19 @@ fn a_failed_boot_is_tried_once_more_in_a_fresh_slot() {
 }
 
 #[test]
+fn a_sandbox_that_was_booted_and_is_spoiled_before_its_call_ran_is_a_boot_that_failed() {
+    let mut pool = open(policy());
+    let (first, _) = boots(&arrive(&mut pool, 1, 10))[0];
+    pool.step(Event::Booted { slot: first }, Moment(1));
+    let effects = pool.step(Event::Spoiled { slot: first }, Moment(2));
+    assert!(effects.contains(&Effect::Destroy { slot: first }), "{effects:?}");
+    let (second, _) = boots(&effects)[0];
+    pool.step(Event::Booted { slot: second }, Moment(3));
+    let effects = pool.step(Event::Spoiled { slot: second }, Moment(4));
+    assert_eq!(answers(&effects), [(call(1), Answer::BootFailed)]);
+}
+
+#[test]
 fn a_deletion_ends_its_calls_and_removes_only_when_no_slot_is_left() {
     let mut pool = open(policy());
     let (slot, _) = boots(&arrive(&mut pool, 1, 10))[0];
@@ -317,11 +330,7 @@ impl World {
                 Event::Imports { slot }
             }
             Act::Lose(i) => Event::Lost { slot: take(&mut self.standing, i)? },
-            Act::Spoil(i) => {
-                let spoiled: Vec<SlotId> =
-                    self.running.iter().copied().filter(|slot| self.stands_for.contains_key(slot)).collect();
-                Event::Spoiled { slot: *spoiled.get(i % spoiled.len().max(1))? }
-            }
+            Act::Spoil(i) => Event::Spoiled { slot: *self.running.get(i % self.running.len().max(1))? },
             Act::Cancel(i) => Event::CallCancelled { execution: *self.asked.iter().nth(i % self.asked.len().max(1))? },
             Act::Boot(i, ok) => {
                 let slot = take(&mut self.booting, i)?;

@@ -54,6 +54,13 @@ impl Answer {
     }
 }
 
+/// A server-sent event's name and data; none of a comment.
+pub fn event(text: &str) -> Option<(String, Value)> {
+    let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+    let (name, data) = line("event: ").zip(line("data: "))?;
+    Some((name, serde_json::from_str(&data).unwrap()))
+}
+
 impl Client {
     pub fn new(url: &str, token: &str) -> Self {
         let http = super::http().timeout(Duration::from_secs(120)).build().unwrap();
@@ -85,16 +92,21 @@ impl Client {
     }
 
     pub async fn finish(&self, request: reqwest::RequestBuilder) -> Answer {
-        let answer = request.send().await.unwrap();
+        self.attempt(request).await.unwrap()
+    }
+
+    /// As [`Client::finish`], where the connection may break.
+    pub async fn attempt(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+        let answer = request.send().await?;
         let status = answer.status().as_u16();
         let headers = answer
             .headers()
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()))
             .collect();
-        let text = answer.text().await.unwrap();
+        let text = answer.text().await?;
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status, text, json, headers }
+        Ok(Answer { status, text, json, headers })
     }
 
     pub async fn set_up(&self, request: Value) -> Answer {

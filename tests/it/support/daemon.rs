@@ -198,7 +198,13 @@ impl Daemon {
             let starts = starts.lock().unwrap();
             assert!(starts.iter().any(|start| start == tier.start()), "{tier:?}: {starts:?}");
         }
-        super::eventually("an empty host", Duration::from_secs(20), async || {
+        self.eventually_nothing_left(Duration::from_secs(20)).await;
+    }
+
+    /// Waits until nothing of any call is left on the host but what stands ready for others.
+    pub async fn eventually_nothing_left(&self, patience: Duration) {
+        let tier = self.standing.tier;
+        super::eventually("an empty host", patience, async || {
             let frozen = if tier.stands() { host::frozen_slots(&self.home) } else { BTreeSet::new() };
             host::leftovers_beside(&self.home, &frozen)?;
             let standing = if tier.stands() { self.standing.pool().await["standing"].as_u64() } else { Some(0) };

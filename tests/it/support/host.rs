@@ -49,11 +49,15 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
+/// Pids in a cgroup.
+pub fn processes_in(cgroup: &Path) -> BTreeSet<i32> {
+    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
 /// Pids in the daemon's slots.
 pub fn slot_processes(home: &Home) -> BTreeSet<i32> {
-    let read = |cgroup: PathBuf| fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-    let texts: Vec<String> = slot_cgroups(home).into_iter().map(read).collect();
-    texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.parse().ok()).collect()
+    slot_cgroups(home).iter().flat_map(|cgroup| processes_in(cgroup)).collect()
 }
 
 /// Pids whose command line names the daemon's run directory: every `runsc` of its slots does.

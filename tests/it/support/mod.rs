@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod dice;
 pub mod far;
 pub mod gpu;
 pub mod host;

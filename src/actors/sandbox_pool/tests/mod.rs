@@ -187,6 +187,32 @@ async fn a_caller_that_hangs_up_frees_its_sandbox_at_once() {
 }
 
 #[actix::test]
+async fn a_call_that_is_cancelled_while_its_sandbox_boots_has_its_end_in_the_store() {
+    let world = World::default();
+    let pool = start(&world);
+    let id = set_up(&pool, 1).await;
+    let waiting = actix::spawn(pool.send(execute(id, 1)));
+    settle(50).await;
+    assert_eq!((world.store.calls.lock().unwrap().len(), world.engine.live()), (1, 1), "recorded, and not ready");
+    pool.send(CancelExecution { execution: ExecutionId(Uuid::from_u128(1)) }).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().unwrap().outcome, Outcome::Cancelled);
+    assert_eq!(world.store.calls.lock().unwrap()[0].outcome.as_deref(), Some("cancelled"));
+}
+
+#[actix::test]
+async fn a_call_that_is_cancelled_in_its_second_boot_is_told_that_and_not_of_the_first() {
+    let world = World::default();
+    let pool = start(&world);
+    let id = set_up(&pool, 1).await;
+    *world.engine.failing_boots.lock().unwrap() = 1;
+    let waiting = actix::spawn(pool.send(execute(id, 1)));
+    settle(150).await;
+    assert_eq!(world.engine.created.lock().unwrap().len(), 3, "one for the set-up, two for the call");
+    pool.send(CancelExecution { execution: ExecutionId(Uuid::from_u128(1)) }).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().unwrap().outcome, Outcome::Cancelled);
+}
+
+#[actix::test]
 async fn an_environment_in_use_does_not_expire_and_a_deleted_one_ends_its_calls() {
     let world = World::default();
     let pool = start(&world);

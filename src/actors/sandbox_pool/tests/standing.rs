@@ -48,6 +48,22 @@ async fn a_spoiled_sandbox_costs_its_call_nothing_but_time() {
 }
 
 #[actix::test]
+async fn a_booted_sandbox_that_dies_before_its_call_reaches_it_is_made_once_more() {
+    let world = World::default();
+    let pool = start(&world);
+    let id = set_up(&pool, 1).await;
+    *world.engine.spoiled.lock().unwrap() = 1;
+    assert_eq!(call(&pool, id, 2).await.unwrap().outcome, Outcome::Ok);
+    *world.engine.spoiled.lock().unwrap() = 2;
+    let refused = call(&pool, id, 3).await;
+    assert!(matches!(&refused, Err(ExecuteError::Host { doing: "starting the sandbox", .. })), "{refused:?}");
+    assert_eq!(world.store.calls.lock().unwrap().len(), 2, "each recorded once");
+    settle(500).await;
+    let made = world.engine.created.lock().unwrap().len();
+    assert_eq!((world.engine.live(), made), (0, 5), "one for the set-up, two for each call");
+}
+
+#[actix::test]
 async fn a_lost_sandbox_is_replaced_and_a_module_that_cannot_be_imported_stops_nobody() {
     let world = World::default();
     let pool = start_with(&world, &Parent::default().start(), one_stands());
