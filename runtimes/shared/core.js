@@ -6,7 +6,7 @@
 // setter on Object.prototype nor a `toJSON` sees the nonce.
 
 const { apply } = Reflect;
-const { defineProperty: define, getOwnPropertyDescriptor, getPrototypeOf, keys } = Object;
+const { defineProperty: define, getOwnPropertyDescriptor, getPrototypeOf, keys, setPrototypeOf } = Object;
 const { parse, stringify } = JSON;
 const { now } = Date;
 const Text = String;
@@ -440,7 +440,8 @@ export function serve(host) {
   function receive() {
     const header = receiveExactly(4);
     const size = ((header[0] << 24) | (header[1] << 16) | (header[2] << 8) | header[3]) >>> 0;
-    return parse(decode(decoder, receiveExactly(size)));
+    // Of its own: what a handler put on Object.prototype is no part of a later request.
+    return setPrototypeOf(parse(decode(decoder, receiveExactly(size))), null);
   }
 
   function receiveExactly(size) {

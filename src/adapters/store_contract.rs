@@ -101,6 +101,7 @@ async fn an_unknown_environment_is_absent_and_not_an_error(store: &dyn Store) {
     assert_eq!(store.environment(id).await.expect("read"), None);
     assert!(!store.set_status(id, EnvironmentStatus::Ready).await.expect("set"));
     assert!(!store.delete_environment(id).await.expect("deleted"));
+    store.try_write().await.expect("written");
     assert_eq!(store.environments().await.expect("listed"), []);
     assert_eq!(store.executions(id, 10).await.expect("listed"), []);
 }

@@ -140,7 +140,9 @@ fn isolation(name: Option<String>) -> Result<Isolation, ApiError> {
 
 async fn list(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let environments = doors.store.environments_of(&envelope::caller(&request)?.tenant).await?;
-    let ready = environments.into_iter().filter(|environment| environment.status == EnvironmentStatus::Ready);
+    let now = doors.clock.wall();
+    let is_there = |found: &Environment| found.status == EnvironmentStatus::Ready && !found.is_over(now);
+    let ready = environments.into_iter().filter(is_there);
     let bodies: Vec<EnvironmentBody> = ready.map(EnvironmentBody::from).collect();
     Ok(answer::json(StatusCode::OK, &bodies))
 }
@@ -149,7 +151,7 @@ async fn show(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, 
     Ok(answer::json(StatusCode::OK, &EnvironmentBody::from(ready(&doors, &request).await?)))
 }
 
-/// The environment that a request's path names, if it can be executed. One that is being made or deleted does not exist
+/// The environment that a request's path names, if it can be executed. One that is being made or deleted, or whose time is over, does not exist
 /// for a caller, nor does another tenant's.
 pub async fn ready(doors: &Doors, request: &HttpRequest) -> Result<Environment, ApiError> {
     there(doors, id_of(request)?, &envelope::caller(request)?.tenant).await
@@ -158,7 +160,8 @@ pub async fn ready(doors: &Doors, request: &HttpRequest) -> Result<Environment, 
 /// The same for a tenant and an id that are known.
 pub async fn there(doors: &Doors, id: EnvironmentId, tenant: &TenantName) -> Result<Environment, ApiError> {
     let found = doors.store.environment(id).await?;
-    found.filter(|environment| environment.is_there_for(tenant)).ok_or(ApiError::Absent(id))
+    let now = doors.clock.wall();
+    found.filter(|found| found.is_found_by(tenant, now)).ok_or(ApiError::Absent(id))
 }
 
 async fn delete(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {

@@ -44,6 +44,11 @@ pub struct Reach {
 pub enum ClientError {
     #[error("cannot reach {at} ({cause}): is the daemon running? start it with `cloister serve`")]
     Unreachable { at: String, cause: String },
+    /// It was reached, and went while it was at work.
+    #[error(
+        "{at} went away before it had answered ({cause}): what was asked may have been done all the same; look before you ask again"
+    )]
+    CutOff { at: String, cause: String },
     #[error("{0} did not answer in time: `cloister health` says whether it is alive")]
     Silent(String),
     #[error("the token was refused: set BEARER_TOKEN, or name a file that holds it with --token-file")]
@@ -71,6 +76,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ClientError::Unreachable { .. } | ClientError::Silent(_) | ClientError::Unable { .. } => exit::UNAVAILABLE,
+            ClientError::CutOff { .. } => exit::NOT_YET,
             ClientError::Url(_) => exit::USAGE,
             ClientError::Credentials { .. } => exit::DENIED,
             ClientError::OtherKey { .. } => exit::PROTOCOL,
@@ -84,7 +90,10 @@ impl ClientError {
     /// Whether asking again may help.
     pub fn is_passing(&self) -> bool {
         match self {
-            ClientError::Unreachable { .. } | ClientError::Silent(_) | ClientError::Unable { .. } => true,
+            ClientError::Unreachable { .. }
+            | ClientError::CutOff { .. }
+            | ClientError::Silent(_)
+            | ClientError::Unable { .. } => true,
             ClientError::Foreign { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
             _ => false,
         }
@@ -103,7 +112,7 @@ impl ClientError {
     /// Why nobody answered; none when somebody did.
     pub fn cause(&self) -> Option<String> {
         match self {
-            ClientError::Unreachable { cause, .. } => Some(cause.clone()),
+            ClientError::Unreachable { cause, .. } | ClientError::CutOff { cause, .. } => Some(cause.clone()),
             ClientError::Silent(_) => Some("no answer in time".to_owned()),
             _ => None,
         }
@@ -119,7 +128,8 @@ impl ClientError {
             cause = Some(deeper);
         }
         let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
-        Self::Unreachable { at: at.to_owned(), cause }
+        let at = at.to_owned();
+        if error.is_connect() { Self::Unreachable { at, cause } } else { Self::CutOff { at, cause } }
     }
 }
 

@@ -123,6 +123,12 @@ fn print(call: &CallBody, streams: &mut Streams<'_>) -> anyhow::Result<()> {
             let error: ErrorBody = serde_json::from_str(error.get())?;
             writeln!(streams.err, "{}", printable(&error.error))?;
         }
+        (None, None) if call.outcome.as_deref() == Some("cancelled") => {
+            writeln!(
+                streams.err,
+                "cut off, by its caller or with the daemon: it may have had effects, and is not run again"
+            )?;
+        }
         (None, None) if call.status == CallStatus::Done => writeln!(streams.err, "its answer is not kept")?,
         (None, None) => {}
     }

@@ -45,7 +45,8 @@ pub mod exit {
     pub const USAGE: u8 = 64;
     /// The daemon cannot be reached, or takes nothing now.
     pub const UNAVAILABLE: u8 = 69;
-    /// A job is not done within the time that was given; ask again later (EX_TEMPFAIL).
+    /// A job is not done within the time that was given, or the daemon went away while it was at work: ask later how it went
+    /// (EX_TEMPFAIL).
     pub const NOT_YET: u8 = 75;
     /// The two ends do not have the same key, or an answer is not one (EX_PROTOCOL).
     pub const PROTOCOL: u8 = 76;

@@ -15,7 +15,7 @@ use crate::cli::variables::Variables;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   cloister tenants set acme --environments 20 --concurrency 4 --rate 10/s --cpu-seconds 3600/day --storage-mib 1024
-  cloister tokens create --tenant acme --scopes all > acme.token
+  (umask 077; cloister tokens create --tenant acme --scopes all > acme.token)
   cloister tenants list
 
 Each change holds at once. It takes root, or the daemon's own user.")]

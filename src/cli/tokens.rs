@@ -18,7 +18,7 @@ use crate::domain::tenant::{MAX_LIFE, TokenId};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   cloister tenants set acme --environments 20 --concurrency 4
-  cloister tokens create --tenant acme --scopes environments:write,environments:read,execute > acme.token
+  (umask 077; cloister tokens create --tenant acme --scopes environments:write,environments:read,execute > acme.token)
   cloister env list --token-file acme.token
   cloister tokens revoke 3f09a1c2d4e5
 
@@ -34,7 +34,7 @@ pub struct TokensGroup {
 enum TokensCommand {
     /// Make a token and print it, once
     #[command(after_help = "Examples:
-  cloister tokens create --tenant acme --scopes execute --expires 30d > acme.token
+  (umask 077; cloister tokens create --tenant acme --scopes execute --expires 30d > acme.token)
   cloister tokens create --tenant acme --scopes all
 
 Scopes:

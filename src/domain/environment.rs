@@ -408,7 +408,17 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Whether a caller of this tenant may use it: one of another tenant's, or one that is being made or deleted, does
+    /// Whether its time is over: from then on nobody finds it, and the Reaper comes for it.
+    pub fn is_over(&self, now: WallTime) -> bool {
+        self.created_at.plus_seconds(self.ttl_seconds) <= now
+    }
+
+    /// Whether a caller of this tenant finds it now.
+    pub fn is_found_by(&self, tenant: &TenantName, now: WallTime) -> bool {
+        self.is_there_for(tenant) && !self.is_over(now)
+    }
+
+    /// Whether it is this tenant's and ready, its time aside: one of another tenant's, or one that is being made or deleted, does
     /// not exist for him.
     pub fn is_there_for(&self, tenant: &TenantName) -> bool {
         self.tenant == *tenant && self.status == EnvironmentStatus::Ready

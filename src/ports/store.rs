@@ -40,6 +40,8 @@ pub trait Store: Send + Sync {
     /// Notes what an environment's files take on disk, if its tenant may have so many bytes more: one step. No error when
     /// there is no such environment.
     async fn claim_storage(&self, id: EnvironmentId, bytes: u64, quotas: &Quotas) -> Result<(), StoreError>;
+    /// Writes something that changes nothing, all the way to the file: whether the store takes what is written again.
+    async fn try_write(&self) -> Result<(), StoreError>;
     /// False when there is no such environment.
     async fn set_status(&self, id: EnvironmentId, status: EnvironmentStatus) -> Result<bool, StoreError>;
     async fn environment(&self, id: EnvironmentId) -> Result<Option<Environment>, StoreError>;

@@ -1,12 +1,14 @@
 //! Sudden deaths: of the daemon at every step, of the sentry and of the gofer (TESTING §2).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
+use crate::support::daemon::Home;
 use crate::support::{Client, Daemon, RUNTIMES, Settings, eventually, host};
 
 const SLOW: &str = "export const handler = () => new Promise((done) => setTimeout(() => done(1), 30000))";
@@ -150,4 +152,60 @@ async fn kill_9_of_sentry_and_gofer_is_a_crash_and_a_stop_is_a_timeout() {
         }
         client.assert_healthy_call(runtime).await;
     }
+}
+
+/// A small disk for a daemon's state.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount_at(path: std::path::PathBuf) -> Self {
+        std::fs::create_dir_all(&path).unwrap();
+        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some("size=16m,mode=0755")).unwrap();
+        Self(path)
+    }
+
+    fn filler(&self) -> std::path::PathBuf {
+        self.0.join("filler")
+    }
+
+    fn fill(&self) {
+        use std::io::Write;
+        let mut file = std::fs::File::create(self.filler()).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_until_there_is_room_again() {
+    let home = Arc::new(Home::new());
+    let disk = Disk::mount_at(home.state());
+    let daemon = Daemon::start_in(home, Settings::default()).await;
+    let client = daemon.client();
+    let id = client.environment("bun", QUICK).await;
+    client.execute(&id, json!({})).await.expect("ok");
+    disk.fill();
+    let refused = client.execute(&id, json!({})).await;
+    assert!(refused.status == 500 && refused.text.contains("the disk is full"), "{}", refused.text);
+    // For several beats: not only until the next one.
+    let began = Instant::now();
+    eventually("some beats", Duration::from_secs(20), async || {
+        let (status, ready) = daemon.health("/readyz").await?;
+        let past = began.elapsed();
+        assert!(
+            past < Duration::from_millis(1500) || status == 503 && ready.to_string().contains("the disk is full"),
+            "{status} {ready}"
+        );
+        if past > Duration::from_secs(4) { Ok(()) } else { Err(format!("{past:?}")) }
+    })
+    .await;
+    std::fs::remove_file(disk.filler()).unwrap();
+    daemon.wait_ready().await;
+    client.execute(&id, json!({})).await.expect("ok");
+    client.delete(&id).await;
 }

@@ -79,7 +79,9 @@ async fn the_last_event_is_the_plain_answer_and_the_events_are_its_logs_and_outp
     let daemon = Daemon::start().await;
     for runtime in RUNTIMES {
         let source = r#"
-            const write = (text) => globalThis.Bun ? process.stderr.write(text) : Deno.stderr.writeSync(new TextEncoder().encode(text));
+            import { writeSync } from "node:fs";
+            // Not by a stream of the runtime's: what that has not written when the handler returns goes with the sandbox.
+            const write = (text) => globalThis.Bun ? writeSync(2, text) : Deno.stderr.writeSync(new TextEncoder().encode(text));
             export const handler = (event) => { console.log("a", event.data); write("z".repeat(5000)); return { ok: [1] }; };"#;
         let id = daemon.client().environment(runtime, source).await;
         let mut stream = Stream::open(&daemon, &id, json!({ "data": 7, "limits": { "timeoutMs": 30000 } })).await;

@@ -199,3 +199,23 @@ async fn one_that_waits_is_frozen_ends_when_nobody_comes_and_its_death_is_no_cal
     client.delete(&id).await;
     daemon.assert_nothing_left().await;
 }
+
+#[tokio::test]
+async fn what_goes_on_between_two_calls_counts_for_the_second() {
+    let daemon = start(Settings::default()).await;
+    let client = daemon.client();
+    let source = r#"
+        const burn = () => { const end = Date.now() + 400; while (Date.now() < end); };
+        export const handler = (event) => { if (event.data === "leave") setTimeout(burn, 0); return 1 };"#;
+    for runtime in RUNTIMES {
+        let id = sharing(&client, runtime, source).await;
+        client.execute(&id, json!({})).await.expect("ok");
+        let plain = client.execute(&id, json!({})).await;
+        client.execute(&id, json!({ "data": "leave" })).await.expect("ok");
+        let second = client.execute(&id, json!({})).await;
+        assert_eq!(second.expect("ok").json["start"], "reused", "{runtime}");
+        let used = |answer: &Answer| answer.json["cpuMs"].as_f64().unwrap();
+        assert!(used(&second) > used(&plain) + 100.0, "{runtime}: {} and {}", used(&plain), used(&second));
+        client.delete(&id).await;
+    }
+}

@@ -138,7 +138,8 @@ async fn an_environments_life_is_lengthened_and_shortened() {
         if answer.status == 404 { Ok(()) } else { Err(answer.text) }
     })
     .await;
-    client.send("PATCH", &path, Some(json!({ "ttlSeconds": 1 }).to_string())).await.expect_error(404, "not_found");
+    client.send("PATCH", &path, Some(json!({ "ttlSeconds": 600 }).to_string())).await.expect_error(404, "not_found");
+    client.execute(&id, json!({})).await.expect_error(404, "not_found");
     daemon.assert_nothing_left().await;
 }
 

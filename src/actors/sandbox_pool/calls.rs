@@ -7,7 +7,7 @@ use actix::prelude::*;
 use slog::{info, warn};
 use tokio::sync::oneshot;
 
-use super::{Deps, SandboxPool, kind_of};
+use super::{Deps, SandboxPool, begun, kind_of};
 use crate::domain::environment::{Environment, Isolation};
 use crate::domain::execution::{
     Call, Evidence, ExecutionRecord, ExecutionReport, Following, Outcome, Start, Timings, judge,
@@ -138,10 +138,11 @@ impl SandboxPool {
         self.spawn(ctx, work, move |pool, answer, ctx| {
             pool.note_unreadable(&answer);
             let answer = answer.map(|found| found.map(|environment| pool.newest(environment)));
+            let now = pool.deps.clock.wall();
             let Some(pending) = pool.calls.get_mut(&execution) else { return };
             match answer {
                 Ok(found) => {
-                    pending.environment = found.filter(|environment| environment.is_there_for(&pending.tenant));
+                    pending.environment = found.filter(|found| found.is_found_by(&pending.tenant, now));
                 }
                 Err(error) => pending.failure = Some(host("reading the environment", &error, FailureKind::Retryable)),
             }
@@ -178,7 +179,8 @@ impl SandboxPool {
         };
         let recording = record(&self.deps, pending, environment.id);
         let engine = Arc::clone(&self.deps.engine);
-        let work = async move { futures_util::future::join(recording, engine.create(spec)).await };
+        let creating = begun(async move { engine.create(spec).await });
+        let work = futures_util::future::join(recording, creating);
         self.spawn(ctx, work, move |pool, (recorded, created), ctx| {
             pool.note_store(&recorded);
             match pool.note_sandbox(execution, recorded, created) {
@@ -290,7 +292,8 @@ impl SandboxPool {
                 Err(_) => most(),
             };
             pool.deps.tenants.charge(&tenant, used);
-            let ended_well = ran.as_ref().is_ok_and(|evidence| judge(evidence) == Outcome::Ok);
+            let well = ran.as_ref().ok().filter(|evidence| keep && judge(evidence) == Outcome::Ok);
+            let kept = well.map(|evidence| Event::Released { slot, memory_mb: evidence.peak_memory_bytes >> 20 });
             if let Some(pending) = pool.calls.get_mut(&execution) {
                 match ran {
                     Err(error @ SandboxError::Spoiled(_)) => {
@@ -304,7 +307,7 @@ impl SandboxPool {
                     Err(error) => pending.failure = Some(host(RUNNING, &error, kind_of(&error))),
                 }
             }
-            pool.step(if keep && ended_well { Event::Released { slot } } else { Event::Settled { slot } }, ctx);
+            pool.step(kept.unwrap_or(Event::Settled { slot }), ctx);
         });
     }
 

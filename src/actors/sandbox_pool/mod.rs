@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use futures_util::FutureExt;
 use slog::{Logger, info, warn};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -254,6 +255,19 @@ impl SandboxPool {
     /// Remembers whether the store takes what is written, for readiness.
     fn note_store<T>(&mut self, answer: &Result<T, crate::ports::store::StoreError>) {
         self.store_trouble = answer.as_ref().err().map(|error| error_chain(error).to_string());
+    }
+}
+
+/// Begins a future now, not when somebody first looks at it: a sandbox must be known to the engine before it is told to
+/// destroy it, in whatever order the two are polled.
+fn begun<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let mut future = Box::pin(future);
+    let early = future.as_mut().now_or_never();
+    async move {
+        match early {
+            Some(done) => done,
+            None => future.await,
+        }
     }
 }
 

@@ -49,11 +49,11 @@ impl Handler<SetTtl> for SandboxPool {
         let SetTtl { id, tenant, seconds } = message;
         let (store, revisions) = (Arc::clone(&self.deps.store), Arc::clone(&self.deps.revisions));
         let (reply, answer) = oneshot::channel();
-        let tenants = Arc::clone(&self.deps.tenants);
+        let (tenants, clock) = (Arc::clone(&self.deps.tenants), Arc::clone(&self.deps.clock));
         let failed = |error: StoreError| host("changing the environment", &error, FailureKind::Retryable);
         let work = async move {
             let found = store.environment(id).await.map_err(failed)?;
-            if !found.is_some_and(|found| found.is_there_for(&tenant)) {
+            if !found.is_some_and(|found| found.is_found_by(&tenant, clock.wall())) {
                 return Err(SetUpError::Absent(id));
             }
             // It takes the one writer of the store, as a set-up does.
@@ -96,9 +96,10 @@ impl Handler<UpdateModules> for SandboxPool {
         let store = Arc::clone(&self.deps.store);
         // Whose it is comes before whether another change is under way: to others it is not there.
         self.spawn(ctx, async move { store.environment(id).await }, move |pool, found, ctx| {
+            let now = pool.deps.clock.wall();
             let refused = match found {
                 Err(error) => Some(host("reading the environment", &error, FailureKind::Retryable)),
-                Ok(found) if !found.as_ref().is_some_and(|found| found.is_there_for(&tenant)) => {
+                Ok(found) if !found.as_ref().is_some_and(|found| found.is_found_by(&tenant, now)) => {
                     Some(SetUpError::Absent(id))
                 }
                 Ok(_) => pool.deps.tenants.admit(&tenant, Work::SetUp).err().map(SetUpError::from),
@@ -149,8 +150,9 @@ impl SandboxPool {
     ) {
         let store = Arc::clone(&self.deps.store);
         self.spawn(ctx, async move { store.environment(from).await }, move |pool, found, ctx| {
+            let now = pool.deps.clock.wall();
             let source = match found {
-                Ok(found) => found.filter(|found| found.is_there_for(&tenant)),
+                Ok(found) => found.filter(|found| found.is_found_by(&tenant, now)),
                 Err(error) => {
                     let failed = host("reading the environment", &error, FailureKind::Retryable);
                     return pool.end_making(id, Err(failed), reply, ctx);
@@ -294,7 +296,8 @@ async fn revise(
 ) -> Result<(String, Environment), SetUpError> {
     let found = deps.store.environment(id).await;
     let found = found.map_err(|error| host("reading the environment", &error, FailureKind::Retryable))?;
-    let now = found.filter(|found| found.is_there_for(&tenant)).ok_or(SetUpError::Absent(id))?;
+    let found = found.filter(|found| found.is_found_by(&tenant, deps.clock.wall()));
+    let now = found.ok_or(SetUpError::Absent(id))?;
     let keeps_packages = update.dependencies.is_none() && now.metadata.has_dependencies;
     let request = update.applied_to(&now);
     request.validate()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use slog::{debug, info, warn};
 
-use super::SandboxPool;
+use super::{SandboxPool, begun};
 use crate::domain::environment::{Environment, EnvironmentStatus, Metadata, Runtime};
 use crate::domain::id::SlotId;
 use crate::domain::pool::{Event, StandsFor};
@@ -17,7 +17,7 @@ use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
 
 /// How long a sandbox that was used stays awake for the next call.
-const BEFORE_REST: Duration = Duration::from_secs(1);
+const BEFORE_REST: Duration = Duration::from_millis(50);
 
 /// Why a sandbox does not stand ready.
 #[derive(Debug, thiserror::Error)]
@@ -93,15 +93,14 @@ impl SandboxPool {
         ctx: &mut Context<Self>,
     ) {
         let (slot, engine) = (spec.slot, Arc::clone(&self.deps.engine));
-        self.spawn(ctx, async move { engine.create(spec).await }, move |pool, created, ctx| {
-            match (created, preparation) {
-                (Err(error), _) => pool.end_standing(slot, stands_for, &error.into(), ctx),
-                (Ok(()), Some((preparation, tenant))) => {
-                    pool.step(Event::Imports { slot }, ctx);
-                    pool.import(slot, preparation, tenant, stands_for, ctx);
-                }
-                (Ok(()), None) => pool.lay_to_rest(slot, stands_for, ctx),
+        let creating = begun(async move { engine.create(spec).await });
+        self.spawn(ctx, creating, move |pool, created, ctx| match (created, preparation) {
+            (Err(error), _) => pool.end_standing(slot, stands_for, &error.into(), ctx),
+            (Ok(()), Some((preparation, tenant))) => {
+                pool.step(Event::Imports { slot }, ctx);
+                pool.import(slot, preparation, tenant, stands_for, ctx);
             }
+            (Ok(()), None) => pool.lay_to_rest(slot, stands_for, ctx),
         });
     }
 

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use slog::{info, warn};
-use uuid::Uuid;
 
 use super::{Deps, SandboxPool};
-use crate::domain::environment::EnvironmentStatus;
-use crate::domain::id::{EnvironmentId, SlotId};
+use crate::domain::id::SlotId;
 use crate::domain::pool::Event;
 use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
@@ -49,8 +47,7 @@ impl SandboxPool {
         self.step(Event::Tick, ctx);
         if self.store_trouble.is_some() {
             let store = Arc::clone(&self.deps.store);
-            // A write that changes nothing.
-            let ask = async move { store.set_status(EnvironmentId(Uuid::nil()), EnvironmentStatus::Ready).await };
+            let ask = async move { store.try_write().await };
             self.spawn(ctx, ask, |pool, answer, _| pool.note_store(&answer));
         }
     }

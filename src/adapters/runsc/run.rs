@@ -242,6 +242,10 @@ impl RunscEngine {
             _ => 0,
         };
         let keep = matches!(asked, Asked::Execute { keep: true, .. });
+        // What goes on between two calls of one sandbox counts for the second.
+        let counted = if let Standing::Used { cpu, .. } = &standing { Some(*cpu) } else { None };
+        // Less than it holds already cannot be put in force: it is of no use to this call.
+        let of_no_use = |_: SandboxError| SandboxError::Spoiled(id);
         let (request, mut dialogue) = match standing {
             Standing::Ready => {
                 is_untouched(&slot, &mut line, None)?;
@@ -251,24 +255,25 @@ impl RunscEngine {
             Standing::Prepared { mut dialogue, memory_mb } => {
                 is_untouched(&slot, &mut line, Some(&mut dialogue))?;
                 if memory_mb != limits.memory_mb {
-                    self.restrict(&slot, limits, cpu_quota_us)?;
+                    self.restrict(&slot, limits, cpu_quota_us).map_err(of_no_use)?;
                 }
                 let Task::Execute(out) = task else { return Err(SandboxError::Unknown(id)) };
                 dialogue.resume(out);
                 (framed(&asked.call(None))?, dialogue)
             }
-            Standing::Used { memory_mb } => {
+            Standing::Used { memory_mb, .. } => {
                 is_untouched(&slot, &mut line, None)?;
                 line.begin_anew();
                 if memory_mb != limits.memory_mb {
-                    self.restrict(&slot, limits, cpu_quota_us)?;
+                    self.restrict(&slot, limits, cpu_quota_us).map_err(of_no_use)?;
                 }
                 let Task::Execute(out) = task else { return Err(SandboxError::Unknown(id)) };
                 let nonce = nonce()?;
                 (framed(&asked.call(Some(&nonce)))?, Dialogue::of_next_call(nonce, out, self.caps()))
             }
         };
-        let before = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
+        let mut before = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
+        before.cpu = counted.unwrap_or(before.cpu);
         debug!(self.log, "slot.claimed"; "slot" => %id, "ms" => stopwatch.millis());
         let work =
             watch::Task { following, ..self.watched(request, !keep, limits, (frame_cap, frame_cap + delivered)) };
@@ -276,7 +281,8 @@ impl RunscEngine {
         let settled = seen.settled.take();
         let evidence = evidence(&slot, &mut line, &seen, &mut dialogue, before, limits)?;
         if keep && matches!(settled, Some(Settled::Call(Settlement::Result(_)))) {
-            slot.keep(Parked { line, standing: Standing::Used { memory_mb: limits.memory_mb } });
+            let cpu = before.cpu + evidence.cpu;
+            slot.keep(Parked { line, standing: Standing::Used { memory_mb: limits.memory_mb, cpu } });
         }
         Ok((settled, evidence))
     }

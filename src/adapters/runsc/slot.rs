@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -52,8 +53,8 @@ pub(super) enum Standing {
     Ready,
     /// The module is imported; the runner waits for the call. The cgroup holds it to the limits of a call with as much memory.
     Prepared { dialogue: Dialogue, memory_mb: u64 },
-    /// It has served calls, and waits for another; the cgroup likewise.
-    Used { memory_mb: u64 },
+    /// It has served calls, and waits for another; the cgroup likewise. `cpu`: what it had used by the end of the last.
+    Used { memory_mb: u64, cpu: Duration },
 }
 
 /// The right to make or unmake things of a slot on the host. Move it into blocking work: it must outlive that work,

@@ -86,6 +86,11 @@ impl Store for SqliteStore {
         self.claim_within(id, bytes, quotas).await
     }
 
+    async fn try_write(&self) -> Result<(), StoreError> {
+        sqlx::query(sql::TRY_WRITE).execute(&self.writer).await.map_err(while_it("write to its file"))?;
+        Ok(())
+    }
+
     async fn set_status(&self, id: EnvironmentId, status: EnvironmentStatus) -> Result<bool, StoreError> {
         let done = sqlx::query(sql::SET_STATUS)
             .bind(id.to_string())

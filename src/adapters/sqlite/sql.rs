@@ -5,6 +5,8 @@ pub(super) const INSERT_ENVIRONMENT: &str = "
                               status, metadata, ttl_seconds, tenant, limits)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 
+/// A number of the file's head that nobody reads: unlike an update that finds no row, it is always written.
+pub(super) const TRY_WRITE: &str = "PRAGMA user_version = 0";
 pub(super) const SET_STATUS: &str = "UPDATE environments SET status = ?2 WHERE id = ?1";
 
 pub(super) const SET_TTL: &str = "UPDATE environments SET ttl_seconds = ?2 WHERE id = ?1 AND status = 'ready'";

@@ -77,6 +77,9 @@ impl Store for Housed {
     async fn environments_of(&self, tenant: &TenantName) -> Result<Vec<Environment>, StoreError> {
         self.store.environments_of(tenant).await
     }
+    async fn try_write(&self) -> Result<(), StoreError> {
+        self.store.try_write().await
+    }
     async fn set_status(&self, id: EnvironmentId, status: EnvironmentStatus) -> Result<bool, StoreError> {
         self.store.set_status(id, status).await
     }

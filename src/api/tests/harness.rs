@@ -183,6 +183,9 @@ impl Store for FakeStore {
     async fn claim_storage(&self, _: EnvironmentId, _: u64, _: &Quotas) -> Result<(), StoreError> {
         unreachable!("a door never writes")
     }
+    async fn try_write(&self) -> Result<(), StoreError> {
+        unreachable!("a door never writes")
+    }
     async fn set_status(&self, _: EnvironmentId, _: EnvironmentStatus) -> Result<bool, StoreError> {
         unreachable!("a door never writes")
     }

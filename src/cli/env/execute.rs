@@ -79,6 +79,12 @@ pub async fn run(
         files: form(&flags),
         webhook: webhook(&flags)?,
     };
+    if let Some(folder) = &flags.files {
+        files::make(folder)?;
+    }
+    if let Some(file) = &flags.files_archive {
+        files::look_at(file)?;
+    }
     let ask = Ask { id: flags.id, body: &body, key: flags.idempotency_key.as_deref() };
     if flags.follow {
         return follow::run(ask, json, client, streams).await;
@@ -90,16 +96,17 @@ pub async fn run(
         return Ok(exit::OK);
     }
     let answer = client.execute(ask).await?;
+    // First what came back: the files may find no room.
+    if json {
+        writeln!(streams.out, "{}", answer.text)?;
+    } else {
+        print_call(&answer.body, streams)?;
+    }
     if let Some(folder) = &flags.files {
         files::write(folder, &answer.body.files)?;
     }
     if let (Some(file), Some(archive)) = (&flags.files_archive, &answer.body.files_archive) {
         files::write_archive(file, archive)?;
-    }
-    if json {
-        writeln!(streams.out, "{}", answer.text)?;
-    } else {
-        print_call(&answer.body, streams)?;
     }
     Ok(if answer.body.exit_code == 0 { exit::OK } else { exit::FAILED })
 }

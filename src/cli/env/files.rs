@@ -11,6 +11,22 @@ use crate::domain::base64;
 
 const NO_BASE64: &str = "the daemon sent a file that is not base64";
 
+/// Makes the directory before there is anything to write: a call is not made whose files would have no place.
+pub fn make(folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}
+
+/// The same for an archive: it can be written, and is left as it is.
+pub fn look_at(file: &Path) -> anyhow::Result<()> {
+    let is_new = !file.exists();
+    let opened = fs::OpenOptions::new().append(true).create(true).open(file);
+    opened.with_context(|| format!("cannot write {}", file.display()))?;
+    if is_new {
+        fs::remove_file(file).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
 /// Writes each below `folder`, which is made if it is not there. A file that is there is replaced.
 pub fn write(folder: &Path, files: &[FileBody]) -> anyhow::Result<()> {
     for file in files {

@@ -107,7 +107,8 @@ impl Pool {
         let compiler = self.free_compiler();
         let able = self.set_up_queue.iter().enumerate().filter(|(_, waiting)| match waiting.needs {
             Needs::Nothing => true,
-            Needs::Compiler => may_boot || compiler.is_some(),
+            // One that is being made is there sooner than another.
+            Needs::Compiler => compiler.is_some() || may_boot && !self.makes_a_compiler(),
             Needs::Boot => may_boot,
         });
         // Whoever has the fewest under way is next; of those, who waits longest.
@@ -159,7 +160,7 @@ impl Pool {
             return;
         }
         while !self.draining && self.transpiling() + self.boots() < most && self.imports() < most {
-            match self.standing.next(&self.have(|_| true), now) {
+            match self.standing.next(&self.have(|_| true), self.held_mb(), now) {
                 Some(Next::Make(stands_for)) => self.make(stands_for, now, effects),
                 Some(Next::MakeRoom(stands_for)) => {
                     if !self.retire_oldest(stands_for, effects) {

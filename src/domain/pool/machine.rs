@@ -76,6 +76,8 @@ pub(super) struct Held {
     pub(super) uses: u32,
     /// It may stand again after the call that it serves.
     pub(super) keeps: bool,
+    /// What its calls hold in it, beside the idle runtime.
+    pub(super) holds_mb: u64,
     /// What it was made of has changed: after its call it is ended.
     pub(super) stale: bool,
 }
@@ -93,6 +95,7 @@ impl Held {
             imports: false,
             uses: 0,
             keeps: false,
+            holds_mb: 0,
             stale: false,
         }
     }
@@ -170,7 +173,7 @@ impl Pool {
         // What stands next is made a moment later, when the slot is gone: not beside a call or a set-up, or beside an answer.
         let begins = matches!(event, Event::LookedUp { .. } | Event::SetUpCame { .. });
         let refills = !begins && !matches!(event, Event::Settled { .. } | Event::Released { .. });
-        let released = if let Event::Released { slot } = event { Some(slot) } else { None };
+        let released = if let Event::Released { slot, .. } = event { Some(slot) } else { None };
         match event {
             Event::Swept => self.swept = true,
             Event::CallCame { execution, environment, tenant } => {
@@ -189,7 +192,7 @@ impl Pool {
             Event::StandFailed { slot } | Event::Lost { slot } => self.lost(slot, now, &mut effects),
             Event::Spoiled { slot } => self.spoiled(slot, &mut effects),
             Event::Settled { slot } => self.settled(slot, &mut effects),
-            Event::Released { slot } => self.released(slot, now, &mut effects),
+            Event::Released { slot, memory_mb } => self.released(slot, memory_mb, now, &mut effects),
             Event::Destroyed { slot } => self.step_slot(slot, SlotEvent::Destroyed, &mut effects),
             Event::DestroyFailed { slot } => self.step_slot(slot, SlotEvent::DestroyFailed, &mut effects),
             Event::RetryDue { slot } => self.step_slot(slot, SlotEvent::RetryDue, &mut effects),

@@ -138,9 +138,10 @@ pub enum Event {
     Settled {
         slot: SlotId,
     },
-    /// Its call ended well, and it waits for another, as its [`Effect::Run`] allowed.
+    /// Its call ended well, and it waits for another, as its [`Effect::Run`] allowed. It holds so much beside the idle runtime.
     Released {
         slot: SlotId,
+        memory_mb: u64,
     },
     Destroyed {
         slot: SlotId,

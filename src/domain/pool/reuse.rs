@@ -23,17 +23,18 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 impl Pool {
     /// Its call ended well. It stands for the next, unless it was retired meanwhile or there is no room.
-    pub(super) fn released(&mut self, slot: SlotId, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn released(&mut self, slot: SlotId, memory_mb: u64, now: Moment, effects: &mut Vec<Effect>) {
         if !self.answer_settled(slot, effects) {
             return;
         }
-        let have = self.have(|_| true);
+        let (have, held_mb) = (self.have(|_| true), self.held_mb() + memory_mb);
         let Some(held) = self.slots.get_mut(&slot) else { return };
         let stands_for = held.environment.filter(|_| held.keeps && !held.stale).map(StandsFor::Environment);
-        let Some(stands_for) = stands_for.filter(|stands_for| self.standing.has_room(*stands_for, &have)) else {
+        let Some(stands_for) = stands_for.filter(|stands_for| self.standing.has_room(*stands_for, &have, held_mb))
+        else {
             return self.step_slot(slot, SlotEvent::Settled, effects);
         };
-        (held.stands_for, held.since, held.serves) = (Some(stands_for), now, false);
+        (held.stands_for, held.since, held.serves, held.holds_mb) = (Some(stands_for), now, false, memory_mb);
         self.step_slot(slot, SlotEvent::Released, effects);
     }
 
@@ -41,6 +42,11 @@ impl Pool {
     pub(super) fn rest_if_free(&self, released: Option<SlotId>, effects: &mut Vec<Effect>) {
         let is_free = |slot: &SlotId| self.slots.get(slot).is_some_and(|held| held.is_free());
         effects.extend(released.filter(is_free).map(|slot| Effect::Rest { slot }));
+    }
+
+    /// What calls left in those that stand, beside the idle runtimes.
+    pub(super) fn held_mb(&self) -> u64 {
+        self.slots.values().filter(|held| held.is_free()).map(|held| held.holds_mb).sum()
     }
 
     /// Since when the slot stands and waits for a call.
@@ -51,7 +57,7 @@ impl Pool {
     /// Whether the call may have a sandbox that has served none of its environment's.
     pub(super) fn may_widen(&self, environment: EnvironmentId, execution: ExecutionId, now: Moment) -> bool {
         let Some(call) = self.calls.get(&execution) else { return false };
-        let shares = call.wants.is_some_and(|wants| wants.shares);
+        let shares = call.wants.is_some_and(|wants| self.standing.may_share(environment, &wants));
         !shares
             || now.since(call.since) >= PATIENCE
             || !self.slots.values().any(|held| held.comes_free_for(environment))
@@ -63,7 +69,8 @@ impl Pool {
             return;
         }
         let waits = self.calls.values().filter(|call| call.place == Place::Queued);
-        let sharing = waits.filter(|call| call.wants.is_some_and(|wants| wants.shares));
+        let sharing =
+            waits.filter(|call| call.wants.is_some_and(|wants| self.standing.may_share(call.environment, &wants)));
         self.widens_at = sharing.map(|call| call.since.after(PATIENCE)).filter(|at| *at > now).min();
         effects.extend(self.widens_at.map(|at| Effect::WakeIn(at.since(now))));
     }

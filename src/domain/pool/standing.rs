@@ -159,12 +159,17 @@ impl Standing {
 
     /// Whether a sandbox that has begun its `uses`th call, this one, may serve another of its environment after it.
     pub(super) fn may_keep(&self, environment: EnvironmentId, wants: &Wants, uses: u32) -> bool {
-        wants.shares && uses < self.policy.reuses && self.fits(StandsFor::Environment(environment), environment, wants)
+        uses < self.policy.reuses && self.may_share(environment, wants)
     }
 
-    /// Whether one more fits beside those that stand or are being made.
-    pub(super) fn has_room(&self, stands_for: StandsFor, have: &Have) -> bool {
-        self.used(have).saturating_add(self.memory_mb(stands_for)) <= self.policy.memory_mb
+    /// Whether a call may be served where another of its environment was.
+    pub(super) fn may_share(&self, environment: EnvironmentId, wants: &Wants) -> bool {
+        wants.shares && self.fits(StandsFor::Environment(environment), environment, wants)
+    }
+
+    /// Whether one more fits beside those that stand or are being made, which hold `held_mb` beside their idle runtimes.
+    pub(super) fn has_room(&self, stands_for: StandsFor, have: &Have, held_mb: u64) -> bool {
+        self.used(have).saturating_add(held_mb).saturating_add(self.memory_mb(stands_for)) <= self.policy.memory_mb
     }
 
     fn used(&self, have: &Have) -> u64 {
@@ -317,7 +322,7 @@ impl Standing {
 
     /// What should be made next, with those that stand or are being made. None: all that should stand does, or nothing can
     /// be made now.
-    pub(super) fn next(&self, have: &Have, now: Moment) -> Option<Next> {
+    pub(super) fn next(&self, have: &Have, held_mb: u64, now: Moment) -> Option<Next> {
         let short = |(stands_for, stock): (&StandsFor, &usize)| {
             let has = have.get(stands_for).copied().unwrap_or(0);
             let ready = self.may_be_made(*stands_for, now);
@@ -328,7 +333,7 @@ impl Standing {
             (a_has * b_of).cmp(&(b_has * a_of))
         };
         let (next, _, _) = self.stock.iter().filter_map(short).min_by(order)?;
-        if self.has_room(next, have) {
+        if self.has_room(next, have, held_mb) {
             return Some(Next::Make(next));
         }
         let surplus = have.iter().find(|(stands_for, count)| **count > self.stock(**stands_for));

@@ -345,7 +345,7 @@ impl World {
                 self.claimed.remove(&slot);
                 self.stands_for.insert(slot, StandsFor::Environment(self.slot_env[&slot]));
                 self.standing.push(slot);
-                Event::Released { slot }
+                Event::Released { slot, memory_mb: 0 }
             }
             Act::Destroy(i, ok) => {
                 let slot = take(&mut self.destroying, i)?;

@@ -248,7 +248,7 @@ pub fn command(home: &Home, settings: &Settings) -> Command {
     command.env("RUNTIME_IMAGE_DENO", runtimes().join("deno")).env("RUNTIME_IMAGE_BUN", runtimes().join("bun"));
     command.env("CLOISTER__LOG__FORMAT", "json");
     // What stands ready would be in the way of tests that look at the whole host.
-    command.env("CLOISTER__SANDBOX__STANDING__ENABLED", "false");
+    command.env("CLOISTER__SANDBOX__STANDING__ENABLED", "false").env("CLOISTER__SANDBOX__STANDING__COMPILERS", "0");
     command.envs(&settings.env);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command

@@ -363,3 +363,16 @@ async fn a_set_up_that_names_an_unknown_secret_is_refused_with_its_name() {
     );
     assert_eq!(world.store.rows.lock().unwrap().len(), 1);
 }
+
+#[actix::test]
+async fn what_is_begun_has_begun_before_anybody_awaits_it() {
+    let seen = std::cell::Cell::new(0);
+    let future = begun(async {
+        seen.set(1);
+        settle(10).await;
+        seen.set(2);
+        "done"
+    });
+    assert_eq!(seen.get(), 1);
+    assert_eq!((future.await, seen.get()), ("done", 2));
+}

@@ -40,7 +40,7 @@ fn a_call_that_waits_gets_the_one_in_use_at_once_and_another_when_it_has_waited_
     let slot = in_work(&mut pool);
     let wake = Effect::WakeIn(Duration::from_millis(250));
     assert_eq!(come(&mut pool, 2, 1000), [Effect::WakeIn(policy().queue_wait), wake], "it waits");
-    let effects = pool.step(Event::Released { slot }, Moment(1010));
+    let effects = pool.step(Event::Released { slot, memory_mb: 0 }, Moment(1010));
     assert_eq!(started(&effects), [(slot, Start::Reused)]);
     assert!(!effects.contains(&Effect::Rest { slot }));
     assert_eq!(boots(&come(&mut pool, 3, 1020)), []);
@@ -51,7 +51,7 @@ fn a_call_that_waits_gets_the_one_in_use_at_once_and_another_when_it_has_waited_
 fn it_rests_when_nobody_waits_and_ends_when_nobody_comes() {
     let mut pool = stocked(standing());
     let slot = in_work(&mut pool);
-    assert!(pool.step(Event::Released { slot }, Moment(2000)).contains(&Effect::Rest { slot }));
+    assert!(pool.step(Event::Released { slot, memory_mb: 0 }, Moment(2000)).contains(&Effect::Rest { slot }));
     assert!(!pool.is_in_use(env(11)));
     assert!(!pool.step(Event::Tick, Moment(61_999)).contains(&Effect::Destroy { slot }));
     assert!(pool.step(Event::Tick, Moment(62_000)).contains(&Effect::Destroy { slot }));
@@ -63,7 +63,7 @@ fn one_that_serves_while_its_modules_change_serves_nobody_else() {
         let mut pool = stocked(standing());
         let slot = in_work(&mut pool);
         pool.step(change, Moment(1001));
-        assert!(pool.step(Event::Released { slot }, Moment(1002)).contains(&Effect::Destroy { slot }));
+        assert!(pool.step(Event::Released { slot, memory_mb: 0 }, Moment(1002)).contains(&Effect::Destroy { slot }));
     }
 }
 
@@ -86,9 +86,29 @@ fn a_call_that_shares_nothing_gets_none_that_was_used() {
 }
 
 #[test]
+fn what_a_call_holds_counts_against_the_room() {
+    for (holds, kept) in [(100, true), (500, false)] {
+        let mut pool = stocked(standing());
+        let slot = in_work(&mut pool);
+        let effects = pool.step(Event::Released { slot, memory_mb: holds }, Moment(1002));
+        assert_eq!(effects.contains(&Effect::Rest { slot }), kept, "{holds}");
+    }
+}
+
+#[test]
+fn a_call_that_may_not_share_waits_for_none() {
+    let mut pool = stocked(standing());
+    in_work(&mut pool);
+    pool.step(came(2, 11), Moment(1000));
+    let wants = Wants { bare: false, ..SHARES };
+    let effects = pool.step(Event::LookedUp { execution: call(2), wants: Some(wants) }, Moment(1000));
+    assert_eq!(boots(&effects).len(), 1);
+}
+
+#[test]
 fn without_room_for_what_stands_nothing_is_shared() {
     let full = StandingPolicy { memory_mb: 200, ..standing().standing };
     let mut pool = stocked(PoolPolicy { standing: full, ..policy() });
     let slot = in_work(&mut pool);
-    assert!(pool.step(Event::Released { slot }, Moment(1002)).contains(&Effect::Destroy { slot }));
+    assert!(pool.step(Event::Released { slot, memory_mb: 0 }, Moment(1002)).contains(&Effect::Destroy { slot }));
 }

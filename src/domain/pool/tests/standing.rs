@@ -49,7 +49,7 @@ pub(super) fn serve_with(pool: &mut Pool, execution: u128, environment: u128, wa
     }
     let (slot, start) = started(&effects)[0];
     let mut making = made(&effects);
-    let ended = if wants.shares { Event::Released { slot } } else { Event::Settled { slot } };
+    let ended = if wants.shares { Event::Released { slot, memory_mb: 0 } } else { Event::Settled { slot } };
     for event in [ended, Event::Destroyed { slot }] {
         making.extend(made(&pool.step(event, Moment(now))));
     }
