@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -129,15 +130,28 @@ impl ClientError {
         }
         let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
         let at = at.to_owned();
-        if error.is_connect() { Self::Unreachable { at, cause } } else { Self::CutOff { at, cause } }
+        if error.is_connect() || error.is_builder() {
+            Self::Unreachable { at, cause }
+        } else {
+            Self::CutOff { at, cause }
+        }
     }
 }
 
-/// Begins a client that can speak TLS.
-pub fn http() -> reqwest::ClientBuilder {
-    // Only the first one of a process is taken; all are the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
+/// Begins a client for `base`. The host's root certificates are read where that is https, and may be none elsewhere: a bare
+/// host has none.
+pub fn http(base: &str) -> reqwest::ClientBuilder {
+    let mut roots = rustls::RootCertStore::empty();
+    if base.starts_with("https:") {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = reqwest::Client::builder();
+    match rustls::ClientConfig::builder_with_provider(ring).with_safe_default_protocol_versions() {
+        Ok(versions) => builder.tls_backend_preconfigured(versions.with_root_certificates(roots).with_no_client_auth()),
+        // Then the client says so when it is built.
+        Err(_) => builder,
+    }
 }
 
 /// An answer, as it came and as it reads.
@@ -175,7 +189,7 @@ impl Client {
             }
         };
         // A proxy of the surroundings must not get to see the token.
-        let http = http().no_proxy().connect_timeout(Duration::from_secs(5)).timeout(ANSWER_WITHIN);
+        let http = http(&base).no_proxy().connect_timeout(Duration::from_secs(5)).timeout(ANSWER_WITHIN);
         Ok(Self { http: http.build()?, base, token })
     }
 

@@ -45,7 +45,7 @@ pub async fn send(
 ) -> Result<(StatusCode, String), ClientError> {
     let at = path.display().to_string();
     let failed = |error: reqwest::Error| ClientError::of_transport(&error, &at);
-    let client = crate::cli::client::http().no_proxy().unix_socket(path).timeout(ANSWER_WITHIN);
+    let client = crate::cli::client::http("http:").no_proxy().unix_socket(path).timeout(ANSWER_WITHIN);
     let client = client.build().map_err(failed)?;
     let mut request = client.request(method, format!("http://localhost{route}"));
     if let Some(body) = body {

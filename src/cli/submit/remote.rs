@@ -91,7 +91,7 @@ impl Remote {
                 Some(text.trim().to_owned())
             }
         };
-        let builder = http().connect_timeout(Duration::from_secs(10)).timeout(ANSWER_WITHIN);
+        let builder = http(&base).connect_timeout(Duration::from_secs(10)).timeout(ANSWER_WITHIN);
         // A proxy is for the way to RunPod; one of the surroundings must not see a Cloister's token.
         let builder = if runpod { builder } else { builder.no_proxy() };
         Ok(Self { http: builder.build()?, base, token, runpod })
