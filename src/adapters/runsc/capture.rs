@@ -56,11 +56,15 @@ impl Capture {
         self.take_once();
     }
 
-    /// Takes what is in the pipe already, bounded, without waiting.
+    /// Takes what is in the pipe already, bounded, without waiting. The kernel is asked, not the runtime: that has not heard yet of
+    /// what was written since it last looked, and the last words of a call come right before its result.
     pub(super) fn drain(&mut self) {
         for _ in 0..DRAIN / CHUNK {
-            if !self.take_once() {
-                return;
+            let Some(pipe) = &self.pipe else { return };
+            let mut chunk = [0; CHUNK];
+            match nix::unistd::read(pipe, &mut chunk) {
+                Ok(length) if length > 0 => self.keep(chunk.get(..length).unwrap_or_default()),
+                _ => return,
             }
         }
     }
@@ -81,23 +85,20 @@ impl Capture {
         text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(chars).collect()
     }
 
-    /// False when there is nothing to take now.
-    fn take_once(&mut self) -> bool {
-        let Some(pipe) = &self.pipe else { return false };
+    fn take_once(&mut self) {
+        let Some(pipe) = &self.pipe else { return };
         let mut chunk = [0; CHUNK];
         match pipe.try_read(&mut chunk) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            Ok(0) | Err(_) => {
-                self.pipe = None;
-                false
-            }
-            Ok(length) => {
-                let kept = self.text.push(chunk.get(..length).unwrap_or_default());
-                if let Some(live) = &mut self.live {
-                    live.push(kept);
-                }
-                true
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => self.pipe = None,
+            Ok(length) => self.keep(chunk.get(..length).unwrap_or_default()),
+        }
+    }
+
+    fn keep(&mut self, chunk: &[u8]) {
+        let kept = self.text.push(chunk);
+        if let Some(live) = &mut self.live {
+            live.push(kept);
         }
     }
 }
@@ -173,6 +174,20 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_become_the_replacement_character() {
         assert_eq!(kept(9, &[b"a\xff\0\x1b[0m"]).finish().text, "a\u{fffd}\0\u{1b}[0m");
+    }
+
+    #[tokio::test]
+    async fn what_was_written_a_moment_ago_is_drained() {
+        use std::io::Write;
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let mut capture =
+            Capture::new(Receiver::from_owned_fd(reader.into()).unwrap(), CaptureCaps { keep: 10_000, discard: 10 });
+        // Nothing here awaits: the runtime learns of none of it.
+        for _ in 0..3 {
+            writer.write_all(&[b'z'; 2000]).unwrap();
+            capture.drain();
+        }
+        assert_eq!(capture.take().text.len(), 6000);
     }
 
     /// Remembers all that it hears.
