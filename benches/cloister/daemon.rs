@@ -102,14 +102,18 @@ impl Daemon {
     }
 
     pub async fn environment(&self, runtime: &str, source: &str) -> String {
-        let body = json!({ "mainModule": "main.js", "modules": { "main.js": source }, "runtime": runtime });
+        self.isolated(runtime, source, "call").await
+    }
+
+    async fn isolated(&self, runtime: &str, source: &str, isolation: &str) -> String {
+        let modules = json!({ "main.js": source });
+        let body = json!({ "mainModule": "main.js", "modules": modules, "runtime": runtime, "isolation": isolation });
         self.post("/environments/setup", body).await["id"].as_str().unwrap().to_owned()
     }
 
     /// An environment whose calls share their sandbox.
     pub async fn sharing(&self, runtime: &str, source: &str) -> String {
-        let body = json!({ "mainModule": "main.js", "modules": { "main.js": source }, "runtime": runtime, "isolation": "environment" });
-        self.post("/environments/setup", body).await["id"].as_str().unwrap().to_owned()
+        self.isolated(runtime, source, "environment").await
     }
 
     /// One call; true when it was ok.

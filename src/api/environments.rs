@@ -14,7 +14,7 @@ use crate::api::keys::{self, Before, Once, Work};
 use crate::api::{Doors, answer, envelope, revisions};
 use crate::domain::credential::CredentialName;
 use crate::domain::desk::Subject;
-use crate::domain::environment::{Environment, EnvironmentStatus, Isolation, Runtime, SetUpInvalid, SetUpRequest};
+use crate::domain::environment::{Environment, Isolation, Runtime, SetUpInvalid, SetUpRequest};
 use crate::domain::id::EnvironmentId;
 use crate::domain::json::Fields;
 use crate::domain::tenant::TenantName;
@@ -139,10 +139,10 @@ fn isolation(name: Option<String>) -> Result<Isolation, ApiError> {
 }
 
 async fn list(doors: Data<Doors>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let environments = doors.store.environments_of(&envelope::caller(&request)?.tenant).await?;
+    let tenant = envelope::caller(&request)?.tenant;
+    let environments = doors.store.environments_of(&tenant).await?;
     let now = doors.clock.wall();
-    let is_there = |found: &Environment| found.status == EnvironmentStatus::Ready && !found.is_over(now);
-    let ready = environments.into_iter().filter(is_there);
+    let ready = environments.into_iter().filter(|found| found.is_found_by(&tenant, now));
     let bodies: Vec<EnvironmentBody> = ready.map(EnvironmentBody::from).collect();
     Ok(answer::json(StatusCode::OK, &bodies))
 }

@@ -409,7 +409,7 @@ pub struct Environment {
 
 impl Environment {
     /// Whether its time is over: from then on nobody finds it, and the Reaper comes for it.
-    pub fn is_over(&self, now: WallTime) -> bool {
+    fn is_over(&self, now: WallTime) -> bool {
         self.created_at.plus_seconds(self.ttl_seconds) <= now
     }
 

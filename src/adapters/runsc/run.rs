@@ -244,8 +244,6 @@ impl RunscEngine {
         let keep = matches!(asked, Asked::Execute { keep: true, .. });
         // What goes on between two calls of one sandbox counts for the second.
         let counted = if let Standing::Used { cpu, .. } = &standing { Some(*cpu) } else { None };
-        // Less than it holds already cannot be put in force: it is of no use to this call.
-        let of_no_use = |_: SandboxError| SandboxError::Spoiled(id);
         let (request, mut dialogue) = match standing {
             Standing::Ready => {
                 is_untouched(&slot, &mut line, None)?;
@@ -254,9 +252,7 @@ impl RunscEngine {
             }
             Standing::Prepared { mut dialogue, memory_mb } => {
                 is_untouched(&slot, &mut line, Some(&mut dialogue))?;
-                if memory_mb != limits.memory_mb {
-                    self.restrict(&slot, limits, cpu_quota_us).map_err(of_no_use)?;
-                }
+                self.restrict_from(memory_mb, &slot, limits, cpu_quota_us)?;
                 let Task::Execute(out) = task else { return Err(SandboxError::Unknown(id)) };
                 dialogue.resume(out);
                 (framed(&asked.call(None))?, dialogue)
@@ -264,9 +260,7 @@ impl RunscEngine {
             Standing::Used { memory_mb, .. } => {
                 is_untouched(&slot, &mut line, None)?;
                 line.begin_anew();
-                if memory_mb != limits.memory_mb {
-                    self.restrict(&slot, limits, cpu_quota_us).map_err(of_no_use)?;
-                }
+                self.restrict_from(memory_mb, &slot, limits, cpu_quota_us)?;
                 let Task::Execute(out) = task else { return Err(SandboxError::Unknown(id)) };
                 let nonce = nonce()?;
                 (framed(&asked.call(Some(&nonce)))?, Dialogue::of_next_call(nonce, out, self.caps()))
@@ -317,6 +311,23 @@ impl RunscEngine {
     pub(super) fn call_frame_cap(&self) -> usize {
         let caps = self.runner_limits();
         2 * caps.result_bytes + ERROR_GROWTH * caps.message_bytes + FRAME_FIELDS
+    }
+
+    /// A call's limits where those of one with `memory_mb` are in force.
+    ///
+    /// # Errors
+    /// `Spoiled`: less than it holds already cannot be put in force, and it is of no use to this call.
+    fn restrict_from(
+        &self,
+        memory_mb: u64,
+        slot: &Slot,
+        limits: Limits,
+        cpu_quota_us: Option<u64>,
+    ) -> Result<(), SandboxError> {
+        if memory_mb == limits.memory_mb {
+            return Ok(());
+        }
+        self.restrict(slot, limits, cpu_quota_us).map_err(|_| SandboxError::Spoiled(slot.id))
     }
 
     /// A task's limits instead of the boot's.

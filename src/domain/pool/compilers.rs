@@ -3,7 +3,7 @@
 use super::machine::{Held, Pool};
 use super::{Effect, StandsFor};
 use crate::domain::id::{EnvironmentId, SlotId};
-use crate::domain::sandbox::{SlotEvent, SlotState};
+use crate::domain::sandbox::SlotEvent;
 
 impl Pool {
     /// The one that has stood longest.
@@ -15,8 +15,7 @@ impl Pool {
 
     /// Whether one is on its way.
     pub(super) fn makes_a_compiler(&self) -> bool {
-        let booting = |held: &Held| !held.serves && held.slot.state() == SlotState::Booting;
-        self.slots.values().any(|held| booting(held) && held.stands_for == Some(StandsFor::SetUps))
+        self.slots.values().any(|held| held.is_warming() && held.stands_for == Some(StandsFor::SetUps))
     }
 
     /// Its compiler goes with it, used or not.

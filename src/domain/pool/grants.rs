@@ -217,8 +217,7 @@ impl Pool {
             held.stale |= of.is_some_and(|of| whose(&self.standing, of));
         }
         let wanted = |stands_for| whose(&self.standing, stands_for);
-        let stands = |held: &Held| !held.serves && matches!(held.slot.state(), SlotState::Booting | SlotState::Ready);
-        let of_it = |held: &Held| stands(held) && held.stands_for.is_some_and(wanted);
+        let of_it = |held: &Held| (held.is_warming() || held.is_free()) && held.stands_for.is_some_and(wanted);
         let slots: Vec<SlotId> = self.slots.iter().filter(|(_, held)| of_it(held)).map(|(slot, _)| *slot).collect();
         for slot in slots {
             self.step_slot(slot, SlotEvent::Cancelled, effects);
@@ -228,10 +227,9 @@ impl Pool {
     /// Those that stand or are being made, and `count`.
     pub(super) fn have(&self, counts: impl Fn(&Held) -> bool) -> Have {
         let mut have = Have::new();
-        for held in self.slots.values().filter(|held| !held.serves && counts(held)) {
-            if let (Some(stands_for), SlotState::Booting | SlotState::Ready) = (held.stands_for, held.slot.state()) {
-                *have.entry(stands_for).or_default() += 1;
-            }
+        let stands = |held: &&Held| (held.is_warming() || held.is_free()) && counts(held);
+        for stands_for in self.slots.values().filter(stands).filter_map(|held| held.stands_for) {
+            *have.entry(stands_for).or_default() += 1;
         }
         have
     }
@@ -252,12 +250,12 @@ impl Pool {
 
     /// True while the slot is wanted that is being made to stand.
     pub fn is_warming(&self, slot: SlotId) -> bool {
-        self.slots.get(&slot).is_some_and(|held| !held.serves && held.slot.state() == SlotState::Booting)
+        self.slots.get(&slot).is_some_and(Held::is_warming)
     }
 
     /// Slots that are being made to stand.
     pub(super) fn warming(&self) -> usize {
-        self.slots.values().filter(|held| !held.serves && held.slot.state() == SlotState::Booting).count()
+        self.slots.values().filter(|held| held.is_warming()).count()
     }
 
     /// Set-ups that have a sandbox that was booted for them, for as long as they last.

@@ -102,11 +102,17 @@ impl Held {
 
     /// Its environment's next call may be served by it before long.
     pub(super) fn comes_free_for(&self, environment: EnvironmentId) -> bool {
-        let lives = matches!(self.slot.state(), SlotState::Booting | SlotState::Ready | SlotState::Running);
-        lives
-            && self.environment == Some(environment)
-            && !self.stale
-            && (self.keeps || self.slot.state() != SlotState::Running)
+        let comes_free = match self.slot.state() {
+            SlotState::Booting | SlotState::Ready => true,
+            SlotState::Running => self.keeps,
+            SlotState::Destroying | SlotState::Wedged | SlotState::Gone => false,
+        };
+        comes_free && self.environment == Some(environment) && !self.stale
+    }
+
+    /// It is being made to stand.
+    pub(super) fn is_warming(&self) -> bool {
+        self.slot.state() == SlotState::Booting && !self.serves
     }
 
     /// It stands, and waits for a call.
@@ -305,10 +311,7 @@ impl Pool {
 
     /// A slot that should stand, or stood, is no more.
     fn lost(&mut self, slot: SlotId, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(held) = self.slots.get(&slot).filter(|held| !held.serves) else { return };
-        if !matches!(held.slot.state(), SlotState::Booting | SlotState::Ready) {
-            return;
-        }
+        let Some(held) = self.slots.get(&slot).filter(|held| held.is_warming() || held.is_free()) else { return };
         if let Some(stands_for) = held.stands_for {
             self.standing.note_failed(stands_for, now);
         }
