@@ -56,19 +56,22 @@ fn command_line(daemon: &Daemon) -> Option<Vec<String>> {
 }
 
 impl Bundle {
-    /// The memory of a sandbox that waits for its request, in MiB.
-    pub fn resting(&self, daemon: &Daemon, id: &str) -> f64 {
-        let started = self.start(daemon, id);
-        let mut said = [0_u8; 4];
-        (&started.reply).read_exact(&mut said).unwrap();
-        // What it does after it has said that it is ready.
+    /// The memory of each of several sandboxes that wait for their requests, one for each environment, in MiB.
+    pub fn resting(&self, daemon: &Daemon, ids: &[String]) -> f64 {
+        let started: Vec<Started> = ids.iter().map(|id| self.start(daemon, id)).collect();
+        for one in &started {
+            let mut said = [0_u8; 4];
+            (&one.reply).read_exact(&mut said).unwrap();
+        }
+        // What they do after they have said that they are ready.
         std::thread::sleep(Duration::from_secs(1));
-        let share = shares(&started.folder.path().to_string_lossy());
-        let Started { mut child, ask, .. } = started;
-        // It hangs up without a request, which ends the runner.
-        drop(ask);
-        child.wait().unwrap();
-        share
+        let share: f64 = started.iter().map(|one| shares(&one.folder.path().to_string_lossy())).sum();
+        for Started { mut child, ask, .. } in started {
+            // It hangs up without a request, which ends the runner.
+            drop(ask);
+            child.wait().unwrap();
+        }
+        share / as_count(ids.len())
     }
 
     /// Runs the handler of environment `id` once, from spawn to exit.
@@ -188,4 +191,8 @@ pub fn shares(mark: &str) -> f64 {
 fn pipe() -> (OwnedFd, OwnedFd) {
     // Close-on-exec: a sandbox that held the writing end of its own requests would never see their end.
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()
+}
+
+pub fn as_count(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap())
 }

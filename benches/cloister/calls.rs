@@ -1,4 +1,4 @@
-//! P1 to P6 and P13: calls of handlers, in sandboxes that stand ready and in those that are made for them.
+//! P3 to P6: calls of handlers in sandboxes that are made for them, in bursts, steadily, and where they share one.
 
 use std::time::{Duration, Instant};
 
@@ -6,31 +6,20 @@ use serde_json::Value;
 
 use super::bare::{self, Bundle};
 use super::daemon::Daemon;
-use super::table::{Row, median, millis, ninetieth, ninety_ninth, worst};
+use super::standing;
+use super::table::{Row, median, millis, ninetieth, worst};
 
-const SOURCE: &str = "export const handler = (event) => event.data";
+pub const SOURCE: &str = "export const handler = (event) => event.data";
 const RUNTIMES: [&str; 2] = ["deno", "bun"];
-/// Calls of a tier, with a bare run between each few of them.
-const CALLS: usize = 100;
-const CALLS_A_ROUND: usize = 10;
 const BURST: usize = 100;
 const STEADY: Duration = Duration::from_secs(20);
 const STEADY_CALLERS: usize = 4;
-const STAND: u64 = 8;
-/// How often more calls are made for more to stand; a slow machine never makes calls fast enough for all.
-const ROUNDS: usize = 5;
 
 /// The rows that are asked for.
 pub async fn rows(picks: impl Fn(&str) -> bool) -> Vec<Row> {
     let mut rows = Vec::new();
     for runtime in RUNTIMES {
-        if picks("P1") {
-            rows.push(warm_environment(runtime).await);
-            rows.extend(flatness(runtime).await);
-        }
-        if picks("P2") {
-            rows.push(warm_runtime(runtime).await);
-        }
+        rows.extend(standing::rows(runtime, &picks).await);
         if picks("P3") {
             rows.push(cold(runtime).await);
         }
@@ -43,15 +32,12 @@ pub async fn rows(picks: impl Fn(&str) -> bool) -> Vec<Row> {
         if picks("P6") {
             rows.extend(reused(runtime).await);
         }
-        if picks("P13") {
-            rows.push(memory(runtime).await);
-        }
     }
     rows
 }
 
 /// A daemon on which this many stand for each runtime and for each environment.
-async fn standing(runtimes: u64, environment: u64) -> Daemon {
+pub async fn where_stand(runtimes: u64, environment: u64) -> Daemon {
     Daemon::start_with(&[
         ("CLOISTER__SANDBOX__STANDING__MEMORY_MIB", "4096".to_owned()),
         ("CLOISTER__SANDBOX__STANDING__RUNTIMES", runtimes.to_string()),
@@ -70,13 +56,13 @@ async fn nothing_stands() -> Daemon {
 }
 
 /// The bundle of a cold call, from a daemon of its own, on which nothing else runs; its runners lie in that daemon's directories.
-async fn bare_bundle(runtime: &str) -> (Bundle, Daemon) {
+pub async fn bare_bundle(runtime: &str) -> (Bundle, Daemon) {
     let maker = nothing_stands().await;
     (bare::capture(&maker, runtime).await, maker)
 }
 
 /// An environment that was called often enough for one to stand for it.
-async fn hot(daemon: &Daemon, runtime: &str) -> String {
+pub async fn hot(daemon: &Daemon, runtime: &str) -> String {
     let id = daemon.environment(runtime, SOURCE).await;
     for _ in 0..2 {
         assert!(daemon.execute(&id).await, "a first call failed");
@@ -85,142 +71,11 @@ async fn hot(daemon: &Daemon, runtime: &str) -> String {
 }
 
 /// One call, timed from outside; None when it failed or did not start as it should.
-async fn timed(daemon: &Daemon, id: &str, start: &str) -> Option<Duration> {
+pub async fn timed(daemon: &Daemon, id: &str, start: &str) -> Option<Duration> {
     let began = Instant::now();
     let answer = daemon.call(id).await;
     let span = began.elapsed();
     (answer["outcome"] == "ok" && answer["start"] == start).then_some(span)
-}
-
-/// Calls of a tier and bare runs, in turns. `ready` prepares each call and says which environment it is for.
-async fn in_turns(
-    daemon: &Daemon,
-    bundle: &Bundle,
-    start: &str,
-    mut ready: impl AsyncFnMut() -> String,
-) -> (Vec<Duration>, Vec<Duration>, usize) {
-    let (mut ours, mut floor, mut failed) = (Vec::new(), Vec::new(), 0);
-    for round in 0..CALLS {
-        let id = ready().await;
-        match timed(daemon, &id, start).await {
-            Some(span) => ours.push(span),
-            None => failed += 1,
-        }
-        if round % CALLS_A_ROUND == 0 {
-            daemon.stands(1).await;
-            let began = Instant::now();
-            bundle.run(daemon, &id);
-            floor.push(began.elapsed());
-        }
-    }
-    (ours, floor, failed)
-}
-
-fn tier_row(name: &'static str, runtime: &str, measured: (Vec<Duration>, Vec<Duration>, usize)) -> Row {
-    let (ours, floor, failed) = measured;
-    let first = name == "P1";
-    let (most, p99) = if first { (3, 15) } else { (8, u64::MAX) };
-    let fast = median(&ours) <= Duration::from_millis(most) && ninety_ninth(&ours) <= Duration::from_millis(p99);
-    let ahead = !first || median(&ours) * 80 <= median(&floor);
-    Row {
-        name,
-        what: format!(
-            "execute in a fresh sandbox, {}, {runtime}",
-            if first { "warm-environment" } else { "warm-runtime" }
-        ),
-        measure: format!(
-            "request sent → answer read, HTTP kept alive, one at a time, each in a sandbox that stood; p99 {:.1} ms; floor: a cold runsc run of the same handler",
-            millis(ninety_ninth(&ours))
-        ),
-        ours: millis(median(&ours)),
-        p90: Some(millis(ninetieth(&ours))),
-        worst: millis(worst(&ours)),
-        floor: Some(millis(median(&floor))),
-        floor_is: "bare runsc run",
-        unit: "ms",
-        goal: if first { "p50 ≤ 3 ms, p99 ≤ 15 ms, ≥ 80 ×" } else { "p50 ≤ 8 ms" },
-        met: fast && ahead,
-        tried: CALLS,
-        failed,
-    }
-}
-
-/// P1: the module is imported, the sandbox frozen.
-async fn warm_environment(runtime: &'static str) -> Row {
-    let daemon = standing(0, 1).await;
-    let (bundle, _maker) = bare_bundle(runtime).await;
-    let id = hot(&daemon, runtime).await;
-    let ready = async || {
-        daemon.stands(1).await;
-        id.clone()
-    };
-    tier_row("P1", runtime, in_turns(&daemon, &bundle, "warm-environment", ready).await)
-}
-
-/// P2: an environment that was never called, in a sandbox that stood for its runtime.
-async fn warm_runtime(runtime: &'static str) -> Row {
-    let daemon = standing(1, 0).await;
-    let (bundle, _maker) = bare_bundle(runtime).await;
-    let ready = async || {
-        let id = daemon.environment(runtime, SOURCE).await;
-        daemon.stands(2).await;
-        id
-    };
-    tier_row("P2", runtime, in_turns(&daemon, &bundle, "warm-runtime", ready).await)
-}
-
-/// P1 again where there is much: 10,000 environments in the store, 100 MB of dependencies in the volume.
-async fn flatness(runtime: &'static str) -> Vec<Row> {
-    let many: usize = std::env::var("CLOISTER_BENCH_ENVIRONMENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
-    let daemon = standing(0, 1).await;
-    let id = hot(&daemon, runtime).await;
-    let large = daemon.environment(runtime, SOURCE).await;
-    daemon.add_dependencies(&large, 100 << 20);
-    for _ in 0..2 {
-        assert!(daemon.execute(&large).await, "a first call failed");
-    }
-    let (mut few, mut heavy) = (Vec::new(), Vec::new());
-    let mut failed = 0;
-    for _ in 0..CALLS / 2 {
-        for (id, spans) in [(&id, &mut few), (&large, &mut heavy)] {
-            daemon.stands(2).await;
-            match timed(&daemon, id, "warm-environment").await {
-                Some(span) => spans.push(span),
-                None => failed += 1,
-            }
-        }
-    }
-    for _ in 0..many {
-        daemon.environment(runtime, SOURCE).await;
-    }
-    let mut crowded = Vec::new();
-    for _ in 0..CALLS / 2 {
-        assert!(daemon.execute(&id).await);
-        daemon.stands(1).await;
-        match timed(&daemon, &id, "warm-environment").await {
-            Some(span) => crowded.push(span),
-            None => failed += 1,
-        }
-    }
-    let row = |what: String, ours: &[Duration]| Row {
-        name: "P1",
-        what,
-        measure: "as P1; floor: P1 of the same daemon with two small environments".to_owned(),
-        ours: millis(median(ours)),
-        p90: Some(millis(ninetieth(ours))),
-        worst: millis(worst(ours)),
-        floor: Some(millis(median(&few))),
-        floor_is: "two environments",
-        unit: "ms",
-        goal: "≤ 1.1 × the floor",
-        met: median(ours).as_secs_f64() <= 1.1 * median(&few).as_secs_f64(),
-        tried: CALLS / 2,
-        failed,
-    };
-    vec![
-        row(format!("flat: {many} environments stored, {runtime}"), &crowded),
-        row(format!("flat: 100 MB of dependencies, {runtime}"), &heavy),
-    ]
 }
 
 /// P3: a cold call through HTTP beside a bare `runsc run` of the very bundle that the daemon made.
@@ -285,7 +140,7 @@ fn machine_time() -> Duration {
 
 /// P4: a hundred calls at once, when what should stand does.
 async fn burst(runtime: &'static str) -> Row {
-    let daemon = standing(2, 8).await;
+    let daemon = where_stand(2, 8).await;
     let (bundle, _maker) = bare_bundle(runtime).await;
     let id = hot(&daemon, runtime).await;
     daemon.stands(5).await;
@@ -318,7 +173,7 @@ async fn burst(runtime: &'static str) -> Row {
 
 /// P5: callers that ask again as soon as they are answered. The figure is the time for each call, so that less is better.
 async fn steady(runtime: &'static str) -> Row {
-    let daemon = standing(2, 8).await;
+    let daemon = where_stand(2, 8).await;
     let (bundle, _maker) = bare_bundle(runtime).await;
     let id = hot(&daemon, runtime).await;
     daemon.stands(5).await;
@@ -366,7 +221,7 @@ async fn reused(runtime: &'static str) -> [Row; 2] {
     const ALONE: usize = 200;
     const CALLERS: usize = 16;
     const EACH: usize = 25;
-    let daemon = standing(0, 0).await;
+    let daemon = where_stand(0, 0).await;
     let (bundle, _maker) = bare_bundle(runtime).await;
     let id = daemon.sharing(runtime, SOURCE).await;
     assert!(daemon.execute(&id).await, "a first call failed");
@@ -421,41 +276,4 @@ async fn reused(runtime: &'static str) -> [Row; 2] {
             failed[1],
         ),
     ]
-}
-
-/// P13: what one that stands takes of the host's memory, by the proportional share of all its processes.
-async fn memory(runtime: &'static str) -> Row {
-    let daemon = standing(0, STAND).await;
-    let (bundle, _maker) = bare_bundle(runtime).await;
-    let id = daemon.environment(runtime, SOURCE).await;
-    let floor = bundle.resting(&daemon, &id);
-    // A rate at which eight should stand.
-    for _ in 0..ROUNDS {
-        if daemon.pool().await["standing"].as_u64() >= Some(STAND) {
-            break;
-        }
-        let calls = (0..20).map(|_| daemon.call(&id));
-        futures_util::future::join_all(calls).await;
-        daemon.stands(1).await;
-    }
-    let count = daemon.pool().await["standing"].as_u64().unwrap();
-    #[expect(clippy::cast_precision_loss, reason = "a handful")]
-    let each = bare::shares(&daemon.run.to_string_lossy()) / count as f64;
-    Row {
-        name: "P13",
-        what: format!("memory of a sandbox that stands, {runtime}"),
-        measure: format!(
-            "sum of PSS of all processes, {count} standing, divided; floor: one bare sandbox that waits, alone"
-        ),
-        ours: each,
-        p90: None,
-        worst: each,
-        floor: Some(floor),
-        floor_is: "one bare sandbox",
-        unit: "MiB",
-        goal: "≤ 1.11 × the floor",
-        met: each <= floor / 0.9,
-        tried: usize::try_from(count).unwrap(),
-        failed: 0,
-    }
 }

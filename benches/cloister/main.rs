@@ -17,6 +17,7 @@ mod daemon;
 mod memory;
 mod rival;
 mod set_up;
+mod standing;
 mod start;
 mod table;
 mod worker;

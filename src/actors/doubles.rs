@@ -24,7 +24,7 @@ use crate::domain::time::{Moment, WallTime};
 use crate::ports::packages::{HeldSet, Packages};
 use crate::ports::revisions::Revisions;
 use crate::ports::sandbox::{
-    EngineProbe, Installed, Leftover, Preparation, Purpose, SandboxEngine, SandboxError, SlotSpec, Transpiled,
+    EngineProbe, Installed, Leftover, Preparation, Purpose, Rested, SandboxEngine, SandboxError, SlotSpec, Transpiled,
 };
 use crate::ports::store::{Store, StoreError};
 use crate::ports::tenants::{Pass, Tenants, TenantsPicture};
@@ -67,8 +67,12 @@ pub struct EngineDouble {
     pub failing_destructions: Mutex<usize>,
     /// How many of the next runs find their sandbox spoiled.
     pub spoiled: Mutex<usize>,
-    /// How many were laid to rest.
+    /// How many of the next do not let themselves be laid to rest.
+    pub restless: Mutex<usize>,
+    /// How often one was laid to rest.
     pub rested: Mutex<usize>,
+    /// How often one was woken from its rest.
+    pub woken: Mutex<usize>,
     /// Ends one that stands.
     pub lose: Notify,
     /// When set, a run waits for `release`.
@@ -125,9 +129,17 @@ impl SandboxEngine for EngineDouble {
         }
     }
 
-    async fn rest(&self, _: SlotId) -> Result<u64, SandboxError> {
+    async fn rest(&self, slot: SlotId) -> Result<Rested, SandboxError> {
+        if Self::spend(&self.restless) {
+            return Err(SandboxError::Spoiled(slot));
+        }
         *locked(&self.rested) += 1;
-        Ok(80 << 20)
+        Ok(Rested { memory_bytes: 80 << 20, cpu: Duration::from_millis(1) })
+    }
+
+    async fn wake(&self, _: SlotId) -> Result<(), SandboxError> {
+        *locked(&self.woken) += 1;
+        Ok(())
     }
 
     async fn lost(&self, _: SlotId) -> bool {

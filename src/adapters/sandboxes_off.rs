@@ -9,7 +9,7 @@ use crate::domain::execution::{Call, Evidence, Following, Limits};
 use crate::domain::id::SlotId;
 use crate::domain::package_set::PackageSet;
 use crate::ports::sandbox::{
-    EngineProbe, Installed, Leftover, Preparation, SandboxEngine, SandboxError, SlotSpec, Transpiled,
+    EngineProbe, Installed, Leftover, Preparation, Rested, SandboxEngine, SandboxError, SlotSpec, Transpiled,
 };
 
 /// Makes nothing, holds nothing.
@@ -49,7 +49,11 @@ impl SandboxEngine for SandboxesOff {
         self.off()
     }
 
-    async fn rest(&self, _: SlotId) -> Result<u64, SandboxError> {
+    async fn rest(&self, _: SlotId) -> Result<Rested, SandboxError> {
+        self.off()
+    }
+
+    async fn wake(&self, _: SlotId) -> Result<(), SandboxError> {
         self.off()
     }
 

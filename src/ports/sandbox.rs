@@ -52,6 +52,15 @@ pub struct Preparation {
     pub limits: Limits,
 }
 
+/// What was found when a sandbox was laid to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rested {
+    /// What it is charged.
+    pub memory_bytes: u64,
+    /// CPU time since its module was imported or it last rested, whichever is later; zero where no module was imported for nobody's call.
+    pub cpu: Duration,
+}
+
 /// The answer to a transpile task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transpiled {
@@ -138,13 +147,19 @@ pub trait SandboxEngine: Send + Sync {
     /// `TaskFailed` with the outcome that a call would have had, when the module does not let itself be imported.
     async fn prepare(&self, slot: SlotId, preparation: Preparation) -> Result<Duration, SandboxError>;
 
-    /// Freezes a ready sandbox until it is claimed. Answers with the memory that it is charged, in bytes.
+    /// Freezes a ready sandbox until it is claimed or woken.
     ///
     /// # Errors
-    /// `Spoiled` when it does not stand still, or said what nobody asked for.
-    async fn rest(&self, slot: SlotId) -> Result<u64, SandboxError>;
+    /// `Spoiled` when it does not stand still, or said what nobody asked for; `Unknown` when it is claimed.
+    async fn rest(&self, slot: SlotId) -> Result<Rested, SandboxError>;
 
-    /// Returns when a resting sandbox has ended by itself (true), or is claimed or being destroyed (false).
+    /// Lets a resting sandbox go on, until it is laid to rest again.
+    ///
+    /// # Errors
+    /// `Unknown` when it is claimed.
+    async fn wake(&self, slot: SlotId) -> Result<(), SandboxError>;
+
+    /// Returns when a sandbox that waits to be claimed has ended by itself (true), or is claimed or being destroyed (false).
     async fn lost(&self, slot: SlotId) -> bool;
 
     /// Mounts a volume, the tree of an environment's revision, in a `Purpose::StandForRuntime` sandbox, which is the environment's from then on.

@@ -12,6 +12,7 @@
 mod calls;
 mod deletions;
 mod packages;
+mod rest;
 mod revisions;
 mod set_up;
 mod standing;
@@ -163,7 +164,7 @@ impl SandboxPool {
             Effect::Boot { slot, execution } => self.boot(slot, execution, ctx),
             Effect::Stand { slot, stands_for } => self.stand(slot, stands_for, ctx),
             Effect::Run { slot, execution, start, keep } => self.run(slot, execution, Given { start, keep }, ctx),
-            Effect::Rest { slot } => self.rest_later(slot, ctx),
+            Effect::Await { slot } => self.await_call(slot, None, ctx),
             Effect::Destroy { slot } => self.destroy(slot, ctx),
             Effect::RetryDestroy { slot, after } => self.later(after, Event::RetryDue { slot }, ctx),
             Effect::Answer { execution, answer } => self.answer(execution, answer, ctx),

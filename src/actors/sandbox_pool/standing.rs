@@ -1,7 +1,6 @@
-//! Sandboxes that stand ready: made, their module imported, laid to rest, watched.
+//! Sandboxes that stand ready: how they are made, and their module imported.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use slog::{debug, info, warn};
@@ -15,9 +14,6 @@ use crate::messages::sandbox_pool::ImageServes;
 use crate::ports::sandbox::{Preparation, Purpose, SandboxError, SlotSpec};
 use crate::ports::store::StoreError;
 use crate::telemetry::error_chain;
-
-/// How long a sandbox that was used stays awake for the next call.
-const BEFORE_REST: Duration = Duration::from_millis(50);
 
 /// Why a sandbox does not stand ready.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +96,7 @@ impl SandboxPool {
                 pool.step(Event::Imports { slot }, ctx);
                 pool.import(slot, preparation, tenant, stands_for, ctx);
             }
-            (Ok(()), None) => pool.lay_to_rest(slot, stands_for, ctx),
+            (Ok(()), None) => pool.stands(slot, stands_for, None, ctx),
         });
     }
 
@@ -121,42 +117,16 @@ impl SandboxPool {
             let used = prepared.as_ref().map_or_else(|_| most(), |used| *used);
             pool.deps.tenants.charge(&tenant, used);
             match prepared {
-                Ok(_) => pool.lay_to_rest(slot, stands_for, ctx),
+                Ok(_) => pool.stands(slot, stands_for, Some(tenant), ctx),
                 Err(error) => pool.end_standing(slot, stands_for, &error.into(), ctx),
             }
         });
     }
 
-    fn lay_to_rest(&mut self, slot: SlotId, stands_for: StandsFor, ctx: &mut Context<Self>) {
-        let engine = Arc::clone(&self.deps.engine);
-        self.spawn(ctx, async move { engine.rest(slot).await }, move |pool, rests, ctx| match rests {
-            Ok(memory) => {
-                debug!(pool.deps.log, "slot.stands"; "slot" => %slot, "for" => ?stands_for, "memory" => memory);
-                pool.watch_standing(slot, ctx);
-                pool.step(Event::Stood { slot, memory_mb: memory >> 20 }, ctx);
-            }
-            Err(error) => pool.end_standing(slot, stands_for, &error.into(), ctx),
-        });
-    }
-
-    /// A sandbox that has just served a call is often wanted again at once: it is laid to rest when it was not.
-    pub(super) fn rest_later(&self, slot: SlotId, ctx: &mut Context<Self>) {
-        let Some(released) = self.machine.free_since(slot) else { return };
-        ctx.run_later(BEFORE_REST, move |pool, ctx| {
-            if pool.machine.free_since(slot) != Some(released) {
-                return;
-            }
-            let engine = Arc::clone(&pool.deps.engine);
-            pool.spawn(ctx, async move { engine.rest(slot).await }, move |pool, rests, ctx| match rests {
-                Ok(_) => pool.watch_standing(slot, ctx),
-                // It was claimed or given up meanwhile.
-                Err(SandboxError::Unknown(_)) => {}
-                Err(error) => {
-                    warn!(pool.deps.log, "slot.not_resting"; "slot" => %slot, "error" => error_chain(&error));
-                    pool.step(Event::Lost { slot }, ctx);
-                }
-            });
-        });
+    fn stands(&mut self, slot: SlotId, stands_for: StandsFor, tenant: Option<TenantName>, ctx: &mut Context<Self>) {
+        debug!(self.deps.log, "slot.stands"; "slot" => %slot, "for" => ?stands_for);
+        self.step(Event::Stood { slot }, ctx);
+        self.await_call(slot, tenant, ctx);
     }
 
     fn end_standing(&mut self, slot: SlotId, stands_for: StandsFor, error: &NotStanding, ctx: &mut Context<Self>) {
@@ -178,15 +148,5 @@ impl SandboxPool {
                 self.suspect_host = true;
             }
         }
-    }
-
-    fn watch_standing(&self, slot: SlotId, ctx: &mut Context<Self>) {
-        let engine = Arc::clone(&self.deps.engine);
-        self.spawn(ctx, async move { engine.lost(slot).await }, move |pool, lost, ctx| {
-            if lost {
-                warn!(pool.deps.log, "slot.lost"; "slot" => %slot);
-                pool.step(Event::Lost { slot }, ctx);
-            }
-        });
     }
 }

@@ -83,7 +83,7 @@ use crate::ports::egress::EgressGates;
 use crate::ports::images::RuntimeImages;
 use crate::ports::process::Spawner;
 use crate::ports::sandbox::{
-    EngineProbe, Installed, Leftover, Preparation, SandboxEngine, SandboxError, SlotSpec, Transpiled,
+    EngineProbe, Installed, Leftover, Preparation, Rested, SandboxEngine, SandboxError, SlotSpec, Transpiled,
 };
 use crate::ports::volumes::Volumes;
 
@@ -181,8 +181,12 @@ impl SandboxEngine for RunscEngine {
         self.import(slot, preparation).await
     }
 
-    async fn rest(&self, slot: SlotId) -> Result<u64, SandboxError> {
+    async fn rest(&self, slot: SlotId) -> Result<Rested, SandboxError> {
         self.lay_to_rest(slot).await
+    }
+
+    async fn wake(&self, slot: SlotId) -> Result<(), SandboxError> {
+        self.let_stretch(slot).await
     }
 
     async fn lost(&self, slot: SlotId) -> bool {

@@ -242,15 +242,18 @@ impl RunscEngine {
             _ => 0,
         };
         let keep = matches!(asked, Asked::Execute { keep: true, .. });
-        // What goes on between two calls of one sandbox counts for the second.
-        let counted = if let Standing::Used { cpu, .. } = &standing { Some(*cpu) } else { None };
+        // What a handler's code does before its call, or between two calls of one sandbox, counts for the call that comes.
+        let counted = match &standing {
+            Standing::Ready => None,
+            Standing::Prepared { cpu, .. } | Standing::Used { cpu, .. } => Some(*cpu),
+        };
         let (request, mut dialogue) = match standing {
             Standing::Ready => {
                 is_untouched(&slot, &mut line, None)?;
                 self.restrict(&slot, limits, cpu_quota_us)?;
                 self.request(task, asked)?
             }
-            Standing::Prepared { mut dialogue, memory_mb } => {
+            Standing::Prepared { mut dialogue, memory_mb, .. } => {
                 is_untouched(&slot, &mut line, Some(&mut dialogue))?;
                 self.restrict_from(memory_mb, &slot, limits, cpu_quota_us)?;
                 let Task::Execute(out) = task else { return Err(SandboxError::Unknown(id)) };

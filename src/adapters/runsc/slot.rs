@@ -35,7 +35,7 @@ pub(super) struct Slot {
     parked: Mutex<Option<Parked>>,
     /// Told when it is claimed.
     claimed: watch::Sender<bool>,
-    /// Held while it is being laid to rest: whoever claims it then waits for that.
+    /// Held while it is being laid to rest or woken: whoever claims it then waits for that.
     lulling: tokio::sync::Mutex<()>,
     resting: AtomicBool,
     doom: watch::Sender<bool>,
@@ -52,7 +52,8 @@ pub(super) enum Standing {
     /// The runner waits for its first request.
     Ready,
     /// The module is imported; the runner waits for the call. The cgroup holds it to the limits of a call with as much memory.
-    Prepared { dialogue: Dialogue, memory_mb: u64 },
+    /// `cpu`: what it has used for which its tenant was charged.
+    Prepared { dialogue: Dialogue, memory_mb: u64, cpu: Duration },
     /// It has served calls, and waits for another; the cgroup likewise. `cpu`: what it had used by the end of the last.
     Used { memory_mb: u64, cpu: Duration },
 }
@@ -136,13 +137,13 @@ impl Slot {
         self.claimed.send_replace(false);
     }
 
-    /// The right to freeze it; None once it is claimed.
+    /// The right to freeze it or to let it go on; None once it is claimed.
     pub(super) async fn begin_rest(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let lulling = self.lulling.lock().await;
         (!*self.claimed.borrow()).then_some(lulling)
     }
 
-    /// It was frozen, and stays so until it is claimed.
+    /// It was frozen, and stays so until it is claimed or woken.
     pub(super) fn note_resting(&self) {
         self.resting.store(true, Ordering::Release);
     }

@@ -15,7 +15,7 @@ use super::tools::is_open_to_all;
 use super::watch::watch;
 use super::{RunscEngine, host, tree};
 use crate::domain::id::SlotId;
-use crate::ports::sandbox::{Preparation, SandboxError};
+use crate::ports::sandbox::{Preparation, Rested, SandboxError};
 
 impl RunscEngine {
     pub(super) async fn import(&self, id: SlotId, preparation: Preparation) -> Result<Duration, SandboxError> {
@@ -34,27 +34,42 @@ impl RunscEngine {
             let evidence = evidence(&slot, &mut line, &seen, &mut dialogue, before, limits)?;
             return Err(failed(settled, evidence));
         }
-        slot.park(Parked { line, standing: Standing::Prepared { dialogue, memory_mb: limits.memory_mb } });
+        let cpu = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?.cpu;
+        slot.park(Parked { line, standing: Standing::Prepared { dialogue, memory_mb: limits.memory_mb, cpu } });
         debug!(self.log, "slot.prepared"; "slot" => %id, "ms" => stopwatch.millis());
-        let after = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
-        Ok(after.cpu.saturating_sub(before.cpu))
+        Ok(cpu.saturating_sub(before.cpu))
     }
 
-    pub(super) async fn lay_to_rest(&self, id: SlotId) -> Result<u64, SandboxError> {
+    pub(super) async fn lay_to_rest(&self, id: SlotId) -> Result<Rested, SandboxError> {
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
         let _lulling = slot.begin_rest().await.ok_or(SandboxError::Unknown(id))?;
         let cgroup = slot.cgroup()?;
         cgroup.freeze().await.map_err(host("freezing the sandbox"))?;
         slot.note_resting();
         let mut parked = slot.unpark().ok_or(SandboxError::Unknown(id))?;
+        let usage = cgroup.usage().map_err(host("reading the sandbox's usage"))?;
+        let mut used = Duration::ZERO;
         let dialogue = match &mut parked.standing {
             Standing::Ready | Standing::Used { .. } => None,
-            Standing::Prepared { dialogue, .. } => Some(dialogue),
+            Standing::Prepared { dialogue, cpu, .. } => {
+                used = usage.cpu.saturating_sub(*cpu);
+                *cpu = usage.cpu;
+                Some(dialogue)
+            }
         };
         is_untouched(&slot, &mut parked.line, dialogue)?;
         slot.park(parked);
-        let usage = cgroup.usage().map_err(host("reading the sandbox's usage"))?;
-        Ok(usage.memory_bytes)
+        debug!(self.log, "slot.rests"; "slot" => %id, "memory" => usage.memory_bytes);
+        Ok(Rested { memory_bytes: usage.memory_bytes, cpu: used })
+    }
+
+    pub(super) async fn let_stretch(&self, id: SlotId) -> Result<(), SandboxError> {
+        let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
+        let _lulling = slot.begin_rest().await.ok_or(SandboxError::Unknown(id))?;
+        if slot.end_rest() {
+            slot.cgroup()?.thaw().map_err(host("letting the sandbox go on"))?;
+        }
+        Ok(())
     }
 
     pub(super) async fn ended_by_itself(&self, id: SlotId) -> bool {

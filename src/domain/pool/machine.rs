@@ -194,7 +194,8 @@ impl Pool {
                     held.imports = true;
                 }
             }
-            Event::Stood { slot, memory_mb } => self.stood(slot, memory_mb, now),
+            Event::Stood { slot } => self.stood(slot, now),
+            Event::Rests { slot, memory_mb } => self.rests(slot, memory_mb),
             Event::StandFailed { slot } | Event::Lost { slot } => self.lost(slot, now, &mut effects),
             Event::Spoiled { slot } => self.spoiled(slot, &mut effects),
             Event::Settled { slot } => self.settled(slot, &mut effects),
@@ -225,7 +226,7 @@ impl Pool {
             Event::Drain { hurry } => self.drain(hurry, &mut effects),
         }
         self.grant(refills, now, &mut effects);
-        self.rest_if_free(released, &mut effects);
+        self.await_if_free(released, &mut effects);
         self.wake_to_widen(now, &mut effects);
         self.remove_cleared(&mut effects);
         self.finish_drain(&mut effects);
@@ -300,13 +301,21 @@ impl Pool {
     }
 
     /// A slot that stands ready waits for its call.
-    fn stood(&mut self, slot: SlotId, memory_mb: u64, now: Moment) {
+    fn stood(&mut self, slot: SlotId, now: Moment) {
         let Some(held) = self.slots.get_mut(&slot) else { return };
         let Some(stands_for) = held.stands_for.filter(|_| held.slot.state() == SlotState::Booting) else { return };
         let took = now.since(held.since);
         held.since = now;
         held.slot.step(SlotEvent::Booted);
-        self.standing.note_stood(stands_for, took, memory_mb);
+        self.standing.note_stood(stands_for, took);
+    }
+
+    /// What calls left in a sandbox says nothing about those that have served none.
+    fn rests(&mut self, slot: SlotId, memory_mb: u64) {
+        let held = self.slots.get(&slot).filter(|held| held.is_free() && held.uses == 0);
+        if let Some(stands_for) = held.and_then(|held| held.stands_for) {
+            self.standing.note_memory(stands_for, memory_mb);
+        }
     }
 
     /// A slot that should stand, or stood, is no more.

@@ -119,8 +119,12 @@ pub enum Event {
     Imports {
         slot: SlotId,
     },
-    /// A sandbox stands ready, and is charged this much.
+    /// A sandbox stands ready.
     Stood {
+        slot: SlotId,
+    },
+    /// What stands was laid to rest, and is charged this much.
+    Rests {
         slot: SlotId,
         memory_mb: u64,
     },
@@ -218,7 +222,7 @@ pub enum Effect {
         keep: bool,
     },
     /// A slot that was released stands, and nobody claimed it at once.
-    Rest {
+    Await {
         slot: SlotId,
     },
     Destroy {

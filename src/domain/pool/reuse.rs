@@ -39,9 +39,9 @@ impl Pool {
     }
 
     /// One that was just released and that no call has claimed.
-    pub(super) fn rest_if_free(&self, released: Option<SlotId>, effects: &mut Vec<Effect>) {
+    pub(super) fn await_if_free(&self, released: Option<SlotId>, effects: &mut Vec<Effect>) {
         let is_free = |slot: &SlotId| self.slots.get(slot).is_some_and(|held| held.is_free());
-        effects.extend(released.filter(is_free).map(|slot| Effect::Rest { slot }));
+        effects.extend(released.filter(is_free).map(|slot| Effect::Await { slot }));
     }
 
     /// What calls left in those that stand, beside the idle runtimes.

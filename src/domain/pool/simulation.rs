@@ -138,7 +138,7 @@ impl Simulation {
             }
             Effect::Stand { slot, .. } => {
                 self.outcome.boots += 1;
-                self.at(now + BOOT_MS, Event::Stood { slot, memory_mb: 90 });
+                self.at(now + BOOT_MS, Event::Stood { slot });
             }
             Effect::Run { slot, execution, start, .. } => {
                 self.waits.push(now - self.came[&execution]);

@@ -211,13 +211,19 @@ impl Standing {
     }
 
     /// One stands ready, after `took`.
-    pub(super) fn note_stood(&mut self, stands_for: StandsFor, took: Duration, memory_mb: u64) {
+    pub(super) fn note_stood(&mut self, stands_for: StandsFor, took: Duration) {
         if let Some(making) = self.making(stands_for) {
             *making = Making::default();
         }
         if let Some(cost) = self.runtime_of(stands_for).and_then(|runtime| self.costs.get_mut(&runtime)) {
-            cost.memory_mb = (cost.memory_mb * 3 + memory_mb) / 4;
             cost.lead = (cost.lead * 3 + took) / 4;
+        }
+    }
+
+    /// One that stands was found to be charged this much.
+    pub(super) fn note_memory(&mut self, stands_for: StandsFor, memory_mb: u64) {
+        if let Some(cost) = self.runtime_of(stands_for).and_then(|runtime| self.costs.get_mut(&runtime)) {
+            cost.memory_mb = (cost.memory_mb * 3 + memory_mb) / 4;
         }
     }
 

@@ -223,6 +223,7 @@ enum Act {
     Found(usize, bool),
     Import(usize),
     Stand(usize, bool),
+    Rest(usize),
     Lose(usize),
     Spoil(usize),
     Cancel(usize),
@@ -247,6 +248,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         6 => (index.clone(), prop::bool::weighted(0.9)).prop_map(|(i, f)| Act::Found(i, f)),
         5 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(i, ok)| Act::Stand(i, ok)),
         3 => index.clone().prop_map(Act::Import),
+        2 => index.clone().prop_map(Act::Rest),
         1 => index.clone().prop_map(Act::Lose),
         1 => index.clone().prop_map(Act::Spoil),
         1 => index.clone().prop_map(Act::Cancel),
@@ -322,13 +324,14 @@ impl World {
                     return Some(Event::StandFailed { slot });
                 }
                 self.standing.push(slot);
-                Event::Stood { slot, memory_mb: 90 }
+                Event::Stood { slot }
             }
             Act::Import(i) => {
                 let slot = *self.warming.get(i % self.warming.len().max(1))?;
                 self.importing.insert(slot);
                 Event::Imports { slot }
             }
+            Act::Rest(i) => Event::Rests { slot: *self.standing.get(i % self.standing.len().max(1))?, memory_mb: 90 },
             Act::Lose(i) => Event::Lost { slot: take(&mut self.standing, i)? },
             Act::Spoil(i) => Event::Spoiled { slot: *self.running.get(i % self.running.len().max(1))? },
             Act::Cancel(i) => Event::CallCancelled { execution: *self.asked.iter().nth(i % self.asked.len().max(1))? },
@@ -477,7 +480,7 @@ impl World {
                 self.removing.push(environment);
             }
             Effect::Drained => self.drained += 1,
-            Effect::Rest { slot } => prop_assert!(self.standing.contains(&slot), "it stands"),
+            Effect::Await { slot } => prop_assert!(self.standing.contains(&slot), "it stands"),
             Effect::RefuseSetUp { .. } | Effect::WakeIn(_) => {}
         }
         Ok(())

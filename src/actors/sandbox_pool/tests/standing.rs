@@ -116,6 +116,36 @@ async fn what_stands_with_a_former_image_is_replaced_also_when_it_is_still_being
 }
 
 #[actix::test]
+async fn one_that_waits_is_laid_to_rest_and_stretches_once() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    let counts = || (*world.engine.rested.lock().unwrap(), *world.engine.woken.lock().unwrap());
+    settle(400).await;
+    assert_eq!((pool.send(GetPool).await.unwrap().standing, counts()), (1, (0, 0)), "it can be claimed, and is awake");
+    settle(400).await;
+    assert_eq!(counts(), (1, 0));
+    settle(12_000).await;
+    assert_eq!(counts(), (2, 1));
+    settle(100_000).await;
+    assert_eq!(counts(), (2, 1));
+    let id = set_up(&pool, 1).await;
+    assert_eq!(call(&pool, id, 2).await.unwrap().start, Start::WarmRuntime);
+}
+
+#[actix::test]
+async fn one_that_cannot_be_laid_to_rest_is_replaced() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    *world.engine.restless.lock().unwrap() = 1;
+    settle(400).await;
+    let first = world.engine.created.lock().unwrap().clone();
+    settle(5_000).await;
+    assert_eq!(world.engine.live(), 1);
+    assert_eq!(world.engine.created.lock().unwrap().len(), first.len() + 1);
+    assert_eq!(pool.send(GetPool).await.unwrap().standing, 1);
+}
+
+#[actix::test]
 async fn a_drain_takes_what_stands_along() {
     let world = World::default();
     let pool = start_with(&world, &Parent::default().start(), one_stands());

@@ -30,7 +30,7 @@ impl World {
             let preparation = Preparation { main_module: "main.js".into(), limits: USUAL };
             self.engine().prepare(slot, preparation).await.unwrap();
         }
-        assert!(self.engine().rest(slot).await.unwrap() > 1 << 20);
+        assert!(self.engine().rest(slot).await.unwrap().memory_bytes > 1 << 20);
         (slot, environment)
     }
 
@@ -80,6 +80,28 @@ async fn a_standing_sandbox_answers_as_a_cold_one_does() {
         world.engine().destroy(standing.0).await.unwrap();
         world.assert_clean().await;
     }
+}
+
+#[tokio::test]
+async fn one_that_was_woken_rests_again_or_answers_and_is_charged_for_each_moment_once() {
+    let world = World::gvisor();
+    for (runtime, tier) in Runtime::ALL.into_iter().flat_map(|runtime| TIERS.map(|tier| (runtime, tier))) {
+        let standing = world.standing(runtime, tier).await;
+        for _ in 0..2 {
+            world.engine().wake(standing.0).await.unwrap();
+        }
+        let rested = world.engine().rest(standing.0).await.unwrap();
+        assert!(rested.cpu < Duration::from_secs(1), "{rested:?}");
+        let again = world.engine().rest(standing.0).await.unwrap();
+        assert_eq!(again.cpu, Duration::ZERO, "it stood still: {runtime} {tier:?}");
+        world.engine().wake(standing.0).await.unwrap();
+        let evidence = world.claim(standing, tier).await.unwrap();
+        assert_eq!(evidence.settlement, Some(Settlement::Result(RESULT.to_owned())), "{runtime} {tier:?}");
+        assert!(matches!(world.engine().wake(standing.0).await, Err(SandboxError::Unknown(_))), "it was claimed");
+        assert!(matches!(world.engine().rest(standing.0).await, Err(SandboxError::Unknown(_))));
+        world.engine().destroy(standing.0).await.unwrap();
+    }
+    world.assert_clean().await;
 }
 
 #[tokio::test]

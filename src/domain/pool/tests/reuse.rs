@@ -42,7 +42,7 @@ fn a_call_that_waits_gets_the_one_in_use_at_once_and_another_when_it_has_waited_
     assert_eq!(come(&mut pool, 2, 1000), [Effect::WakeIn(policy().queue_wait), wake], "it waits");
     let effects = pool.step(Event::Released { slot, memory_mb: 0 }, Moment(1010));
     assert_eq!(started(&effects), [(slot, Start::Reused)]);
-    assert!(!effects.contains(&Effect::Rest { slot }));
+    assert!(!effects.contains(&Effect::Await { slot }));
     assert_eq!(boots(&come(&mut pool, 3, 1020)), []);
     assert_eq!(boots(&pool.step(Event::Tick, Moment(1270))).len(), 1, "the one before takes long");
 }
@@ -51,7 +51,7 @@ fn a_call_that_waits_gets_the_one_in_use_at_once_and_another_when_it_has_waited_
 fn it_rests_when_nobody_waits_and_ends_when_nobody_comes() {
     let mut pool = stocked(standing());
     let slot = in_work(&mut pool);
-    assert!(pool.step(Event::Released { slot, memory_mb: 0 }, Moment(2000)).contains(&Effect::Rest { slot }));
+    assert!(pool.step(Event::Released { slot, memory_mb: 0 }, Moment(2000)).contains(&Effect::Await { slot }));
     assert!(!pool.is_in_use(env(11)));
     assert!(!pool.step(Event::Tick, Moment(61_999)).contains(&Effect::Destroy { slot }));
     assert!(pool.step(Event::Tick, Moment(62_000)).contains(&Effect::Destroy { slot }));
@@ -91,7 +91,7 @@ fn what_a_call_holds_counts_against_the_room() {
         let mut pool = stocked(standing());
         let slot = in_work(&mut pool);
         let effects = pool.step(Event::Released { slot, memory_mb: holds }, Moment(1002));
-        assert_eq!(effects.contains(&Effect::Rest { slot }), kept, "{holds}");
+        assert_eq!(effects.contains(&Effect::Await { slot }), kept, "{holds}");
     }
 }
 

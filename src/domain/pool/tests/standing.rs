@@ -32,8 +32,14 @@ pub(super) fn stocked(policy: PoolPolicy) -> Pool {
 fn stock(pool: &mut Pool) {
     let mut making = made(&pool.step(Event::Swept, Moment(0)));
     while let Some((slot, _)) = making.pop() {
-        making.extend(made(&pool.step(Event::Stood { slot, memory_mb: 90 }, Moment(100))));
+        making.extend(stands(pool, slot, 100));
     }
+}
+
+/// One that was made stands, and rests; what is made next.
+fn stands(pool: &mut Pool, slot: SlotId, now: u64) -> Vec<(SlotId, StandsFor)> {
+    let events = [Event::Stood { slot }, Event::Rests { slot, memory_mb: 90 }];
+    events.into_iter().flat_map(|event| made(&pool.step(event, Moment(now)))).collect()
 }
 
 /// Runs a call to its end; says how it started. What stands next is made.
@@ -54,7 +60,7 @@ pub(super) fn serve_with(pool: &mut Pool, execution: u128, environment: u128, wa
         making.extend(made(&pool.step(event, Moment(now))));
     }
     while let Some((slot, _)) = making.pop() {
-        making.extend(made(&pool.step(Event::Stood { slot, memory_mb: 90 }, Moment(now + 200))));
+        making.extend(stands(pool, slot, now + 200));
     }
     start
 }
