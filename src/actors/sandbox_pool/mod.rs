@@ -9,6 +9,7 @@
 //! State goes to the store before anybody is told: a call is recorded before its sandbox runs and its end is
 //! recorded before its caller hears of it.
 
+mod alarms;
 mod calls;
 mod deletions;
 mod packages;
@@ -47,6 +48,7 @@ use crate::ports::tenants::Tenants;
 use crate::ports::volumes::Volumes;
 use crate::telemetry::error_chain;
 
+use alarms::{Alarm, Alarms};
 use calls::{Given, PendingCall};
 pub use packages::InstallPolicy;
 use packages::{Installs, Wanted};
@@ -107,6 +109,7 @@ pub struct SandboxPool {
     /// Answers whose record is being written: a drained pool stays until they are out.
     answering: usize,
     drained: bool,
+    alarms: Alarms,
     /// What is wrong with the host, as the last probe told it.
     problems: Vec<String>,
     /// A sandbox did not boot: the host may have changed under the daemon.
@@ -145,6 +148,7 @@ impl SandboxPool {
             deletions: HashMap::new(),
             answering: 0,
             drained: false,
+            alarms: Alarms::default(),
             problems: vec![SWEEPING.to_owned()],
             suspect_host: false,
             store_trouble: None,
@@ -166,7 +170,7 @@ impl SandboxPool {
             Effect::Run { slot, execution, start, keep } => self.run(slot, execution, Given { start, keep }, ctx),
             Effect::Await { slot } => self.await_call(slot, None, ctx),
             Effect::Destroy { slot } => self.destroy(slot, ctx),
-            Effect::RetryDestroy { slot, after } => self.later(after, Event::RetryDue { slot }, ctx),
+            Effect::RetryDestroy { slot, after } => self.set_alarm(after, Alarm::Step(Event::RetryDue { slot }), ctx),
             Effect::Answer { execution, answer } => self.answer(execution, answer, ctx),
             Effect::BeginSetUp { environment, compiler } => self.begin_set_up(environment, compiler, ctx),
             Effect::RefuseSetUp { environment, refusal } => {
@@ -176,7 +180,7 @@ impl SandboxPool {
                 }
             }
             Effect::RemoveEnvironment { environment } => self.remove_environment(environment, ctx),
-            Effect::WakeIn(after) => self.later(after, Event::Tick, ctx),
+            Effect::WakeIn(after) => self.set_alarm(after, Alarm::Step(Event::Tick), ctx),
             Effect::Drained => {
                 self.drained = true;
                 self.write_charges(ctx);
@@ -204,10 +208,6 @@ impl SandboxPool {
             self.seat.leave();
             ctx.stop();
         }
-    }
-
-    fn later(&mut self, after: Duration, event: Event, ctx: &mut Context<Self>) {
-        ctx.run_later(after, move |pool, ctx| pool.step(event, ctx));
     }
 
     /// Runs a piece of outside work; what it comes to is handled on the actor.

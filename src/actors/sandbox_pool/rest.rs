@@ -14,6 +14,7 @@ use actix::prelude::*;
 use slog::warn;
 
 use super::SandboxPool;
+use super::alarms::Alarm;
 use crate::domain::id::SlotId;
 use crate::domain::pool::Event;
 use crate::domain::tenant::TenantName;
@@ -29,7 +30,7 @@ const STRETCHES_AFTER: Duration = Duration::from_secs(11);
 
 /// One that waits, until it is claimed or given up.
 #[derive(Debug, Clone)]
-struct Waiter {
+pub(super) struct Waiter {
     slot: SlotId,
     since: Moment,
     /// Who is charged for what its module does meanwhile; None: the call that comes.
@@ -39,17 +40,21 @@ struct Waiter {
 
 impl SandboxPool {
     /// It stands, and waits for its first call or for another.
-    pub(super) fn await_call(&self, slot: SlotId, tenant: Option<TenantName>, ctx: &mut Context<Self>) {
+    pub(super) fn await_call(&mut self, slot: SlotId, tenant: Option<TenantName>, ctx: &mut Context<Self>) {
         let Some(since) = self.machine.free_since(slot) else { return };
         self.watch(slot, ctx);
-        rest_later(Waiter { slot, since, tenant, stretched: false }, ctx);
+        let waiter = Waiter { slot, since, tenant, stretched: false };
+        self.set_alarm(BEFORE_REST, Alarm::LayToRest(waiter), ctx);
     }
 
     fn waits(&self, waiter: &Waiter) -> bool {
         self.machine.free_since(waiter.slot) == Some(waiter.since)
     }
 
-    fn lay_to_rest(&self, waiter: Waiter, ctx: &mut Context<Self>) {
+    pub(super) fn lay_to_rest(&self, waiter: Waiter, ctx: &mut Context<Self>) {
+        if !self.waits(&waiter) {
+            return;
+        }
         let (slot, engine) = (waiter.slot, Arc::clone(&self.deps.engine));
         self.spawn(ctx, async move { engine.rest(slot).await }, move |pool, rests, ctx| match rests {
             Ok(rested) => {
@@ -61,20 +66,20 @@ impl SandboxPool {
                 }
                 pool.step(Event::Rests { slot, memory_mb: rested.memory_bytes >> 20 }, ctx);
                 if !waiter.stretched {
-                    ctx.run_later(STRETCHES_AFTER, move |pool, ctx| pool.let_stretch(waiter, ctx));
+                    pool.set_alarm(STRETCHES_AFTER, Alarm::LetStretch(waiter), ctx);
                 }
             }
             Err(error) => pool.not_resting(slot, &error, ctx),
         });
     }
 
-    fn let_stretch(&self, waiter: Waiter, ctx: &mut Context<Self>) {
+    pub(super) fn let_stretch(&self, waiter: Waiter, ctx: &mut Context<Self>) {
         if !self.waits(&waiter) {
             return;
         }
         let (slot, engine) = (waiter.slot, Arc::clone(&self.deps.engine));
         self.spawn(ctx, async move { engine.wake(slot).await }, move |pool, woken, ctx| match woken {
-            Ok(()) => rest_later(Waiter { stretched: true, ..waiter }, ctx),
+            Ok(()) => pool.set_alarm(BEFORE_REST, Alarm::LayToRest(Waiter { stretched: true, ..waiter }), ctx),
             Err(error) => pool.not_resting(slot, &error, ctx),
         });
     }
@@ -96,12 +101,4 @@ impl SandboxPool {
             }
         });
     }
-}
-
-fn rest_later(waiter: Waiter, ctx: &mut Context<SandboxPool>) {
-    ctx.run_later(BEFORE_REST, move |pool, ctx| {
-        if pool.waits(&waiter) {
-            pool.lay_to_rest(waiter, ctx);
-        }
-    });
 }
