@@ -42,6 +42,8 @@ pub async fn where_stand(runtimes: u64, environment: u64) -> Daemon {
         ("CLOISTER__SANDBOX__STANDING__MEMORY_MIB", "4096".to_owned()),
         ("CLOISTER__SANDBOX__STANDING__RUNTIMES", runtimes.to_string()),
         ("CLOISTER__SANDBOX__STANDING__ENVIRONMENT", environment.to_string()),
+        ("CLOISTER__SANDBOX__STANDING__COMPILERS", "0".to_owned()),
+        ("CLOISTER__SANDBOX__STANDING__REUSES", "100000".to_owned()),
         ("CLOISTER__SANDBOX__QUEUE_WAIT", "10 min".to_owned()),
     ])
     .await
