@@ -13,3 +13,4 @@ pub mod reaper;
 pub mod sandbox_pool;
 pub mod seat;
 pub mod supervisor;
+pub mod timer;

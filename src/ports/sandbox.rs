@@ -57,7 +57,8 @@ pub struct Preparation {
 pub struct Rested {
     /// What it is charged.
     pub memory_bytes: u64,
-    /// CPU time since its module was imported or it last rested, whichever is later; zero where no module was imported for nobody's call.
+    /// CPU time since its module was imported or since it last rested. Zero for one that has imported none, and for one that
+    /// has served calls: there the next call is charged.
     pub cpu: Duration,
 }
 

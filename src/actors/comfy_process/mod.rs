@@ -23,9 +23,9 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::actors::seat::Seat;
+use crate::actors::timer::Timer;
 use crate::domain::instance::{Effect, Event, Instance, InstancePolicy, InstanceSpec, RunRefused, StartRecord};
 use crate::domain::job::{ComfyReport, PromptId};
-use crate::domain::time::Moment;
 use crate::messages::child::Drain;
 use crate::messages::comfy_process::{GetInstance, InstancePicture, InstanceStood, InterruptJob, RunJob};
 use crate::messages::handle::Handle;
@@ -72,7 +72,7 @@ pub struct ComfyProcess {
     pending: Option<Pending>,
     /// The report of the run that has just ended, for the answer that follows.
     report: Option<ComfyReport>,
-    tick: Option<(SpawnHandle, Moment)>,
+    tick: Timer,
     looking: bool,
     /// Looks in a row that the GPU driver did not answer.
     unwell: u32,
@@ -90,7 +90,7 @@ impl ComfyProcess {
             starting: None,
             pending: None,
             report: None,
-            tick: None,
+            tick: Timer::default(),
             looking: false,
             unwell: 0,
         }
@@ -105,21 +105,13 @@ impl ComfyProcess {
         self.arm_tick(ctx);
     }
 
-    /// A tick may be put forward, never back: one that comes too early does no harm, and progress comes often.
     fn arm_tick(&mut self, ctx: &mut Context<Self>) {
         let now = self.deps.clock.now();
         let Some(wait) = self.machine.next_tick(now) else { return };
-        let due = now.after(wait);
-        match self.tick {
-            Some((_, armed)) if armed <= due => return,
-            Some((later, _)) => drop(ctx.cancel_future(later)),
-            None => {}
-        }
-        let tick = ctx.run_later(wait, |actor, ctx| {
-            actor.tick = None;
+        self.tick.put_forward(now, wait, ctx, |actor, ctx| {
+            actor.tick.went_off();
             actor.step(Event::Tick, ctx);
         });
-        self.tick = Some((tick, due));
     }
 
     fn beat(&mut self) {

@@ -11,6 +11,7 @@ use actix::prelude::*;
 
 use super::SandboxPool;
 use super::rest::Waiter;
+use crate::actors::timer::Timer;
 use crate::domain::pool::Event;
 use crate::domain::time::Moment;
 
@@ -20,6 +21,10 @@ pub(super) enum Alarm {
     Step(Event),
     LayToRest(Waiter),
     LetStretch(Waiter),
+    /// An older revision's volume is remembered no more.
+    Forget {
+        volume: String,
+    },
 }
 
 /// What is to be done, by when; what is due at the same moment in the order in which it came.
@@ -27,10 +32,15 @@ pub(super) enum Alarm {
 pub(super) struct Alarms {
     due: BTreeMap<(Moment, u64), Alarm>,
     set: u64,
-    timer: Option<(Moment, SpawnHandle)>,
+    timer: Timer,
 }
 
 impl Alarms {
+    fn add(&mut self, due: Moment, alarm: Alarm) {
+        self.set += 1;
+        self.due.insert((due, self.set), alarm);
+    }
+
     fn first(&self) -> Option<Moment> {
         self.due.first_key_value().map(|((due, _), _)| *due)
     }
@@ -43,31 +53,25 @@ impl Alarms {
 
 impl SandboxPool {
     pub(super) fn set_alarm(&mut self, after: Duration, alarm: Alarm, ctx: &mut Context<Self>) {
-        self.alarms.set += 1;
-        self.alarms.due.insert((self.deps.clock.now().after(after), self.alarms.set), alarm);
+        self.alarms.add(self.deps.clock.now().after(after), alarm);
         self.wind(ctx);
     }
 
     /// Sees to it that the timer goes off for the first.
     fn wind(&mut self, ctx: &mut Context<Self>) {
         let Some(first) = self.alarms.first() else { return };
-        if self.alarms.timer.is_some_and(|(due, _)| due <= first) {
-            return;
-        }
-        if let Some((_, timer)) = self.alarms.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        let wait = first.since(self.deps.clock.now());
-        self.alarms.timer = Some((first, ctx.run_later(wait, Self::ring)));
+        let now = self.deps.clock.now();
+        self.alarms.timer.put_forward(now, first.since(now), ctx, Self::ring);
     }
 
     fn ring(&mut self, ctx: &mut Context<Self>) {
-        self.alarms.timer = None;
+        self.alarms.timer.went_off();
         for alarm in self.alarms.take_due(self.deps.clock.now()) {
             match alarm {
                 Alarm::Step(event) => self.step(event, ctx),
                 Alarm::LayToRest(waiter) => self.lay_to_rest(waiter, ctx),
                 Alarm::LetStretch(waiter) => self.let_stretch(waiter, ctx),
+                Alarm::Forget { volume } => drop(self.retired.remove(&volume)),
             }
         }
         self.wind(ctx);
@@ -84,8 +88,7 @@ mod tests {
         let mut alarms = Alarms::default();
         let event = |n: u128| Event::RetryDue { slot: SlotId(uuid::Uuid::from_u128(n)) };
         for (n, due) in [(1, 30), (2, 10), (3, 10), (4, 20)] {
-            alarms.set += 1;
-            alarms.due.insert((Moment(due), alarms.set), Alarm::Step(event(n)));
+            alarms.add(Moment(due), Alarm::Step(event(n)));
         }
         assert_eq!(alarms.first(), Some(Moment(10)));
         let mut taken = |now| -> Vec<Event> {

@@ -18,6 +18,7 @@ use slog::{info, warn};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::alarms::Alarm;
 use super::packages::{Installs, Wanted};
 use super::set_up::{Contents, contents, host, lost, refused, undo};
 use super::{Deps, Making, PendingSetUp, SandboxPool};
@@ -246,7 +247,7 @@ impl SandboxPool {
                 // No record names it: the Reaper will come back to it.
                 warn!(pool.deps.log, "revision.left_volume"; "volume" => &volume, "error" => error_chain(&error));
             }
-            ctx.run_later(REMEMBERED, move |pool, _| drop(pool.retired.remove(&volume)));
+            pool.set_alarm(REMEMBERED, Alarm::Forget { volume }, ctx);
         });
     }
 }

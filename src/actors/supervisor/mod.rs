@@ -16,6 +16,7 @@ use slog::{Logger, crit, info, warn};
 use tokio::sync::oneshot;
 
 use crate::actors::seat::Seat;
+use crate::actors::timer::Timer;
 use crate::domain::health::{HealthPicture, Part};
 use crate::domain::restart::{ChildName, Effect, Event, Generation, RestartPolicy, Supervision};
 use crate::domain::time::Moment;
@@ -80,8 +81,7 @@ pub struct Supervisor {
     ended: Option<oneshot::Sender<Ended>>,
     gave_up: Option<ChildName>,
     abandoned: bool,
-    /// The next tick and when it is due.
-    tick: Option<(SpawnHandle, Moment)>,
+    tick: Timer,
     announced_start: bool,
     announced_ready: bool,
     status: String,
@@ -101,7 +101,7 @@ impl Supervisor {
             ended: Some(ended),
             gave_up: None,
             abandoned: false,
-            tick: None,
+            tick: Timer::default(),
             announced_start: false,
             announced_ready: false,
             status: String::new(),
@@ -118,20 +118,12 @@ impl Supervisor {
         self.tell_service_manager();
     }
 
-    /// A tick may be put forward, never back: beats come as often as ticks, and would put it off for ever.
     fn arm_tick(&mut self, now: Moment, ctx: &mut Context<Self>) {
-        let wait = self.machine.next_tick(now);
-        let due = now.after(wait);
-        match self.tick {
-            Some((_, armed)) if armed <= due => return,
-            Some((later, _)) => drop(ctx.cancel_future(later)),
-            None => {}
-        }
-        self.tick = Some((ctx.run_later(wait, |supervisor, ctx| supervisor.on_tick(ctx)), due));
+        self.tick.put_forward(now, self.machine.next_tick(now), ctx, Self::on_tick);
     }
 
     fn on_tick(&mut self, ctx: &mut Context<Self>) {
-        self.tick = None;
+        self.tick.went_off();
         self.step(Event::Tick, ctx);
         if self.machine.is_live(self.deps.clock.now()) {
             self.deps.notifier.watchdog();

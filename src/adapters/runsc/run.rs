@@ -231,9 +231,7 @@ impl RunscEngine {
         let stopwatch = Stopwatch::start();
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
         let Parked { mut line, standing } = slot.claim().await.ok_or(SandboxError::Unknown(id))?;
-        if slot.end_rest() {
-            slot.cgroup()?.thaw().map_err(host("letting the sandbox go on"))?;
-        }
+        slot.end_rest()?;
         // A set-up's tasks are as short as the host can make them: they count as boots, which have no quota either.
         let cpu_quota_us = self.settings.cpu_quota_us.filter(|_| matches!(task, Task::Execute(_)));
         let delivered = match task {

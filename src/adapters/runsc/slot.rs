@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::dialogue::Dialogue;
+use super::host;
 use super::line::Line;
 use crate::domain::environment::Runtime;
 use crate::domain::id::SlotId;
@@ -148,9 +149,15 @@ impl Slot {
         self.resting.store(true, Ordering::Release);
     }
 
-    /// Whether it rests. From now on it does not.
-    pub(super) fn end_rest(&self) -> bool {
-        self.resting.swap(false, Ordering::AcqRel)
+    /// Ends its rest, if it rests.
+    ///
+    /// # Errors
+    /// When it cannot be thawed.
+    pub(super) fn end_rest(&self) -> Result<(), SandboxError> {
+        if self.resting.swap(false, Ordering::AcqRel) {
+            self.cgroup()?.thaw().map_err(host("letting the sandbox go on"))?;
+        }
+        Ok(())
     }
 
     /// Returns once the slot is claimed.

@@ -66,10 +66,7 @@ impl RunscEngine {
     pub(super) async fn let_stretch(&self, id: SlotId) -> Result<(), SandboxError> {
         let slot = self.slots.get(id).ok_or(SandboxError::Unknown(id))?;
         let _lulling = slot.begin_rest().await.ok_or(SandboxError::Unknown(id))?;
-        if slot.end_rest() {
-            slot.cgroup()?.thaw().map_err(host("letting the sandbox go on"))?;
-        }
-        Ok(())
+        slot.end_rest()
     }
 
     pub(super) async fn ended_by_itself(&self, id: SlotId) -> bool {

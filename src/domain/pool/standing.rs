@@ -215,14 +215,14 @@ impl Standing {
         if let Some(making) = self.making(stands_for) {
             *making = Making::default();
         }
-        if let Some(cost) = self.runtime_of(stands_for).and_then(|runtime| self.costs.get_mut(&runtime)) {
+        if let Some(cost) = self.cost(stands_for) {
             cost.lead = (cost.lead * 3 + took) / 4;
         }
     }
 
     /// One that stands was found to be charged this much.
     pub(super) fn note_memory(&mut self, stands_for: StandsFor, memory_mb: u64) {
-        if let Some(cost) = self.runtime_of(stands_for).and_then(|runtime| self.costs.get_mut(&runtime)) {
+        if let Some(cost) = self.cost(stands_for) {
             cost.memory_mb = (cost.memory_mb * 3 + memory_mb) / 4;
         }
     }
@@ -265,6 +265,10 @@ impl Standing {
             StandsFor::SetUps => Some(&mut self.compilers),
             StandsFor::Environment(id) => self.environments.get_mut(&id).map(|known| &mut known.making),
         }
+    }
+
+    fn cost(&mut self, stands_for: StandsFor) -> Option<&mut Cost> {
+        self.runtime_of(stands_for).and_then(|runtime| self.costs.get_mut(&runtime))
     }
 
     fn runtime_of(&self, stands_for: StandsFor) -> Option<Runtime> {
