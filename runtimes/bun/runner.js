@@ -12,7 +12,6 @@ const { inspect } = Bun;
 const { env, reallyExit } = process;
 const runtimeProcess = process;
 const noop = () => {};
-const after = setTimeout;
 if (process.argv.includes("egress")) await (await import("./egress.js")).forward();
 // Imported dynamically, so that the handler's import is not the first of its kind.
 const { serve } = await import("./core.js");
@@ -38,7 +37,6 @@ serve({
   read: (bytes) => readSync(4, bytes),
   write: (bytes) => writeSync(3, bytes),
   seal: () => closeSync(4),
-  turn: (then) => after(then, 0),
   setEnv: (name, value) => {
     env[name] = value;
   },

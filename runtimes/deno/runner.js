@@ -4,7 +4,6 @@ const { apply } = Reflect;
 const { Console } = Deno[Deno.internal];
 const { inspect, exit, env, lstatSync, openSync, readDirSync } = Deno;
 const setEnv = env.set;
-const after = setTimeout;
 const listen = globalThis.addEventListener;
 const { close, readSync, writeSync } = Deno.FsFile.prototype;
 const { preventDefault } = Event.prototype;
@@ -36,7 +35,6 @@ serve({
   read: (bytes) => apply(readSync, request, [bytes]),
   write: (bytes) => apply(writeSync, frames, [bytes]),
   seal: () => apply(close, request, []),
-  turn: (then) => after(then, 0),
   setEnv: (name, value) => apply(setEnv, env, [name, value]),
   exit,
   inspect,

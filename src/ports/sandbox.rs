@@ -154,7 +154,7 @@ pub trait SandboxEngine: Send + Sync {
     /// `Spoiled` when it does not stand still, or said what nobody asked for; `Unknown` when it is claimed.
     async fn rest(&self, slot: SlotId) -> Result<Rested, SandboxError>;
 
-    /// Lets a resting sandbox go on, until it is laid to rest again.
+    /// Lets a sandbox go on if it rests, until it is laid to rest again.
     ///
     /// # Errors
     /// `Unknown` when it is claimed.

@@ -206,12 +206,15 @@ impl SandboxPool {
         pending.boot_began.get_or_insert(self.deps.clock.uptime());
         let recording = record(&self.deps, pending, environment);
         let engine = Arc::clone(&self.deps.engine);
-        let attaching =
-            async move { if start == Start::WarmRuntime { engine.attach(slot, &volume).await } else { Ok(()) } };
-        let work = async move { futures_util::future::join(recording, attaching).await };
-        self.spawn(ctx, work, move |pool, (recorded, attached), ctx| {
+        // It comes to itself while the call is being recorded.
+        let readying = async move {
+            engine.wake(slot).await?;
+            if start == Start::WarmRuntime { engine.attach(slot, &volume).await } else { Ok(()) }
+        };
+        let work = async move { futures_util::future::join(recording, readying).await };
+        self.spawn(ctx, work, move |pool, (recorded, readied), ctx| {
             pool.note_store(&recorded);
-            match pool.note_sandbox(execution, recorded, attached) {
+            match pool.note_sandbox(execution, recorded, readied) {
                 Sandbox::Ready => pool.send(slot, execution, ctx),
                 Sandbox::Failed => pool.step(Event::Spoiled { slot }, ctx),
                 Sandbox::NotRecorded => pool.step(Event::CallCancelled { execution }, ctx),

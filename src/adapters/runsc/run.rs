@@ -241,43 +241,38 @@ impl RunscEngine {
         };
         let keep = matches!(asked, Asked::Execute { keep: true, .. });
         // What a handler's code does before its call, or between two calls of one sandbox, counts for the call that comes.
-        let counted = match &standing {
-            Standing::Ready => None,
-            Standing::Prepared { cpu, .. } | Standing::Used { cpu, .. } => Some(*cpu),
-        };
-        let (request, mut dialogue) = match standing {
+        let (before, request, mut dialogue) = match standing {
             Standing::Ready => {
                 is_untouched(&slot, &mut line, None)?;
                 self.restrict(&slot, limits, cpu_quota_us)?;
-                self.request(task, asked)?
+                let (request, dialogue) = self.request(task, asked)?;
+                (slot.usage()?, request, dialogue)
             }
-            Standing::Prepared { mut dialogue, memory_mb, .. } => {
+            Standing::Prepared { mut dialogue, memory_mb, known } => {
                 is_untouched(&slot, &mut line, Some(&mut dialogue))?;
                 self.restrict_from(memory_mb, &slot, limits, cpu_quota_us)?;
                 let Task::Execute(out) = task else { return Err(SandboxError::Unknown(id)) };
                 dialogue.resume(out);
-                (framed(&asked.call(None))?, dialogue)
+                (known, framed(&asked.call(None))?, dialogue)
             }
-            Standing::Used { memory_mb, .. } => {
+            Standing::Used { memory_mb, known } => {
                 is_untouched(&slot, &mut line, None)?;
                 line.begin_anew();
                 self.restrict_from(memory_mb, &slot, limits, cpu_quota_us)?;
                 let Task::Execute(out) = task else { return Err(SandboxError::Unknown(id)) };
                 let nonce = nonce()?;
-                (framed(&asked.call(Some(&nonce)))?, Dialogue::of_next_call(nonce, out, self.caps()))
+                (known, framed(&asked.call(Some(&nonce)))?, Dialogue::of_next_call(nonce, out, self.caps()))
             }
         };
-        let mut before = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
-        before.cpu = counted.unwrap_or(before.cpu);
         debug!(self.log, "slot.claimed"; "slot" => %id, "ms" => stopwatch.millis());
         let work =
             watch::Task { following, ..self.watched(request, !keep, limits, (frame_cap, frame_cap + delivered)) };
         let mut seen = watch(&slot, &mut line, work, &mut dialogue, &self.log).await?;
         let settled = seen.settled.take();
-        let evidence = evidence(&slot, &mut line, &seen, &mut dialogue, before, limits)?;
+        let known = slot.usage()?;
+        let evidence = evidence(&slot, &mut line, &seen, &mut dialogue, (before, known), limits);
         if keep && matches!(settled, Some(Settled::Call(Settlement::Result(_)))) {
-            let cpu = before.cpu + evidence.cpu;
-            slot.keep(Parked { line, standing: Standing::Used { memory_mb: limits.memory_mb, cpu } });
+            slot.keep(Parked { line, standing: Standing::Used { memory_mb: limits.memory_mb, known } });
         }
         Ok((settled, evidence))
     }
@@ -361,12 +356,11 @@ pub(super) fn evidence(
     line: &mut Line,
     seen: &Seen,
     dialogue: &mut Dialogue,
-    before: CgroupUsage,
+    (before, after): (CgroupUsage, CgroupUsage),
     limits: Limits,
-) -> Result<Evidence, SandboxError> {
-    let after = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
+) -> Evidence {
     let idle = slot.idle.get().map_or(0, |usage| usage.memory_bytes);
-    Ok(Evidence {
+    Evidence {
         end: seen.end,
         settlement: None,
         phase: dialogue.phase(),
@@ -381,7 +375,7 @@ pub(super) fn evidence(
         stderr: line.stderr.take(),
         logs: dialogue.take_logs(),
         files: dialogue.take_files(),
-    })
+    }
 }
 
 /// The size of so many bytes in base64.

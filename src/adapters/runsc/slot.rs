@@ -4,7 +4,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -53,10 +52,10 @@ pub(super) enum Standing {
     /// The runner waits for its first request.
     Ready,
     /// The module is imported; the runner waits for the call. The cgroup holds it to the limits of a call with as much memory.
-    /// `cpu`: what it has used for which its tenant was charged.
-    Prepared { dialogue: Dialogue, memory_mb: u64, cpu: Duration },
-    /// It has served calls, and waits for another; the cgroup likewise. `cpu`: what it had used by the end of the last.
-    Used { memory_mb: u64, cpu: Duration },
+    /// `known`: what it has used for which its tenant was charged.
+    Prepared { dialogue: Dialogue, memory_mb: u64, known: CgroupUsage },
+    /// It has served calls, and waits for another; the cgroup likewise. `known`: what it had used by the end of the last.
+    Used { memory_mb: u64, known: CgroupUsage },
 }
 
 /// The right to make or unmake things of a slot on the host. Move it into blocking work: it must outlive that work,
@@ -113,6 +112,12 @@ impl Slot {
     /// As for [`Slot::process`].
     pub(super) fn cgroup(&self) -> Result<&dyn Cgroup, SandboxError> {
         self.cgroup.get().map(AsRef::as_ref).ok_or(SandboxError::Unknown(self.id))
+    }
+
+    /// # Errors
+    /// As for [`Slot::process`], and when the cgroup cannot be read.
+    pub(super) fn usage(&self) -> Result<CgroupUsage, SandboxError> {
+        self.cgroup()?.usage().map_err(host("reading the sandbox's usage"))
     }
 
     pub(super) fn park(&self, parked: Parked) {

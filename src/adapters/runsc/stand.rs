@@ -27,17 +27,16 @@ impl RunscEngine {
         let (request, mut dialogue) = self.request(Task::Prepare, Asked::Prepare { main: &main_module })?;
         let frame_cap = self.call_frame_cap();
         let work = self.watched(request, false, limits, (frame_cap, frame_cap));
-        let before = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
+        let before = slot.usage()?;
         let mut seen = watch(&slot, &mut line, work, &mut dialogue, &self.log).await?;
+        let known = slot.usage()?;
         let settled = seen.settled.take();
         if settled != Some(Settled::Prepared) {
-            let evidence = evidence(&slot, &mut line, &seen, &mut dialogue, before, limits)?;
-            return Err(failed(settled, evidence));
+            return Err(failed(settled, evidence(&slot, &mut line, &seen, &mut dialogue, (before, known), limits)));
         }
-        let cpu = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?.cpu;
-        slot.park(Parked { line, standing: Standing::Prepared { dialogue, memory_mb: limits.memory_mb, cpu } });
+        slot.park(Parked { line, standing: Standing::Prepared { dialogue, memory_mb: limits.memory_mb, known } });
         debug!(self.log, "slot.prepared"; "slot" => %id, "ms" => stopwatch.millis());
-        Ok(cpu.saturating_sub(before.cpu))
+        Ok(known.cpu.saturating_sub(before.cpu))
     }
 
     pub(super) async fn lay_to_rest(&self, id: SlotId) -> Result<Rested, SandboxError> {
@@ -47,13 +46,13 @@ impl RunscEngine {
         cgroup.freeze().await.map_err(host("freezing the sandbox"))?;
         slot.note_resting();
         let mut parked = slot.unpark().ok_or(SandboxError::Unknown(id))?;
-        let usage = cgroup.usage().map_err(host("reading the sandbox's usage"))?;
+        let usage = slot.usage()?;
         let mut used = Duration::ZERO;
         let dialogue = match &mut parked.standing {
             Standing::Ready | Standing::Used { .. } => None,
-            Standing::Prepared { dialogue, cpu, .. } => {
-                used = usage.cpu.saturating_sub(*cpu);
-                *cpu = usage.cpu;
+            Standing::Prepared { dialogue, known, .. } => {
+                used = usage.cpu.saturating_sub(known.cpu);
+                *known = usage;
                 Some(dialogue)
             }
         };

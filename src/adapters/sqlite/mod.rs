@@ -132,29 +132,20 @@ impl Store for SqliteStore {
     }
 
     async fn begin_execution(&self, record: &ExecutionRecord) -> Result<(), StoreError> {
-        let begun: Result<(), sqlx::Error> = async {
-            let mut transaction = self.ledger.begin_with(sql::BEGIN).await?;
-            sqlx::query(sql::INSERT_EXECUTION)
-                .bind(record.id.to_string())
-                .bind(record.environment.to_string())
-                .bind(record.started_at.0)
-                .bind(record.completed_at.map(|at| at.0))
-                .bind(record.exit_code)
-                .bind(&record.stdout)
-                .bind(&record.stderr)
-                .bind(record.duration_ms)
-                .bind(&record.outcome)
-                .execute(&mut *transaction)
-                .await?;
-            sqlx::query(sql::COUNT_EXECUTION)
-                .bind(record.environment.to_string())
-                .bind(record.started_at.0)
-                .execute(&mut *transaction)
-                .await?;
-            transaction.commit().await
-        }
-        .await;
-        begun.map_err(while_it("record the beginning of a call"))
+        sqlx::query(sql::INSERT_EXECUTION)
+            .bind(record.id.to_string())
+            .bind(record.environment.to_string())
+            .bind(record.started_at.0)
+            .bind(record.completed_at.map(|at| at.0))
+            .bind(record.exit_code)
+            .bind(&record.stdout)
+            .bind(&record.stderr)
+            .bind(record.duration_ms)
+            .bind(&record.outcome)
+            .execute(&self.ledger)
+            .await
+            .map_err(while_it("record the beginning of a call"))?;
+        Ok(())
     }
 
     /// A record that is gone, because its environment was deleted in the meantime, is no error.

@@ -21,18 +21,20 @@ const READER_IDLE: Duration = Duration::from_secs(60);
 const CHECKED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The schema's history; the number is the version, and versions only grow.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 4] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "environments and executions", include_str!("../../../migrations/sqlite/0001_environments_and_executions.sql")),
     (3, "accepted calls", include_str!("../../../migrations/sqlite/0003_accepted_calls.sql")),
     (5, "tenants", include_str!("../../../migrations/sqlite/0005_tenants.sql")),
     (6, "secrets", include_str!("../../../migrations/sqlite/0006_secrets.sql")),
+    (7, "calls count themselves", include_str!("../../../migrations/sqlite/0007_calls_count_themselves.sql")),
 ];
 
 /// The one writer, with the schema brought up to date.
 pub(super) async fn writer(path: &Path) -> Result<SqlitePool, Failure> {
     let bytes = prepare_file(path)?;
     let options = writing(path).synchronous(SqliteSynchronous::Full).pragma("cache_size", "-2000");
-    let pool = one_connection().connect_with(options).await?;
+    let pool =
+        one_connection().before_acquire(|connection, _| Box::pin(is_sound(connection))).connect_with(options).await?;
     if let Err(failure) = make_ready(&pool, bytes).await {
         pool.close().await;
         return Err(failure);
@@ -40,7 +42,8 @@ pub(super) async fn writer(path: &Path) -> Result<SqlitePool, Failure> {
     Ok(pool)
 }
 
-/// The writer of what a power cut may take back: no commit waits for the disk. The file is folded by the other writer, or by
+/// The writer of what a power cut may take back: no commit waits for the disk. Its statements are transactions by themselves, each one
+/// trip to the connection's thread: calls wait for them. The file is folded by the other writer, or by
 /// this one where that has nothing to do for long.
 pub(super) fn ledger(path: &Path) -> SqlitePool {
     let options = writing(path)
@@ -62,7 +65,6 @@ fn one_connection() -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .before_acquire(|connection, _| Box::pin(is_sound(connection)))
 }
 
 /// False for a connection whose transaction is still counted although nobody holds it: the pool opens a new one then.

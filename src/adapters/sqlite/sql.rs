@@ -33,9 +33,6 @@ pub(super) const INSERT_EXECUTION: &str = "
                             outcome)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
-pub(super) const COUNT_EXECUTION: &str = "
-    UPDATE environments SET execution_count = execution_count + 1, last_executed_at = ?2 WHERE id = ?1";
-
 pub(super) const FINISH_EXECUTION: &str = "
     UPDATE executions
     SET completed_at = ?2, exit_code = ?3, stdout = ?4, stderr = ?5, duration_ms = ?6, outcome = ?7

@@ -198,12 +198,12 @@ async fn a_readers_connection_cannot_write() {
 async fn a_full_disk_is_named_and_survived() {
     let (_directory, path) = place();
     let store = open(&path).await;
-    let environment = environment(1);
-    store.insert_environment(&environment, &Quotas::default()).await.expect("inserted");
+    let [small, another, large] = [1, 2, 3].map(environment);
+    store.insert_environment(&small, &Quotas::default()).await.expect("inserted");
     for connection in [&store.writer, &store.ledger] {
         sqlx::query("PRAGMA max_page_count = 40").execute(connection).await.expect("limited");
     }
-    let mut call = begun(1, environment.id);
+    let mut call = begun(1, small.id);
     call.stdout = Some("x".repeat(1 << 20));
     let error = store.begin_execution(&call).await.expect_err("it does not fit");
     assert_eq!(error.to_string(), "the store cannot record the beginning of a call");
@@ -214,6 +214,14 @@ async fn a_full_disk_is_named_and_survived() {
     call.stdout = None;
     store.begin_execution(&call).await.expect("small writes go on");
     store.finish_execution(&finished(&call, 1)).await.expect("finished");
+
+    let large = Environment { main_module: "x".repeat(1 << 20), ..large };
+    let error = store.insert_environment(&large, &Quotas::default()).await.expect_err("it does not fit");
+    assert_eq!(
+        error.source().map(ToString::to_string).as_deref(),
+        Some("the disk is full; free some space on its file system")
+    );
+    store.insert_environment(&another, &Quotas::default()).await.expect("small ones go on");
 }
 
 #[tokio::test]
