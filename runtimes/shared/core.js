@@ -263,15 +263,15 @@ export function serve(host) {
   }
 
   /**
-   * Waits for the shortest timer, 1 ms: those that were set before ring before it. A loop that sleeps for it takes 2 to 3 ms in
-   * gVisor, one that turns again and again at the end 1.1.
+   * Waits for the shortest timer, 1 ms: those that were set before ring before it. In gVisor, where every sleep may take 1 ms longer, a loop
+   * that sleeps for it takes 2 to 3 ms, one that turns again and again at the end 1.1.
    */
   async function turn() {
     let rung = false;
     after(() => {
       rung = true;
     }, 0);
-    nap(pause, 0, 0, 0.9);
+    nap(pause, 0, 0, 0.5);
     while (!rung) await new Later((then) => soon(then));
   }
 
