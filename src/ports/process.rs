@@ -23,6 +23,8 @@ pub struct SpawnRequest {
     /// It handles plaintext and may be large: its files are its owner's alone (umask 077), it leaves no core dump, and where
     /// the host's memory runs out it is ended before this process is.
     pub private: bool,
+    /// When it wakes it takes the processor from nobody (`SCHED_BATCH`), nor does what it starts.
+    pub batch: bool,
 }
 
 /// A signal that a process may answer in its own way.

@@ -8,6 +8,7 @@ pub mod marked;
 pub mod mounts;
 pub mod pidfd;
 pub mod salsa;
+pub mod scheduling;
 pub mod secret;
 pub mod spawn;
 pub mod tree;

@@ -19,6 +19,7 @@ use nix::sys::stat::Mode;
 use tokio::sync::oneshot;
 
 use super::children::{Child, register};
+use super::scheduling::{self, Policy};
 
 /// What to start. The child gets exactly this environment and these descriptors, stdin from /dev/null, a process
 /// group of its own, default signal dispositions, and SIGKILL when this process ends.
@@ -34,6 +35,8 @@ pub struct Order {
     pub cgroup_entry: Vec<PathBuf>,
     /// Umask 077, no core dump, and where the host's memory runs out, ended before this process is.
     pub private: bool,
+    /// When it wakes it takes the processor from nobody (`SCHED_BATCH`); inherited.
+    pub batch: bool,
     pub output: Output,
 }
 
@@ -129,7 +132,7 @@ fn start(order: Order) -> io::Result<Started> {
     };
     command.args(order.args).env_clear().envs(order.env).current_dir(order.cwd).process_group(0);
     command.stdin(Stdio::null()).stdout(output()).stderr(output());
-    in_child(&mut command, entries, order.private);
+    in_child(&mut command, entries, order.private, order.batch);
     // After ours: it takes the close-on-exec flag off the descriptors that the child shall have.
     let mappings = order.descriptors.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
     command
@@ -170,7 +173,7 @@ fn duplicate_from(descriptor: &OwnedFd, lowest: RawFd) -> io::Result<OwnedFd> {
 
 /// Registers what the child does between fork and exec. Only async-signal-safe calls, no allocation.
 #[expect(unsafe_code, reason = "pre_exec runs between fork and exec")]
-fn in_child(command: &mut Command, entries: Vec<File>, private: bool) {
+fn in_child(command: &mut Command, entries: Vec<File>, private: bool, batch: bool) {
     let parent = nix::unistd::getpid();
     let badness = sooner_ended();
     let prepare = move || {
@@ -189,6 +192,9 @@ fn in_child(command: &mut Command, entries: Vec<File>, private: bool) {
             if let Ok(file) = nix::fcntl::open(BADNESS, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
                 let _refused = nix::unistd::write(&file, badness.as_bytes());
             }
+        }
+        if batch {
+            scheduling::set(0, Policy::Batch)?;
         }
         reset_signals();
         close_on_exec_from(3)

@@ -59,6 +59,7 @@ async fn start(cgroup: &dyn Cgroup, script: &str) -> Child {
         descriptors: Vec::new(),
         cgroup_entry: cgroup.entry_files(),
         private: false,
+        batch: false,
         output: Output::Null,
     };
     spawn(order).await.expect("starts").child
@@ -228,6 +229,7 @@ async fn watching_for_memory_ends_without_a_trace() {
         descriptors: vec![(std::io::stderr().as_fd().try_clone_to_owned().expect("stderr"), 2)],
         cgroup_entry: Vec::new(),
         private: false,
+        batch: false,
         output: Output::Null,
     };
     let child = spawn(order).await.expect("starts").child;

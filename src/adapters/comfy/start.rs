@@ -75,6 +75,7 @@ pub(super) async fn start(shared: &Arc<Shared>, spec: &InstanceSpec) -> Result<I
         descriptors: vec![(theirs.try_clone().map_err(host("making ComfyUI's pipe"))?, 1), (theirs, 2)],
         cgroup_entry: cgroup.as_ref().map(|cgroup| cgroup.entry_files()).unwrap_or_default(),
         private: true,
+        batch: false,
     };
     let log = shared.log.new(slog::o!("instance" => spec.name));
     let printed =

@@ -115,8 +115,8 @@ impl Drop for Group {
 }
 
 async fn start(request: SpawnRequest, output: Output) -> std::io::Result<Started> {
-    let SpawnRequest { program, args, env, cwd, descriptors, cgroup_entry, private } = request;
-    spawn(Order { program, args, env, cwd, descriptors, cgroup_entry, private, output }).await
+    let SpawnRequest { program, args, env, cwd, descriptors, cgroup_entry, private, batch } = request;
+    spawn(Order { program, args, env, cwd, descriptors, cgroup_entry, private, batch, output }).await
 }
 
 fn end_of(exit: Exit) -> ProcessEnd {

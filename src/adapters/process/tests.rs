@@ -20,6 +20,7 @@ fn sh(script: &str, descriptors: Vec<(OwnedFd, RawFd)>) -> SpawnRequest {
         descriptors,
         cgroup_entry: Vec::new(),
         private: false,
+        batch: false,
     }
 }
 
@@ -32,6 +33,15 @@ fn read_to_end(mut reader: File) -> String {
     let mut text = String::new();
     reader.read_to_string(&mut text).expect("read");
     text
+}
+
+#[tokio::test]
+async fn a_batch_child_and_what_it_starts_wait_for_their_turns() {
+    for (batch, policy) in [(true, "3"), (false, "0")] {
+        let request = SpawnRequest { batch, ..sh("(cut -d ' ' -f 41 /proc/self/stat)", Vec::new()) };
+        let finished = HostSpawner.run_to_end(request, LONG).await.expect("run");
+        assert_eq!(finished.stdout.trim(), policy);
+    }
 }
 
 #[tokio::test]

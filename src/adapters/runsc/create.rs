@@ -21,6 +21,7 @@ use super::slot::{Making, Parked, Slot, Standing};
 use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
 use super::tools::is_open_to_all;
+use super::turns::settle;
 use super::{CLOSING_PATIENCE, RunscEngine, Settings, Tools, flags, host, mount_points, tree};
 use crate::domain::credential::{CredentialName, Placeholder};
 use crate::domain::egress::{Policy, Rule};
@@ -59,6 +60,7 @@ impl RunscEngine {
         let mut line = self.start(&slot, spec).await?;
         debug!(self.log, "slot.created"; "slot" => %slot.id, "ms" => watch.millis());
         self.wait_ready(&slot, &mut line).await?;
+        settle(&slot.cgroup()?.processes().map_err(host("listing the sandbox's processes"))?);
         let idle = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
         let _ = slot.idle.set(idle);
         slot.park(Parked { line, standing: Standing::Ready });
@@ -93,6 +95,7 @@ impl RunscEngine {
             descriptors: far,
             cgroup_entry: cgroup.entry_files(),
             private: false,
+            batch: tools.engine.kind == Kind::Runsc,
         };
         let process = self.spawner.spawn(request).await.map_err(host("starting the sandbox"))?;
         let _ = slot.process.set(process);

@@ -53,6 +53,7 @@ mod stopwatch;
 mod tools;
 mod tree;
 mod trial;
+mod turns;
 mod watch;
 
 #[cfg(test)]

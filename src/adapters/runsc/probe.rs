@@ -135,6 +135,7 @@ impl RunscEngine {
             descriptors: Vec::new(),
             cgroup_entry: Vec::new(),
             private: false,
+            batch: false,
         };
         self.spawner.run_to_end(request, deadline).await
     }

@@ -39,6 +39,7 @@ pub(super) async fn interpreter(comfy: &Comfy, spawner: &dyn Spawner) -> Finding
         descriptors: Vec::new(),
         cgroup_entry: Vec::new(),
         private: false,
+        batch: false,
     };
     match spawner.run_to_end(request, WITHIN).await {
         Err(error) => Finding::new(WHAT, Verdict::Bad, format!("{}; {REMEDY}", error_chain(&error))),

@@ -130,3 +130,28 @@ async fn a_sandbox_killed_from_outside_ends_its_call_at_once() {
     engine.destroy(slot).await.unwrap();
     world.assert_clean().await;
 }
+
+#[tokio::test]
+async fn of_a_ready_sandbox_only_what_maps_memory_lets_others_finish() {
+    let world = World::gvisor();
+    let (slot, _) = world.ready(Runtime::Deno, "export const handler = () => 1", 128).await;
+    let processes = world.engine().slots.get(slot).unwrap().cgroup().unwrap().processes().unwrap();
+    let policies: Vec<(bool, bool)> = processes
+        .into_iter()
+        .flat_map(|pid| procfs::process::Process::new(pid).unwrap().tasks().unwrap())
+        .map(|thread| {
+            let thread = thread.unwrap();
+            // The guest's threads and those that map memory for them have no program of their own any more.
+            let of_the_engine = !std::fs::read(format!("/proc/{}/cmdline", thread.pid)).unwrap().is_empty();
+            let policy = thread.stat().unwrap().policy;
+            (of_the_engine, policy == Some(libc::SCHED_BATCH as u32))
+        })
+        .collect();
+    let count = |of| policies.iter().filter(|found| **found == of).count();
+    assert!(count((true, false)) > 10, "the engine's own: {policies:?}");
+    assert_eq!(count((true, true)), 0, "{policies:?}");
+    assert!(count((false, false)) >= 1, "the guest's threads: {policies:?}");
+    assert!((1..=3).contains(&count((false, true))), "what maps memory: {policies:?}");
+    world.engine().destroy(slot).await.unwrap();
+    world.assert_clean().await;
+}
