@@ -22,7 +22,7 @@ FRAME_CAP = 32 << 20
 def deno_argv(heap_mb=128, env="", extra=()):
     return [
         "/usr/bin/deno", "run", "--quiet", "--no-prompt", "--no-config", "--no-lock",
-        "--cached-only", "--no-check", "--node-modules-dir=manual",
+        "--cached-only", "--no-check", "--no-code-cache", "--node-modules-dir=manual",
         "--allow-read=/workspace,/runtime,/proc/self/fd/4", "--allow-write=/proc/self/fd/3",
         "--allow-env" + (f"={env}" if env else ""),
         f"--v8-flags=--max-old-space-size={heap_mb}",
