@@ -211,7 +211,7 @@ impl SandboxPool {
             engine.wake(slot).await?;
             if start == Start::WarmRuntime { engine.attach(slot, &volume).await } else { Ok(()) }
         };
-        let work = async move { futures_util::future::join(recording, readying).await };
+        let work = futures_util::future::join(recording, readying);
         self.spawn(ctx, work, move |pool, (recorded, readied), ctx| {
             pool.note_store(&recorded);
             match pool.note_sandbox(execution, recorded, readied) {

@@ -60,7 +60,11 @@ impl RunscEngine {
         let mut line = self.start(&slot, spec).await?;
         debug!(self.log, "slot.created"; "slot" => %slot.id, "ms" => watch.millis());
         self.wait_ready(&slot, &mut line).await?;
-        settle(&slot.cgroup()?.processes().map_err(host("listing the sandbox's processes"))?);
+        if self.tools().await?.engine.kind == Kind::Runsc {
+            let processes = slot.cgroup()?.processes().map_err(host("listing the sandbox's processes"))?;
+            let settled = tokio::task::spawn_blocking(move || settle(&processes)).await;
+            settled.map_err(host("setting its processes' policies"))?;
+        }
         let idle = slot.cgroup()?.usage().map_err(host("reading the sandbox's usage"))?;
         let _ = slot.idle.set(idle);
         slot.park(Parked { line, standing: Standing::Ready });

@@ -21,7 +21,7 @@
 //!   was seen empty, and never because a command said so. With no process left, its state is only files: no
 //!   `runsc delete` is run (30 ms of CPU each).
 //! * A slot serves one task. Who claims it takes its line; there is no second one.
-//! * A resting slot is frozen: what it holds can do nothing until it is claimed, and then it is looked at before anything
+//! * A resting slot is frozen: what it holds can do nothing until it is woken or claimed, and then it is looked at before anything
 //!   of the call is sent to it.
 //! * `doomed` ends whatever waits on the slot, and is never taken back.
 

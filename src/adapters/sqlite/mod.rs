@@ -31,7 +31,8 @@ mod tenants;
 use std::path::Path;
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqlitePool;
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqlitePool};
 
 use failure::while_it;
 
@@ -65,6 +66,22 @@ impl SqliteStore {
     pub async fn open(path: &Path, read_connections: u32) -> Result<Self, StoreError> {
         let writer = open::writer(path).await.map_err(|failure| failure.opening(path))?;
         Ok(Self { writer, ledger: open::ledger(path), readers: open::readers(path, read_connections) })
+    }
+
+    /// Runs a statement that ends with what is known of a call's end.
+    async fn write_execution<'q>(
+        &self,
+        statement: Query<'q, Sqlite, SqliteArguments>,
+        record: &'q ExecutionRecord,
+    ) -> Result<(), sqlx::Error> {
+        let whole = statement
+            .bind(record.completed_at.map(|at| at.0))
+            .bind(record.exit_code)
+            .bind(&record.stdout)
+            .bind(&record.stderr)
+            .bind(record.duration_ms)
+            .bind(&record.outcome);
+        whole.execute(&self.ledger).await.map(drop)
     }
 
     /// Waits for the statements that are running, folds the write-ahead log into the file and closes it. Later calls
@@ -132,36 +149,17 @@ impl Store for SqliteStore {
     }
 
     async fn begin_execution(&self, record: &ExecutionRecord) -> Result<(), StoreError> {
-        sqlx::query(sql::INSERT_EXECUTION)
+        let insert = sqlx::query(sql::INSERT_EXECUTION)
             .bind(record.id.to_string())
             .bind(record.environment.to_string())
-            .bind(record.started_at.0)
-            .bind(record.completed_at.map(|at| at.0))
-            .bind(record.exit_code)
-            .bind(&record.stdout)
-            .bind(&record.stderr)
-            .bind(record.duration_ms)
-            .bind(&record.outcome)
-            .execute(&self.ledger)
-            .await
-            .map_err(while_it("record the beginning of a call"))?;
-        Ok(())
+            .bind(record.started_at.0);
+        self.write_execution(insert, record).await.map_err(while_it("record the beginning of a call"))
     }
 
     /// A record that is gone, because its environment was deleted in the meantime, is no error.
     async fn finish_execution(&self, record: &ExecutionRecord) -> Result<(), StoreError> {
-        sqlx::query(sql::FINISH_EXECUTION)
-            .bind(record.id.to_string())
-            .bind(record.completed_at.map(|at| at.0))
-            .bind(record.exit_code)
-            .bind(&record.stdout)
-            .bind(&record.stderr)
-            .bind(record.duration_ms)
-            .bind(&record.outcome)
-            .execute(&self.ledger)
-            .await
-            .map_err(while_it("record the end of a call"))?;
-        Ok(())
+        let update = sqlx::query(sql::FINISH_EXECUTION).bind(record.id.to_string());
+        self.write_execution(update, record).await.map_err(while_it("record the end of a call"))
     }
 
     /// Their duration stays unknown: nobody measured it.
