@@ -134,5 +134,8 @@ async fn remove_record(deps: &Deps, id: EnvironmentId, seen: Option<&KnownEnviro
     let removed = deps.volumes.remove(&found.volume_name).await;
     removed.map_err(|error| format!("volume of {id}: {}", error_chain(&error)))?;
     let forgotten = deps.store.delete_environment(id).await;
-    forgotten.map_err(|error| format!("record of {id}: {}", error_chain(&error)))
+    let forgotten = forgotten.map_err(|error| format!("record of {id}: {}", error_chain(&error)))?;
+    // What stands for it goes as well.
+    expire(deps, id, None).await?;
+    Ok(forgotten)
 }

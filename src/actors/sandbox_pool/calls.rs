@@ -133,8 +133,13 @@ impl Handler<CancelExecution> for SandboxPool {
 
 impl SandboxPool {
     pub(super) fn look_up(&mut self, execution: ExecutionId, id: EnvironmentId, ctx: &mut Context<Self>) {
-        let store = Arc::clone(&self.deps.store);
-        let work = async move { store.environment(id).await };
+        let (store, known) = (Arc::clone(&self.deps.store), self.known(execution, id));
+        let work = async move {
+            match known {
+                Some(known) => Ok(Some(known)),
+                None => store.environment(id).await,
+            }
+        };
         self.spawn(ctx, work, move |pool, answer, ctx| {
             pool.note_unreadable(&answer);
             let answer = answer.map(|found| found.map(|environment| pool.newest(environment)));
@@ -158,6 +163,15 @@ impl SandboxPool {
         });
     }
 
+    /// The environment, if a slot has it and it is there for the caller: what is not there the store alone says.
+    fn known(&self, execution: ExecutionId, id: EnvironmentId) -> Option<Environment> {
+        if self.deletions.contains_key(&id) {
+            return None;
+        }
+        let (pending, now) = (self.calls.get(&execution)?, self.deps.clock.wall());
+        self.trees.known(id).filter(|known| known.is_found_by(&pending.tenant, now)).cloned()
+    }
+
     /// Records the call and boots its sandbox, both at once; it runs only when both are done.
     pub(super) fn boot(&mut self, slot: SlotId, execution: ExecutionId, ctx: &mut Context<Self>) {
         let now = self.deps.clock.uptime();
@@ -165,7 +179,7 @@ impl SandboxPool {
         let Some(environment) = pending.environment.clone() else { return };
         pending.boot_began.get_or_insert(now);
         pending.in_slot = true;
-        self.trees.insert(slot, environment.volume_name.clone());
+        self.trees.hold_for(slot, &environment);
         let spec = SlotSpec {
             slot,
             runtime: environment.runtime,
@@ -199,10 +213,10 @@ impl SandboxPool {
         if start == Start::Cold {
             return self.send(slot, execution, ctx);
         }
-        let known = pending.environment.as_ref().map(|known| (known.id, known.volume_name.clone()));
-        let Some((environment, volume)) = known else { return };
+        let Some(known) = pending.environment.as_ref() else { return };
+        let (environment, volume) = (known.id, known.volume_name.clone());
         pending.in_slot = true;
-        self.trees.insert(slot, volume.clone());
+        self.trees.hold_for(slot, known);
         pending.boot_began.get_or_insert(self.deps.clock.uptime());
         let recording = record(&self.deps, pending, environment);
         let engine = Arc::clone(&self.deps.engine);

@@ -51,6 +51,9 @@ impl Handler<ExpireEnvironment> for SandboxPool {
         let (begun, beginning) = oneshot::channel();
         let store = Arc::clone(&self.deps.store);
         self.spawn(ctx, async move { store.environment(id).await }, move |pool, found, ctx| {
+            if !matches!(found, Ok(Some(_))) {
+                pool.trees.forget(id);
+            }
             // One that is gone, or being deleted, is deleted as well.
             let given_more = matches!(found, Ok(Some(now)) if now.ttl_seconds != ttl_seconds);
             if given_more || pool.machine.is_in_use(id) {
@@ -85,6 +88,7 @@ impl SandboxPool {
                 // Its record says "deleting", so the Reaper will finish it.
                 Err(error) => warn!(pool.deps.log, "environment.undeleted"; "environment" => %id, "error" => %error),
             }
+            pool.trees.forget(id);
             for reply in pool.deletions.remove(&id).unwrap_or_default() {
                 drop(reply.send(removed.clone()));
             }

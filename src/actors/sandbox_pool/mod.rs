@@ -18,6 +18,7 @@ mod revisions;
 mod set_up;
 mod standing;
 mod sweep;
+mod trees;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -52,6 +53,7 @@ use alarms::{Alarm, Alarms};
 use calls::{Given, PendingCall};
 pub use packages::InstallPolicy;
 use packages::{Installs, Wanted};
+use trees::Trees;
 
 #[cfg(test)]
 mod tests;
@@ -101,8 +103,7 @@ pub struct SandboxPool {
     installs: Installs,
     /// Environments whose modules are being changed.
     updating: HashSet<EnvironmentId>,
-    /// The volume that each slot has mounted, or that is being read for it.
-    trees: HashMap<SlotId, String>,
+    trees: Trees,
     /// Volumes of older revisions, and what took their place.
     retired: HashMap<String, Environment>,
     deletions: HashMap<EnvironmentId, Vec<oneshot::Sender<Result<(), DeleteError>>>>,
@@ -143,7 +144,7 @@ impl SandboxPool {
             set_ups: HashMap::new(),
             installs: Installs::default(),
             updating: HashSet::new(),
-            trees: HashMap::new(),
+            trees: Trees::default(),
             retired: HashMap::new(),
             deletions: HashMap::new(),
             answering: 0,

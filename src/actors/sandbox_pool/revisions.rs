@@ -9,7 +9,7 @@
 //! A volume's name is never used twice. What a kill leaves at any step is a volume that no record names: the Reaper asks
 //! for it to be retired, and gets it refused while anything of it is under way.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +64,10 @@ impl Handler<SetTtl> for SandboxPool {
             }
             store.environment(id).await.map_err(failed)?.ok_or(SetUpError::Absent(id))
         };
-        self.spawn(ctx, work, move |_, changed, _| drop(reply.send(changed)));
+        self.spawn(ctx, work, move |pool, changed, _| {
+            pool.trees.forget(id);
+            drop(reply.send(changed));
+        });
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(lost())) })
     }
 }
@@ -122,7 +125,7 @@ impl Handler<RetireVolume> for SandboxPool {
 
     fn handle(&mut self, message: RetireVolume, _: &mut Self::Context) -> Self::Result {
         let RetireVolume { environment, volume } = message;
-        if self.updating.contains(&environment) || self.trees.values().any(|tree| *tree == volume) {
+        if self.updating.contains(&environment) || self.trees.holds(&volume) {
             return Box::pin(std::future::ready(Expired::InUse));
         }
         let deps = self.deps.clone();
@@ -163,7 +166,7 @@ impl SandboxPool {
                 return pool.end_making(id, Err(SetUpError::Absent(from)), reply, ctx);
             };
             // Its tree is read: it stays until that is done.
-            pool.trees.insert(set_up_slot(id), source.volume_name.clone());
+            pool.trees.hold(set_up_slot(id), source.volume_name.clone());
             let work = copy(pool.deps.clone(), id, source, ttl_seconds);
             pool.spawn(ctx, work, move |pool, made, ctx| {
                 pool.let_go(set_up_slot(id), ctx);
@@ -218,8 +221,8 @@ impl SandboxPool {
 
     /// How many volumes of older revisions slots still have.
     fn older_in_use(&self, id: EnvironmentId) -> usize {
-        let of_it = |volume: &&String| self.retired.get(*volume).is_some_and(|next| next.id == id);
-        self.trees.values().filter(of_it).collect::<HashSet<_>>().len()
+        let of_it = |volume: &&str| self.retired.get(*volume).is_some_and(|next| next.id == id);
+        self.trees.volumes().into_iter().filter(of_it).count()
     }
 
     /// What a call that looked its environment up before it was changed has to begin with.
@@ -232,13 +235,13 @@ impl SandboxPool {
 
     /// The slot is gone, and has no volume any more.
     pub(super) fn let_go(&mut self, slot: SlotId, ctx: &mut Context<Self>) {
-        if let Some(volume) = self.trees.remove(&slot).filter(|volume| self.retired.contains_key(volume)) {
+        if let Some(volume) = self.trees.release(slot).filter(|volume| self.retired.contains_key(volume)) {
             self.remove_if_unused(volume, ctx);
         }
     }
 
     fn remove_if_unused(&mut self, volume: String, ctx: &mut Context<Self>) {
-        if self.trees.values().any(|tree| *tree == volume) {
+        if self.trees.holds(&volume) {
             return;
         }
         let (volumes, name) = (Arc::clone(&self.deps.volumes), volume.clone());

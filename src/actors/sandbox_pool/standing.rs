@@ -72,8 +72,8 @@ impl SandboxPool {
 
     /// The volume is the slot's from here on, so that it outlives a change of the modules.
     fn stand_for(&mut self, slot: SlotId, environment: Environment, ctx: &mut Context<Self>) {
+        self.trees.hold_for(slot, &environment);
         let Environment { id, tenant, runtime, main_module, volume_name, metadata, .. } = environment;
-        self.trees.insert(slot, volume_name.clone());
         let Metadata { permissions, secrets, .. } = metadata;
         let purpose = Purpose::StandForEnvironment { environment: id, volume: volume_name, permissions, secrets };
         let limits = self.deps.usual_limits;

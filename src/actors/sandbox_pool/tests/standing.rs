@@ -177,3 +177,31 @@ async fn calls_share_a_sandbox_that_is_laid_to_rest_between_them() {
     *world.engine.spoiled.lock().unwrap() = 1;
     assert_eq!(call(&pool, id, 9).await.unwrap().start, Start::Cold, "what was of no use is tried no more");
 }
+
+#[actix::test]
+async fn what_stands_for_an_environment_knows_it_until_it_changes() {
+    let world = World::default();
+    let pool = start_with(&world, &Parent::default().start(), one_stands());
+    let lasting = SetUpRequest { ttl_seconds: 3600, ..request() };
+    pool.send(set_up_of(1, lasting)).await.unwrap().unwrap();
+    let id = EnvironmentId(Uuid::from_u128(1));
+    let stand_again = async |first: u128| {
+        for n in first..first + 3 {
+            call(&pool, id, n).await.unwrap();
+            settle(500).await;
+        }
+    };
+    stand_again(10).await;
+    let row = world.store.rows.lock().unwrap().remove(&id).unwrap();
+    assert_eq!(call(&pool, id, 2).await.unwrap().start, Start::WarmEnvironment, "the store was not read");
+    world.store.rows.lock().unwrap().insert(id, row);
+    stand_again(20).await;
+    let changed = SetTtl { id, tenant: TenantName::operator(), seconds: 7200 };
+    assert_eq!(pool.send(changed).await.unwrap().unwrap().ttl_seconds, 7200);
+    let row = world.store.rows.lock().unwrap().remove(&id).unwrap();
+    assert!(matches!(call(&pool, id, 3).await, Err(ExecuteError::Absent(_))), "the store was read");
+    world.store.rows.lock().unwrap().insert(id, row);
+    stand_again(30).await;
+    pool.send(DeleteEnvironment { id, tenant: TenantName::operator() }).await.unwrap().unwrap();
+    assert!(matches!(call(&pool, id, 4).await, Err(ExecuteError::Absent(_))));
+}
