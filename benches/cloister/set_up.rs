@@ -42,6 +42,7 @@ pub async fn rows() -> Vec<Row> {
         .set("sandbox.registries", &registry.url)
         .set("sandbox.standing.enabled", "true")
         .set("sandbox.standing.runtimes", "0")
+        .set("sandbox.standing.compilers", "1")
         .set("sandbox.standing.memory_mib", "1024");
     let daemon = Daemon::start_with(settings).await;
     let floor = Floor::start(&registry);

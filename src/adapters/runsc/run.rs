@@ -16,7 +16,8 @@ use super::slot::{Parked, Slot, Standing};
 use super::stopwatch::Stopwatch;
 use super::watch::{self, Seen, watch};
 use super::{RunscEngine, host};
-use crate::domain::execution::{Call, Evidence, Following, Limits, Settlement, judge};
+use crate::domain::environment::SourceFault;
+use crate::domain::execution::{Call, Evidence, Following, Limits, ProcessEnd, Settlement, judge};
 use crate::domain::id::SlotId;
 use crate::domain::package_set::PackageSet;
 use crate::ports::cgroup::{CgroupLimits, CgroupUsage};
@@ -30,6 +31,9 @@ const LINGER_MS: u64 = 500;
 const ALLOWANCE: (u64, u64) = (64 * MIB, 192 * MIB);
 /// Tasks of the sandbox itself: 29 to 31 measured when idle, two for each further CPU, and some for the guest's stubs.
 const OWN_PIDS: u64 = 56;
+/// What a program exits with in a sandbox when it aborts, as Deno does when its stack overflows: 128 + SIGABRT.
+const ABORTED: i32 = 134;
+
 /// The largest answer to a transpile task, and its log of faults.
 const TRANSPILED_CAP: usize = 32 << 20;
 /// A control character takes six bytes in JSON, and an error has two texts of `messageBytes` and a short one.
@@ -198,6 +202,7 @@ impl RunscEngine {
         let (seen, evidence) = self.perform(id, task, asked, limits, TRANSPILED_CAP, None).await?;
         match seen {
             Some(Settled::Transpiled(answer)) => Ok(answer),
+            None if evidence.process == ProcessEnd::Exited(ABORTED) => Ok(Transpiled::Faults(too_deep(modules))),
             other => Err(failed(other, evidence)),
         }
     }
@@ -389,6 +394,13 @@ fn of_a_call(settled: Settled) -> Settlement {
         Settled::Call(settlement) => settlement,
         _ => Settlement::Forged,
     }
+}
+
+/// What makes a compiler's stack overflow: nobody knows in which of the modules it is.
+fn too_deep(modules: BTreeMap<String, String>) -> Vec<SourceFault> {
+    let message = "Deno's compiler could not read the modules: one of them may be nested too deeply".to_owned();
+    let first = modules.into_keys().next();
+    first.map(|module| SourceFault { module, message, line: None, column: None }).into_iter().collect()
 }
 
 /// A task of a set-up that was not answered as it should be.

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::domain::environment::Runtime;
 
 /// Each file with its place below a runtime's directory. The empty ones are where a way out and its certificate are bound.
-const FILES: [(Runtime, &str, &str); 14] = [
+const FILES: [(Runtime, &str, &str); 15] = [
     (Runtime::Deno, "transpiler.js", include_str!("../../../runtimes/deno/transpiler.js")),
+    (Runtime::Deno, "sample.ts", include_str!("../../../runtimes/deno/sample.ts")),
     (Runtime::Deno, "resolver.js", include_str!("../../../runtimes/deno/resolver.js")),
     (Runtime::Deno, "frames.js", include_str!("../../../runtimes/deno/frames.js")),
     (Runtime::Deno, "runner.js", include_str!("../../../runtimes/deno/runner.js")),

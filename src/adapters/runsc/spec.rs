@@ -174,9 +174,9 @@ fn command(bundle: &Bundle) -> Vec<String> {
     match bundle.runtime {
         Runtime::Deno if matches!(bundle.duty, Duty::Transpile { .. } | Duty::Install) => {
             let install = matches!(bundle.duty, Duty::Install);
-            let mut words = fixed(&["run", "--quiet", "--no-prompt", "--no-config", "--no-lock"]);
-            // It starts Deno's own compiler; none of the modules is run.
-            words.extend(fixed(&["--no-check", "--allow-all"]));
+            let mut words = fixed(&["run", "--quiet", "--no-prompt", "--no-config", "--no-lock", "--no-check"]);
+            // None of the modules is run.
+            words.extend(fixed(&["--cached-only", "--no-code-cache", "--node-modules-dir=manual", "--allow-all"]));
             words.push(if install { "/runtime/resolver.js" } else { "/runtime/transpiler.js" }.to_owned());
             words
         }

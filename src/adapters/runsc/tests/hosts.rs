@@ -49,14 +49,23 @@ async fn typescript_becomes_what_deno_itself_would_emit_or_a_fault_with_its_plac
         world.engine().destroy(slot).await.unwrap();
         answer
     };
-    let whole =
-        [("lib/a.ts", "export enum A { One = 1 }"), ("b.ts", "import { A } from './lib/a.ts'; A.One as number;")];
+    let whole = [
+        ("lib/a.ts", "export enum A { One = 1 }"),
+        ("b.ts", "import { A } from './lib/a.ts'; A.One as number;"),
+        ("ends.ts", "await 1; Deno.exit(3); export const never: number = 1;"),
+        ("odd 1.ts", "import { absent } from './b.ts'; export const odd: number = absent;"),
+        ("old.cts", "exports.handler = (): number => require('node:os').absent();"),
+    ];
     let Transpiled::Modules(made) = transpile(&whole).await else { panic!("no modules") };
-    assert!(made["b.ts"].contains("denoCacheMetadata") && !made["b.ts"].contains("as number"), "{made:?}");
+    assert!(made.values().all(|made| made.contains("denoCacheMetadata")), "{made:?}");
+    assert!(!made["b.ts"].contains("as number"), "{made:?}");
     let Transpiled::Faults(faults) = transpile(&[("a.ts", "let fine;\nexport const x: = 1")]).await else {
         panic!("no faults")
     };
     assert_eq!((faults[0].module.as_str(), faults[0].line), ("a.ts", Some(2)), "{faults:?}");
+    let deep = format!("export const x: any = {}1{}", "(".repeat(100_000), ")".repeat(100_000));
+    let Transpiled::Faults(faults) = transpile(&[("a.ts", &deep)]).await else { panic!("no faults") };
+    assert!(faults[0].message.contains("nested too deeply"), "{faults:?}");
     let unresolved = [("a.ts", "import x from 'npm:left-pad'; export const y: number = x;")];
     let Transpiled::Modules(made) = transpile(&unresolved).await else {
         panic!("a missing import is the call's affair")
