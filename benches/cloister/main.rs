@@ -138,7 +138,7 @@ async fn idle_memory() -> Row {
     for _ in 0..ROUNDS {
         failed += usize::from(!daemon.execute(&id).await);
     }
-    daemon.idle().await;
+    daemon.stands(0).await;
     Row {
         name: "P11",
         what: "resident memory, idle".to_owned(),
