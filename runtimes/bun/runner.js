@@ -16,7 +16,7 @@ if (process.argv.includes("egress")) await (await import("./egress.js")).forward
 // Imported dynamically, so that the handler's import is not the first of its kind.
 const { serve } = await import("./core.js");
 // The heap is full by now and would be collected in the midst of that import. A runner that will wait has the time.
-if (process.argv.some((word) => word.startsWith("warm"))) Bun.gc(true);
+if (process.argv.includes("warm")) Bun.gc(true);
 
 /** Node's console class in Bun: same formatting and groups as the global one, but it prints where it is told to. */
 function makeConsole(print) {

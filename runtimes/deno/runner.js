@@ -12,10 +12,8 @@ const nextOf = Object.getPrototypeOf([][Symbol.iterator]()).next;
 const Bytes = Uint8Array;
 const errorOf = Object.getOwnPropertyDescriptor(ErrorEvent.prototype, "error").get;
 
-// The first use of `process` or of any node: module takes up to 200 ms inside gVisor. A runner that will wait has the time. Where the
-// handler's module comes before its calls do, it brings what it imports: 5 MiB less.
-if (Deno.args.includes("warm-runtime")) await import("node:fs");
-if (Deno.args.includes("warm-environment")) await import("node:process");
+// The first use of `process` or of any node: module takes 200 ms inside gVisor. A runner that will wait has the time.
+if (Deno.args.includes("warm")) await import("node:fs");
 
 const FRAMES = "/proc/self/fd/3";
 const REQUEST = "/proc/self/fd/4";

@@ -165,5 +165,4 @@ case("sees no host", handler("const fs = await import('node:fs'); const r = []; 
 # With the runtime's own modules already loaded, as in a warm pool.
 for name in ("sets the environment", "levels and formats", "unhandled rejection while it runs", "uncaught in a timer", "pending promise, empty loop", "forges, then exits 0",
              "everything poisoned in the handler", "rejection after return", "process.exit", "work left behind"):
-    CASES["warm: " + name] = {**CASES[name], "only": ["deno"], "arguments": ["warm-runtime"]}
-    CASES["warmed for one: " + name] = {**CASES[name], "only": ["deno"], "arguments": ["warm-environment"]}
+    CASES["warm: " + name] = {**CASES[name], "only": ["deno"], "arguments": ["warm"]}

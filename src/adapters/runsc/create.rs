@@ -18,7 +18,7 @@ use super::flags::Kind;
 use super::line::{self, Line};
 use super::run::random_bits;
 use super::slot::{Making, Parked, Slot, Standing};
-use super::spec::{Bundle, Duty, Warm, config_json, host_ids_of};
+use super::spec::{Bundle, Duty, config_json, host_ids_of};
 use super::stopwatch::Stopwatch;
 use super::tools::is_open_to_all;
 use super::turns::settle;
@@ -168,11 +168,7 @@ impl RunscEngine {
             }
             // What else is bound lies beside this.
             bound.extend(duty.workspace().cloned());
-            let warm = match purpose {
-                Purpose::StandForRuntime => Some(Warm::ForRuntime),
-                Purpose::StandForEnvironment { .. } => Some(Warm::ForEnvironment),
-                _ => None,
-            };
+            let warm = matches!(purpose, Purpose::StandForEnvironment { .. } | Purpose::StandForRuntime);
             let closed = bound.into_iter().find(|path| !is_open_to_all(path));
             let host_ids = map_ids.filter(|_| closed.is_none());
             let egress = way_out.map(|(gates, passage)| Egress::open(&*gates, slot, passage, host_ids)).transpose()?;

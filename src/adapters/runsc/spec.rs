@@ -40,7 +40,7 @@ pub(super) struct Bundle {
     pub runner: PathBuf,
     pub duty: Duty,
     /// Made before it is needed: the time until it is ready is nobody's.
-    pub warm: Option<Warm>,
+    pub warm: bool,
     /// None: nothing gets out.
     pub egress: Option<Egress>,
     /// The address that Deno knows JSR's modules by.
@@ -72,25 +72,8 @@ pub(super) const WORKSPACE: &str = "/workspace";
 const PACKAGES_AT: &str = "/workspace/node_modules";
 pub(super) const EMITTED_AT: &str = "/tmp/.deno/gen";
 pub(super) const REMOTE_AT: &str = "/tmp/.deno/remote";
-
-/// What a runner loads before it is ready, so that a handler finds it there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Warm {
-    /// What any handler may import.
-    ForRuntime,
-    /// What one may use that has not imported it: its module comes along.
-    ForEnvironment,
-}
-
-impl Warm {
-    /// The runner's word for it.
-    const fn argument(self) -> &'static str {
-        match self {
-            Warm::ForRuntime => "warm-runtime",
-            Warm::ForEnvironment => "warm-environment",
-        }
-    }
-}
+/// The runner's word for loading, before it is ready, what a handler may need.
+const WARM: &str = "warm";
 
 impl Duty {
     /// What is bound to `/workspace`, or beside what is.
@@ -181,7 +164,7 @@ fn rlimit(kind: PosixRlimitType, value: u64) -> Result<PosixRlimit, OciSpecError
 fn arguments(bundle: &Bundle) -> Vec<String> {
     let mut words = vec![bundle.program.clone()];
     words.extend(command(bundle));
-    words.extend(bundle.warm.map(|warm| warm.argument().to_owned()));
+    words.extend(bundle.warm.then(|| WARM.to_owned()));
     words.extend(bundle.egress.is_some().then(|| egress::ARGUMENT.to_owned()));
     words
 }

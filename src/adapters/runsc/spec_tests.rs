@@ -15,7 +15,7 @@ fn bundle(runtime: Runtime) -> Bundle {
         program: format!("/usr/bin/{runtime}"),
         runner: "/run/cloister/runners/0/runner".into(),
         duty: Duty::Call { workspace: "/volumes/tee-env-0/workspace".into(), emitted: None, remote: None },
-        warm: None,
+        warm: false,
         egress: None,
         jsr: None,
         placeholders: BTreeMap::new(),
@@ -41,7 +41,7 @@ fn a_bun_sandbox() {
 fn a_sandbox_made_before_its_environment_is_known_has_a_root_of_its_own_and_denos_cache() {
     let slot = std::path::Path::new("/run/cloister/slots/1");
     let duty = Duty::Stand { emitted: slot.join("emitted"), remote: slot.join("remote") };
-    let stands = |runtime| Bundle { duty: duty.clone(), warm: Some(Warm::ForRuntime), ..bundle(runtime) };
+    let stands = |runtime| Bundle { duty: duty.clone(), warm: true, ..bundle(runtime) };
     let destinations = |runtime| -> Vec<String> {
         let shown = shown(&stands(runtime));
         let mounts = shown["mounts"].as_array().unwrap();
@@ -50,7 +50,7 @@ fn a_sandbox_made_before_its_environment_is_known_has_a_root_of_its_own_and_deno
     assert!(!destinations(Runtime::Bun).contains(&WORKSPACE.to_owned()), "it is a directory of the root");
     insta::assert_json_snapshot!(destinations(Runtime::Deno));
     let args = shown(&stands(Runtime::Deno))["process"]["args"].clone();
-    assert_eq!(args.as_array().unwrap().last().unwrap(), "warm-runtime");
+    assert_eq!(args.as_array().unwrap().last().unwrap(), "warm");
 }
 
 #[test]
